@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/dtype.h"
+
+namespace mgpu {
+
+/// One tensor's entry in a file's header.
+struct TensorInfo {
+  DType dtype = DType::F32;
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0;  ///< byte offsets into the file's data section
+  std::uint64_t end = 0;
+
+  std::uint64_t bytes() const { return end - begin; }
+  std::int64_t count() const;  ///< elements
+};
+
+/// A safetensors file, mapped read-only: opening it reads and checks the header alone; a tensor's pages are read when its
+/// bytes are touched. Format: https://github.com/huggingface/safetensors#format
+class TensorFile {
+ public:
+  /// Throws Error (exit 2) that names the file, and the tensor where one is at fault: a missing or short file, a header over
+  /// 100 MB, bad JSON, an unknown type, duplicate names, offsets that overlap, leave holes or pass the end, and a size that does not
+  /// match shape and type. A pickle, GGUF or other known format is named for what it is.
+  static std::shared_ptr<const TensorFile> open(const std::string& path);
+  ~TensorFile();
+  TensorFile(const TensorFile&) = delete;
+  TensorFile& operator=(const TensorFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  const std::map<std::string, TensorInfo, std::less<>>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
+  std::uint64_t file_bytes() const { return file_bytes_; }
+
+  /// sha256 of the header's JSON text, in hex: names a weight file in a picture's metadata without reading its data.
+  const std::string& header_sha256() const { return header_sha256_; }
+
+  /// The entry of `name`, or null.
+  const TensorInfo* find(std::string_view name) const;
+
+  /// The tensor's bytes, in the mapping. Valid while this object lives.
+  std::span<const std::byte> bytes(const TensorInfo& info) const;
+
+ private:
+  TensorFile() = default;
+
+  std::string path_;
+  std::map<std::string, TensorInfo, std::less<>> tensors_;
+  std::map<std::string, std::string, std::less<>> metadata_;
+  std::string header_sha256_;
+  std::uint64_t file_bytes_ = 0;
+  const std::byte* map_ = nullptr;
+  std::uint64_t data_begin_ = 0;
+};
+
+/// The header of a safetensors file as parsed, before it is held against the file's size.
+struct TensorHeader {
+  std::map<std::string, TensorInfo, std::less<>> tensors;
+  std::map<std::string, std::string, std::less<>> metadata;
+};
+
+/// Parses and checks a header's JSON text against a data section of `data_bytes` bytes. Errors as TensorFile::open; `path` only
+/// names the file in them. Takes any bytes: this is what the fuzzer calls.
+TensorHeader parse_tensor_header(std::string_view json, std::uint64_t data_bytes, const std::string& path);
+
+}  // namespace mgpu

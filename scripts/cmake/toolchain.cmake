@@ -1,0 +1,50 @@
+# Where LibTorch lies and which nvcc compiles. Included before project(), since that probes the CUDA compiler.
+
+set(MGPU_VENV "${CMAKE_SOURCE_DIR}/.deps/venv" CACHE PATH "The virtual environment that scripts/setup.sh made")
+file(GLOB SITE "${MGPU_VENV}/lib/python3*/site-packages")
+if(NOT EXISTS "${SITE}/torch/include/ATen/ATen.h")
+  message(FATAL_ERROR "LibTorch is not in ${MGPU_VENV}: run scripts/setup.sh first")
+endif()
+
+set(_toolkit "")
+if(EXISTS /usr/local/cuda/bin/nvcc)
+  execute_process(COMMAND /usr/local/cuda/bin/nvcc --version OUTPUT_VARIABLE _nvcc_version ERROR_QUIET)
+  if(_nvcc_version MATCHES "release 13\\.")
+    set(_toolkit /usr/local/cuda)
+  endif()
+endif()
+
+if(_toolkit)
+  set(CUDA_ROOT "${_toolkit}")
+else()
+  # nvcc expects a toolkit's layout: lib64/ and unversioned libraries. The wheels ship lib/ and versioned names,
+  # so we build a view of links over them.
+  set(_wheel "${SITE}/nvidia/cu13")
+  set(CUDA_ROOT "${CMAKE_BINARY_DIR}/cuda")
+  file(MAKE_DIRECTORY "${CUDA_ROOT}/bin" "${CUDA_ROOT}/lib64")
+  file(GLOB _tools "${_wheel}/bin/*")
+  foreach(_tool IN LISTS _tools)
+    get_filename_component(_name "${_tool}" NAME)
+    if(_name MATCHES "^nvcc")  # nvcc finds its toolkit from where it itself lies: a copy, not a link
+      file(COPY "${_tool}" DESTINATION "${CUDA_ROOT}/bin")
+    else()
+      file(CREATE_LINK "${_tool}" "${CUDA_ROOT}/bin/${_name}" SYMBOLIC)
+    endif()
+  endforeach()
+  foreach(_dir include nvvm)
+    file(CREATE_LINK "${_wheel}/${_dir}" "${CUDA_ROOT}/${_dir}" SYMBOLIC)
+  endforeach()
+  file(GLOB _libs "${_wheel}/lib/lib*")
+  foreach(_lib IN LISTS _libs)
+    get_filename_component(_name "${_lib}" NAME)
+    file(CREATE_LINK "${_lib}" "${CUDA_ROOT}/lib64/${_name}" SYMBOLIC)
+    if(_name MATCHES "^(lib[^.]+\\.so)\\.")
+      file(CREATE_LINK "${_lib}" "${CUDA_ROOT}/lib64/${CMAKE_MATCH_1}" SYMBOLIC)
+    endif()
+  endforeach()
+endif()
+
+set(CMAKE_CUDA_COMPILER "${CUDA_ROOT}/bin/nvcc" CACHE FILEPATH "")
+set(CUDAToolkit_ROOT "${CUDA_ROOT}")
+set(CMAKE_CUDA_ARCHITECTURES "75-real;80-real;86-real;89-real;90-real;100-real;120" CACHE STRING "")
+set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # the wheel's libcudart, the one LibTorch loads

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Installs what the build and the tests need, once: Debian/Ubuntu packages, LibTorch and the CUDA libraries it links
+# (PyPI wheels, into .deps/), nvcc where the machine has no CUDA 13 toolkit, and the tokenizers' data.
+# The second run finds the stamp and touches neither the network nor the package manager.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+deps=$root/.deps
+stamp=$deps/stamp
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# The recipe's own hash is the stamp: editing this file sets up again.
+want=$(sha256sum "$0" | cut -d' ' -f1)
+if [[ -f $stamp && $(<"$stamp") == "$want" ]]; then
+  exit 0
+fi
+
+packages=(g++ cmake ninja-build git python3 python3-venv python3-jsonschema libcli11-dev libyaml-cpp-dev libfmt-dev
+  doctest-dev liblodepng-dev nlohmann-json3-dev libsentencepiece-dev ccache clang-format clang-tidy)
+missing=()
+for p in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+done
+if ((${#missing[@]})); then
+  say "installing ${missing[*]}"
+  as_root=()
+  if [[ $(id -u) != 0 ]]; then
+    command -v sudo >/dev/null || { say "these packages are missing and there is no sudo: ${missing[*]}"; exit 2; }
+    as_root=(sudo)
+  fi
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+wheels=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85 nvidia-cublas==13.1.0.3 nvidia-cufft==12.0.0.61
+  nvidia-cufile==1.15.1.6 nvidia-curand==10.4.0.35 nvidia-cusparse==12.6.3.3 nvidia-nvjitlink==13.0.88
+  nvidia-cudnn-cu13==9.19.0.56 nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvshmem-cu13==3.4.5
+  nvidia-cusolver==12.0.4.66 nvidia-cuda-nvrtc==13.0.88)
+if ! /usr/local/cuda/bin/nvcc --version 2>/dev/null | grep -q 'release 13\.'; then
+  say "no CUDA 13 toolkit in /usr/local/cuda: taking nvcc from PyPI"
+  wheels+=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85)
+fi
+
+# Debian's own Python, whatever else is on PATH: its version decides which wheels fit and where they lie.
+say "LibTorch 2.11.0 and the CUDA libraries it links (2.5 GB)"
+[[ -x $deps/venv/bin/python ]] || /usr/bin/python3 -m venv "$deps/venv"
+"$deps/venv/bin/pip" install -q --no-deps --no-compile --disable-pip-version-check "${wheels[@]}"
+
+# Tokenizer data: the published files of CLIP and T5 v1.1, from a wheel that carries them, checked by hash.
+data=$deps/tokenizers
+mkdir -p "$data"
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+say "tokenizer data"
+"$deps/venv/bin/pip" download -q --no-deps --disable-pip-version-check -d "$tmp" diffsynth==1.1.7
+"$deps/venv/bin/python" - "$tmp" "$data" <<'PY'
+import glob, hashlib, sys, zipfile
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/diffsynth-*.whl")[0])
+files = {  # where it lies in the wheel: (our name, sha256)
+    "flux/tokenizer_1/merges.txt": ("clip_merges.txt", "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"),
+    "flux/tokenizer_2/spiece.model": ("t5xxl_spiece.model", "d60acb128cf7b7f2536e8f38a5b18a05535c9e14c7a355904270e15b0945ea86"),
+}
+for path, (name, want) in files.items():
+    data = wheel.read("diffsynth/tokenizer_configs/" + path)
+    got = hashlib.sha256(data).hexdigest()
+    if got != want:
+        sys.exit(f"setup: {path} in the wheel has sha256 {got}, not {want}")
+    with open(f"{sys.argv[2]}/{name}", "wb") as f:
+        f.write(data)
+PY
+printf '%s\n' "$want" >"$stamp"
+say "done"

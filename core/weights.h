@@ -12,9 +12,9 @@ namespace mgpu {
 
 /// A linear layer's tensors: y = x @ (weight * scale)^T + bias.
 struct Linear {
-  at::Tensor weight;  ///< [out, in], in the compute type, or 8-bit and widened at use
-  at::Tensor bias;    ///< [out] or undefined
-  at::Tensor scale;   ///< fp32 scalar of an 8-bit weight, or undefined
+  at::Tensor weight;   ///< [out, in], in the compute type, or 8-bit and widened at use
+  at::Tensor bias;     ///< [out] or undefined
+  double scale = 1.0;  ///< of an 8-bit weight
 };
 
 /// A 2-d convolution's tensors.

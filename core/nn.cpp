@@ -40,7 +40,8 @@ RotaryTable rotary_table(const at::Tensor& ids, at::IntArrayRef axes_dim, double
   std::vector<at::Tensor> angles;
   for (std::size_t axis = 0; axis < axes_dim.size(); ++axis) {
     const std::int64_t dim = axes_dim[axis];
-    const at::Tensor exponent = at::arange(0, dim, 2, at::TensorOptions(at::kDouble).device(ids.device())) / static_cast<double>(dim);
+    const at::Tensor exponent =
+        at::arange(0, dim, 2, at::TensorOptions(at::kDouble).device(ids.device())) / static_cast<double>(dim);
     const at::Tensor frequency = at::pow(theta, -exponent);
     angles.push_back(ids.select(1, static_cast<std::int64_t>(axis)).to(at::kDouble).unsqueeze(1) * frequency);
   }
@@ -53,8 +54,8 @@ Qkv empty_qkv(const at::Tensor& x, std::int64_t tokens, std::int64_t heads, std:
   return {room(), room(), room()};
 }
 
-void split_norm_rotate(const at::Tensor& qkv, const at::Tensor& q_norm, const at::Tensor& k_norm, const RotaryTable& rotary,
-                       std::int64_t first, const Qkv& out) {
+void split_norm_rotate(const at::Tensor& qkv, const at::Tensor& q_norm, const at::Tensor& k_norm,
+                       const RotaryTable& rotary, std::int64_t first, const Qkv& out) {
   const std::int64_t tokens = qkv.size(1), dim = q_norm.size(0);
   const at::Tensor cos = rotary.cos.narrow(0, first, tokens), sin = rotary.sin.narrow(0, first, tokens);
   const at::Tensor q = out.q.transpose(1, 2), k = out.k.transpose(1, 2), v = out.v.transpose(1, 2);  // [B, N, H, D]
@@ -68,7 +69,9 @@ void split_norm_rotate(const at::Tensor& qkv, const at::Tensor& q_norm, const at
   v.narrow(1, first, tokens).copy_(parts[2]);
 }
 
-at::Tensor gelu_tanh(const at::Tensor& x) { return at::gelu(x, "tanh"); }
+at::Tensor gelu_tanh(const at::Tensor& x) {
+  return at::gelu(x, "tanh");
+}
 
 at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b) {
   if (a.is_cuda()) return kernels::concat_gelu(a, b);

@@ -9,14 +9,15 @@ namespace {
 
 constexpr int kGroups = 32;  // every autoencoder and UNet of the families we know
 
-/// y = alpha (x W^T) + bias: the scale of an 8-bit weight enters as alpha, in the accumulator's fp32, so that the weight itself is
-/// widened without rounding.
+/// y = alpha (x W^T) + bias: the scale of an 8-bit weight enters as alpha, in the accumulator's fp32, so that the
+/// weight itself is widened without rounding.
 at::Tensor linear(const at::Tensor& x, const Linear& w) {
   if (w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0) return at::linear(x, w.weight, w.bias);
   const at::Tensor wide = w.weight.to(x.scalar_type());
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
-  const at::Tensor y = w.bias.defined() ? at::addmm(w.bias, rows, wide.t(), 1, w.scale)
-                                        : at::addmm(at::zeros({wide.size(0)}, rows.options()), rows, wide.t(), 0, w.scale);
+  const at::Tensor y = w.bias.defined()
+                           ? at::addmm(w.bias, rows, wide.t(), 1, w.scale)
+                           : at::addmm(at::zeros({wide.size(0)}, rows.options()), rows, wide.t(), 0, w.scale);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = wide.size(0);
   return y.view(shape);
@@ -24,9 +25,13 @@ at::Tensor linear(const at::Tensor& x, const Linear& w) {
 
 }  // namespace
 
-at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const { return linear(x, w); }
+at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const {
+  return linear(x, w);
+}
 
-at::Tensor LocalOps::linear_row(const at::Tensor& x, const Linear& w) const { return linear(x, w); }
+at::Tensor LocalOps::linear_row(const at::Tensor& x, const Linear& w) const {
+  return linear(x, w);
+}
 
 at::Tensor LocalOps::attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const AttentionOptions& options) const {

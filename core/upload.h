@@ -8,8 +8,8 @@
 
 namespace mgpu {
 
-/// Brings bytes of a mapped file to a CUDA device at the link's speed: the CPU's threads fill a small ring of pinned buffers while the
-/// copy engine empties it. The whole file is never held in anonymous memory.
+/// Brings bytes of a mapped file to a CUDA device at the link's speed: the CPU's threads fill a small ring of pinned
+/// buffers while the copy engine empties it. The whole file is never held in anonymous memory.
 class Uploader {
  public:
   explicit Uploader(at::Device device);
@@ -17,8 +17,8 @@ class Uploader {
   Uploader(const Uploader&) = delete;
   Uploader& operator=(const Uploader&) = delete;
 
-  /// A tensor of `shape` and `dtype` on the device holding `bytes`, ordered on the current stream. The bytes have been read when this
-  /// returns. Throws c10::OutOfMemoryError when the device has no room.
+  /// A tensor of `shape` and `dtype` on the device holding `bytes`, ordered on the current stream. The bytes have been
+  /// read when this returns. Throws c10::OutOfMemoryError when the device has no room.
   at::Tensor upload(std::span<const std::byte> bytes, at::IntArrayRef shape, at::ScalarType dtype);
 
  private:

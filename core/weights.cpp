@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/strings.h"
+#include "core/upload.h"
 
 namespace mgpu {
 namespace {
@@ -46,9 +47,9 @@ void check_quantisation(const TensorFile& file, const std::string& layer, const 
         "use the model's fp8 or bf16 release");
 }
 
-/// The fp32 scale of the weight `name` (a full name), on the CPU, or undefined.
-at::Tensor scale_of(const std::shared_ptr<const TensorFile>& file, const std::string& name) {
-  if (!name.ends_with("weight")) return {};
+/// The scale of the weight `name` (a full name), or nothing.
+std::optional<double> scale_of(const std::shared_ptr<const TensorFile>& file, const std::string& name) {
+  if (!name.ends_with("weight")) return std::nullopt;
   const std::string layer(layer_of(name));
   check_quantisation(*file, layer, name);
   for (const char* spelling : {"scale_weight", "weight_scale"}) {
@@ -57,9 +58,9 @@ at::Tensor scale_of(const std::shared_ptr<const TensorFile>& file, const std::st
     if (info->count() != 1)
       fail_file(file->path(), fmt::format("tensor {} has shape {}: only one scale a weight is supported yet",
                                           in_quotes(layer + spelling), shape_text(info->shape)));
-    return mapped_tensor(file, *info).to(at::kFloat).reshape({}).clone();
+    return mapped_tensor(file, *info).to(at::kFloat).item<float>();
   }
-  return {};
+  return std::nullopt;
 }
 
 }  // namespace
@@ -115,7 +116,9 @@ at::Tensor mapped_tensor(const std::shared_ptr<const TensorFile>& file, const Te
 }
 
 Weights::Weights(std::shared_ptr<const TensorFile> file, std::string prefix, at::ScalarType dtype, at::Device device)
-    : file_(std::move(file)), prefix_(with_dot(std::move(prefix))), dtype_(dtype), device_(device) {}
+    : file_(std::move(file)), prefix_(with_dot(std::move(prefix))), dtype_(dtype), device_(device) {
+  if (device.is_cuda()) uploader_ = std::make_shared<Uploader>(device);
+}
 
 std::string Weights::full(std::string_view name) const {
   return prefix_ + std::string(name);
@@ -140,10 +143,14 @@ const std::vector<std::int64_t>& Weights::shape(std::string_view name) const {
 }
 
 at::Tensor Weights::get(std::string_view name) const {
-  const at::Tensor stored = mapped_tensor(file_, info(name));
-  const at::Tensor scale = scale_of(file_, full(name));
-  if (!scale.defined()) return stored.to(device_).to(dtype_);
-  return (stored.to(device_).to(at::kFloat) * scale.to(device_)).to(dtype_);
+  const at::Tensor stored = fetch(info(name));
+  const std::optional<double> scale = scale_of(file_, full(name));
+  return scale ? (stored.to(at::kFloat) * *scale).to(dtype_) : stored.to(dtype_);
+}
+
+at::Tensor Weights::fetch(const TensorInfo& info) const {
+  if (!uploader_) return mapped_tensor(file_, info);
+  return uploader_->upload(file_->bytes(info), info.shape, scalar_type(info.dtype));
 }
 
 Linear Weights::linear(std::string_view name) const {
@@ -151,9 +158,8 @@ Linear Weights::linear(std::string_view name) const {
   const std::string bias = std::string(name) + ".bias";
   Linear out;
   if (is_float8(info(weight).dtype)) {
-    out.weight = mapped_tensor(file_, info(weight)).to(device_);
-    out.scale = scale_of(file_, full(weight));
-    if (out.scale.defined()) out.scale = out.scale.to(device_);
+    out.weight = fetch(info(weight));
+    out.scale = scale_of(file_, full(weight)).value_or(1.0);
   } else {
     out.weight = get(weight);
   }
@@ -171,7 +177,9 @@ Norm Weights::norm(std::string_view name) const {
 }
 
 Weights Weights::at(std::string_view name) const {
-  return {file_, full(name), dtype_, device_};
+  Weights deeper = *this;
+  deeper.prefix_ = with_dot(full(name));
+  return deeper;
 }
 
 }  // namespace mgpu

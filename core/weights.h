@@ -10,6 +10,8 @@
 
 namespace mgpu {
 
+class Uploader;
+
 /// A linear layer's tensors: y = x @ (weight * scale)^T + bias.
 struct Linear {
   at::Tensor weight;   ///< [out, in], in the compute type, or 8-bit and widened at use
@@ -65,11 +67,13 @@ class Weights {
  private:
   std::string full(std::string_view name) const;
   const TensorInfo& info(std::string_view name) const;
+  at::Tensor fetch(const TensorInfo& info) const;  ///< as stored, on device()
 
   std::shared_ptr<const TensorFile> file_;
   std::string prefix_;
   at::ScalarType dtype_;
   at::Device device_;
+  std::shared_ptr<Uploader> uploader_;  ///< for CUDA devices; shared with deeper views
 };
 
 /// LibTorch's name for a file's element type.

@@ -17,8 +17,8 @@ struct alignas(sizeof(T) * kLaneElements) LanePack {
 /// One warp a (token, part, head), part 0, 1, 2 = q, k, v; q and k are normalised and turned, v is copied.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    split_norm_rotate(const T* qkv, std::int64_t qkv_stride, const T* q_norm, const T* k_norm, const float* cos, const float* sin,
-                      T* q, T* k, T* v, std::int64_t warps, int heads) {
+    split_norm_rotate(const T* qkv, std::int64_t qkv_stride, const T* q_norm, const T* k_norm, const float* cos,
+                      const float* sin, T* q, T* k, T* v, std::int64_t warps, int heads) {
   const std::int64_t warp = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
   if (warp >= warps) return;
   const int lane = threadIdx.x % 32;
@@ -59,8 +59,8 @@ __device__ __forceinline__ float gelu_tanh(float x) {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    concat_gelu(const T* a, std::int64_t a_stride, int a_vectors, const T* b, std::int64_t b_stride, T* out, std::int64_t vectors,
-                int row_vectors) {
+    concat_gelu(const T* a, std::int64_t a_stride, int a_vectors, const T* b, std::int64_t b_stride, T* out,
+                std::int64_t vectors, int row_vectors) {
   const std::int64_t v = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (v >= vectors) return;
   const std::int64_t row = v / row_vectors;
@@ -85,21 +85,23 @@ cudaError_t launch_split_norm_rotate(Element element, const void* qkv, std::int6
   const auto blocks = static_cast<unsigned>((warps * 32 + kThreads - 1) / kThreads);
   return with_element(element, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
-    split_norm_rotate<T><<<blocks, kThreads, 0, stream>>>(static_cast<const T*>(qkv), qkv_stride, static_cast<const T*>(q_norm),
-                                                          static_cast<const T*>(k_norm), cos, sin, static_cast<T*>(q),
-                                                          static_cast<T*>(k), static_cast<T*>(v), warps, heads);
+    split_norm_rotate<T><<<blocks, kThreads, 0, stream>>>(
+        static_cast<const T*>(qkv), qkv_stride, static_cast<const T*>(q_norm), static_cast<const T*>(k_norm), cos, sin,
+        static_cast<T*>(q), static_cast<T*>(k), static_cast<T*>(v), warps, heads);
   });
 }
 
 cudaError_t launch_concat_gelu(Element element, const void* a, std::int64_t a_stride, int a_channels, const void* b,
-                               std::int64_t b_stride, int b_channels, void* out, std::int64_t rows, cudaStream_t stream) {
+                               std::int64_t b_stride, int b_channels, void* out, std::int64_t rows,
+                               cudaStream_t stream) {
   const int row_vectors = (a_channels + b_channels) / kVector;
   const std::int64_t vectors = rows * row_vectors;
   const auto blocks = static_cast<unsigned>((vectors + kThreads - 1) / kThreads);
   return with_element(element, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     concat_gelu<T><<<blocks, kThreads, 0, stream>>>(static_cast<const T*>(a), a_stride, a_channels / kVector,
-                                                    static_cast<const T*>(b), b_stride, static_cast<T*>(out), vectors, row_vectors);
+                                                    static_cast<const T*>(b), b_stride, static_cast<T*>(out), vectors,
+                                                    row_vectors);
   });
 }
 

@@ -22,7 +22,8 @@ __device__ float block_sum(float value) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) layer_norm_modulate(const T* x, const T* shift, const T* scale, T* out, int channels) {
+__global__ void __launch_bounds__(kThreads)
+    layer_norm_modulate(const T* x, const T* shift, const T* scale, T* out, int channels) {
   x += static_cast<std::int64_t>(blockIdx.x) * channels;
   out += static_cast<std::int64_t>(blockIdx.x) * channels;
   const int vectors = channels / kVector;
@@ -65,7 +66,8 @@ __global__ void __launch_bounds__(kThreads) layer_norm_modulate(const T* x, cons
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) gated_add(const T* x, const T* gate, const T* y, T* out, std::int64_t vectors, int row_vectors) {
+__global__ void __launch_bounds__(kThreads)
+    gated_add(const T* x, const T* gate, const T* y, T* out, std::int64_t vectors, int row_vectors) {
   const std::int64_t v = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (v >= vectors) return;
   float a[kVector], g[kVector], b[kVector];
@@ -84,18 +86,20 @@ cudaError_t launch_layer_norm_modulate(Element element, const void* x, const voi
   return with_element(element, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     layer_norm_modulate<T><<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(
-        static_cast<const T*>(x), static_cast<const T*>(shift), static_cast<const T*>(scale), static_cast<T*>(out), channels);
+        static_cast<const T*>(x), static_cast<const T*>(shift), static_cast<const T*>(scale), static_cast<T*>(out),
+        channels);
   });
 }
 
-cudaError_t launch_gated_add(Element element, const void* x, const void* gate, const void* y, void* out, std::int64_t rows,
-                             int channels, cudaStream_t stream) {
+cudaError_t launch_gated_add(Element element, const void* x, const void* gate, const void* y, void* out,
+                             std::int64_t rows, int channels, cudaStream_t stream) {
   const std::int64_t vectors = rows * channels / kVector;
   const auto blocks = static_cast<unsigned>((vectors + kThreads - 1) / kThreads);
   return with_element(element, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
-    gated_add<T><<<blocks, kThreads, 0, stream>>>(static_cast<const T*>(x), static_cast<const T*>(gate), static_cast<const T*>(y),
-                                                  static_cast<T*>(out), vectors, channels / kVector);
+    gated_add<T><<<blocks, kThreads, 0, stream>>>(static_cast<const T*>(x), static_cast<const T*>(gate),
+                                                  static_cast<const T*>(y), static_cast<T*>(out), vectors,
+                                                  channels / kVector);
   });
 }
 

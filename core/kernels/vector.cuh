@@ -34,9 +34,15 @@ __device__ __forceinline__ void store(T* target, const float (&in)[kVector]) {
 template <typename F>
 cudaError_t with_element(Element element, F&& f) {
   switch (element) {
-    case Element::F32: f(static_cast<float*>(nullptr)); break;
-    case Element::F16: f(static_cast<__half*>(nullptr)); break;
-    case Element::BF16: f(static_cast<__nv_bfloat16*>(nullptr)); break;
+    case Element::F32:
+      f(static_cast<float*>(nullptr));
+      break;
+    case Element::F16:
+      f(static_cast<__half*>(nullptr));
+      break;
+    case Element::BF16:
+      f(static_cast<__nv_bfloat16*>(nullptr));
+      break;
   }
   return cudaGetLastError();
 }

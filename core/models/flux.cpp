@@ -1,7 +1,7 @@
 #include "core/models/flux.h"
 
 #include <ATen/ATen.h>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "core/error.h"
 
@@ -17,12 +17,16 @@ constexpr std::int64_t kHeadDim = 128;
 /// [1, C, h, w] -> [1, h/2 * w/2, C * 4], channels slowest within a token.
 at::Tensor patchify(const at::Tensor& x) {
   const std::int64_t c = x.size(1), rows = x.size(2) / kPatch, columns = x.size(3) / kPatch;
-  return x.view({1, c, rows, kPatch, columns, kPatch}).permute({0, 2, 4, 1, 3, 5}).reshape({1, rows * columns, c * kPatch * kPatch});
+  return x.view({1, c, rows, kPatch, columns, kPatch})
+      .permute({0, 2, 4, 1, 3, 5})
+      .reshape({1, rows * columns, c * kPatch * kPatch});
 }
 
 at::Tensor unpatchify(const at::Tensor& tokens, std::int64_t rows, std::int64_t columns) {
   const std::int64_t c = tokens.size(2) / (kPatch * kPatch);
-  return tokens.view({1, rows, columns, c, kPatch, kPatch}).permute({0, 3, 1, 4, 2, 5}).reshape({1, c, rows * kPatch, columns * kPatch});
+  return tokens.view({1, rows, columns, c, kPatch, kPatch})
+      .permute({0, 3, 1, 4, 2, 5})
+      .reshape({1, c, rows * kPatch, columns * kPatch});
 }
 
 /// Positions (0, row, column) of the image's tokens behind the text's, which all stand at (0, 0, 0).
@@ -45,11 +49,15 @@ Triple triple(const at::Tensor& modulation, std::int64_t hidden, std::int64_t pa
 }
 
 /// [B, H, N, D] -> [B, N, H * D]
-at::Tensor merge_heads(const at::Tensor& x) { return x.transpose(1, 2).flatten(-2); }
+at::Tensor merge_heads(const at::Tensor& x) {
+  return x.transpose(1, 2).flatten(-2);
+}
 
 }  // namespace
 
-Flux::Mlp Flux::load_mlp(const Weights& weights, const char* in, const char* out) { return {weights.linear(in), weights.linear(out)}; }
+Flux::Mlp Flux::load_mlp(const Weights& weights, const char* in, const char* out) {
+  return {weights.linear(in), weights.linear(out)};
+}
 
 Flux::Stream Flux::load_stream(const Weights& block, const std::string& name) {
   const std::string attention = name + "_attn.";
@@ -62,8 +70,8 @@ Flux::Stream Flux::load_stream(const Weights& block, const std::string& name) {
 }
 
 Flux::SingleBlock Flux::load_single(const Weights& block) {
-  return {block.linear("modulation.lin"), block.linear("linear1"), block.linear("linear2"), block.get("norm.query_norm.scale"),
-          block.get("norm.key_norm.scale")};
+  return {block.linear("modulation.lin"), block.linear("linear1"), block.linear("linear2"),
+          block.get("norm.query_norm.scale"), block.get("norm.key_norm.scale")};
 }
 
 Flux::Flux(const FluxSizes& sizes, const Weights& weights)
@@ -77,17 +85,21 @@ Flux::Flux(const FluxSizes& sizes, const Weights& weights)
       vector_in_(load_mlp(weights, "vector_in.in_layer", "vector_in.out_layer")) {
   if (sizes.guidance) guidance_in_ = load_mlp(weights, "guidance_in.in_layer", "guidance_in.out_layer");
   for (int i = 0; i < sizes.depth; ++i) {
-    const Weights block = weights.at(fmt::format("double_blocks.{}.", i));
+    const Weights block = weights.at(fmt::format("double_blocks.{}", i));
     doubles_.push_back({load_stream(block, "img"), load_stream(block, "txt")});
   }
-  for (int i = 0; i < sizes.depth_single; ++i) singles_.push_back(load_single(weights.at(fmt::format("single_blocks.{}.", i))));
+  for (int i = 0; i < sizes.depth_single; ++i)
+    singles_.push_back(load_single(weights.at(fmt::format("single_blocks.{}", i))));
 }
 
 FluxModulation Flux::modulate(double sigma, const FluxCondition& condition, const Ops& ops) const {
   const at::Device device = image_in_.weight.device();
-  const auto embed = [&](const Mlp& mlp, const at::Tensor& x) { return ops.linear_row(at::silu(ops.linear_col(x, mlp.in)), mlp.out); };
+  const auto embed = [&](const Mlp& mlp, const at::Tensor& x) {
+    return ops.linear_row(at::silu(ops.linear_col(x, mlp.in)), mlp.out);
+  };
   const auto sinusoid = [&](double value) {
-    return timestep_embedding(at::full({1}, value, at::TensorOptions(at::kFloat).device(device)), kTimeChannels).to(dtype_);
+    return timestep_embedding(at::full({1}, value, at::TensorOptions(at::kFloat).device(device)), kTimeChannels)
+        .to(dtype_);
   };
   at::Tensor vec = embed(time_in_, sinusoid(sigma));
   if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid(condition.guidance));
@@ -104,7 +116,8 @@ FluxModulation Flux::modulate(double sigma, const FluxCondition& condition, cons
   return out;
 }
 
-FluxState Flux::begin(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation, const Ops& ops) const {
+FluxState Flux::begin(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation,
+                      const Ops& ops) const {
   MGPU_CHECK(x.size(0) == 1 && x.size(1) == sizes_.channels && x.size(2) % kPatch == 0 && x.size(3) % kPatch == 0,
              "latent {} is not [1, {}, even, even]", fmt::join(x.sizes(), "x"), sizes_.channels);
   const at::Device device = image_in_.weight.device();
@@ -127,7 +140,7 @@ void Flux::block(int index, FluxState& state, const Ops& ops) const {
   }
   if (state.text.defined()) {
     state.image = at::cat({state.text, state.image}, 1);
-    state.text = {};
+    state.text = at::Tensor();
   }
   run(singles_[i - doubles_.size()], i - doubles_.size(), state, ops);
 }
@@ -150,7 +163,8 @@ void Flux::run(const DoubleBlock& block, std::size_t index, FluxState& state, co
   project(block.image, state.image, ia, n_text);
   const at::Tensor mixed = merge_heads(ops.attention(joint.q, joint.k, joint.v));
 
-  const auto rest = [&](const Stream& s, const at::Tensor& x, const at::Tensor& attention, const Triple& after, const Triple& mlp) {
+  const auto rest = [&](const Stream& s, const at::Tensor& x, const at::Tensor& attention, const Triple& after,
+                        const Triple& mlp) {
     const at::Tensor y = gated_add(x, after.gate, ops.linear_row(attention, s.proj));
     const at::Tensor wide = gelu_tanh(ops.linear_col(layer_norm_modulate(y, mlp.shift, mlp.scale), s.mlp.in));
     return gated_add(y, mlp.gate, ops.linear_row(wide, s.mlp.out));
@@ -172,7 +186,8 @@ void Flux::run(const SingleBlock& block, std::size_t index, FluxState& state, co
 }
 
 at::Tensor Flux::finish(const FluxState& state, const Ops& ops) const {
-  const at::Tensor tokens = state.text.defined() ? state.image : state.image.narrow(1, state.text_tokens, state.rows * state.columns);
+  const at::Tensor tokens =
+      state.text.defined() ? state.image : state.image.narrow(1, state.text_tokens, state.rows * state.columns);
   const at::Tensor& mod = state.modulation->last;
   const at::Tensor normal =
       layer_norm_modulate(tokens, mod.narrow(-1, 0, sizes_.hidden), mod.narrow(-1, sizes_.hidden, sizes_.hidden));

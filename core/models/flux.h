@@ -19,27 +19,29 @@ struct FluxCondition {
   double guidance = 3.5;  ///< distilled guidance; ignored by models without it
 };
 
-/// Shift, scale and gate of every block for one step: what depends on sigma, guidance and the pooled text alone, never on the image.
+/// Shift, scale and gate of every block for one step: what depends on sigma, guidance and the pooled text alone, never
+/// on the image.
 struct FluxModulation {
-  std::vector<at::Tensor> image;   ///< a double block each, [1, 1, 6 hidden]: (shift, scale, gate) of attention, then of the MLP
+  std::vector<at::Tensor>
+      image;  ///< a double block each, [1, 1, 6 hidden]: (shift, scale, gate) of attention, then of the MLP
   std::vector<at::Tensor> text;    ///< likewise
   std::vector<at::Tensor> single;  ///< a single block each, [1, 1, 3 hidden]
   at::Tensor last;                 ///< [1, 1, 2 hidden]: shift, scale
 };
 
-/// What travels from block to block, and so from device to device. Through the double blocks image and text are apart; from the first
-/// single block on, `image` holds both, text first, and `text` is undefined.
+/// What travels from block to block, and so from device to device. Through the double blocks image and text are apart;
+/// from the first single block on, `image` holds both, text first, and `text` is undefined.
 struct FluxState {
-  at::Tensor image;   ///< [1, image tokens, hidden], later [1, text + image tokens, hidden]
-  at::Tensor text;    ///< [1, text tokens, hidden]
+  at::Tensor image;    ///< [1, image tokens, hidden], later [1, text + image tokens, hidden]
+  at::Tensor text;     ///< [1, text tokens, hidden]
   RotaryTable rotary;  ///< of text and image tokens together
   const FluxModulation* modulation = nullptr;
   std::int64_t text_tokens = 0;
   std::int64_t rows = 0, columns = 0;  ///< of 2x2 patches
 };
 
-/// Flux.1, the rectified-flow transformer of Black Forest Labs: https://github.com/black-forest-labs/flux (model.py). Predicts the
-/// velocity noise - latent.
+/// Flux.1, the rectified-flow transformer of Black Forest Labs: https://github.com/black-forest-labs/flux (model.py).
+/// Predicts the velocity noise - latent.
 class Flux {
  public:
   /// Loads every tensor. Throws Error naming file and tensor where one is missing.
@@ -51,7 +53,8 @@ class Flux {
   FluxModulation modulate(double sigma, const FluxCondition& condition, const Ops& ops) const;
 
   /// Embeds patches and text. x [1, 16, h, w] with h and w even.
-  FluxState begin(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation, const Ops& ops) const;
+  FluxState begin(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation,
+                  const Ops& ops) const;
   /// Runs block `index` of block_count(): the double blocks first, then the single ones.
   void block(int index, FluxState& state, const Ops& ops) const;
   int block_count() const { return static_cast<int>(doubles_.size() + singles_.size()); }

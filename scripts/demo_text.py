@@ -112,6 +112,9 @@ def save_merges(path: Path, merges: list[tuple[str, str]]) -> None:
 
 def train_sentencepiece(captions: list[str], pieces: int) -> bytes:
     """A T5-style unigram model: pad 0, end 1, unknown 2, no beginning; every ASCII letter has a piece."""
+    # Candidate pieces are substrings of at least two different words: a plural of each makes it one.
+    words = sorted({w.strip(".,") for c in captions for w in c.split()})
+    captions = captions + [w + "s" for w in words] * 2
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(captions), model_writer=model, model_type="unigram", vocab_size=pieces,

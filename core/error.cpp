@@ -3,7 +3,8 @@
 namespace mgpu {
 namespace {
 
-std::string compose(const Mark& where, const std::string& message, const std::string& hint, const std::string& excerpt) {
+std::string compose(const Mark& where, const std::string& message, const std::string& hint,
+                    const std::string& excerpt) {
   std::string text = where.to_string();
   if (!text.empty()) text += ": ";
   text += message;

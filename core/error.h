@@ -56,8 +56,8 @@ namespace detail {
 }
 
 /// An invariant of ours: throws std::logic_error with the place, the condition and a formatted message.
-#define MGPU_CHECK(condition, ...)                                                                 \
-  do {                                                                                             \
+#define MGPU_CHECK(condition, ...)                                                                            \
+  do {                                                                                                        \
     if (!(condition)) ::mgpu::detail::check_failed(__FILE__, __LINE__, #condition, fmt::format(__VA_ARGS__)); \
   } while (false)
 

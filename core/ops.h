@@ -6,8 +6,9 @@
 
 namespace mgpu {
 
-/// What the blocks of every model are made of. A placement supplies the meaning: on one device the plain operation (LocalOps);
-/// tensor, sequence and patch parallelism are each one class that implements these, so that no model text knows of devices.
+/// What the blocks of every model are made of. A placement supplies the meaning: on one device the plain operation
+/// (LocalOps); tensor, sequence and patch parallelism are each one class that implements these, so that no model text
+/// knows of devices.
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -16,8 +17,8 @@ class Ops {
   virtual at::Tensor linear_col(const at::Tensor& x, const Linear& w) const = 0;
   /// x [..., in] -> [..., out], complete: a parallel placement reduces the partial sums over input columns.
   virtual at::Tensor linear_row(const at::Tensor& x, const Linear& w) const = 0;
-  /// softmax(q k^T * scale + bias) v. q [B, H, N, D], k and v [B, H, M, D] -> [B, H, N, D]. scale 0 means 1 / sqrt(D); bias [1, H, N, M]
-  /// or undefined; causal masks keys after the query.
+  /// softmax(q k^T * scale + bias) v. q [B, H, N, D], k and v [B, H, M, D] -> [B, H, N, D]. scale 0 means 1 / sqrt(D);
+  /// bias [1, H, N, M] or undefined; causal masks keys after the query.
   struct AttentionOptions {
     double scale = 0.0;
     bool causal = false;

@@ -1,9 +1,9 @@
-// The one precompiled header, shared by every room: LibTorch's tensors and the standard headers that nearly every file uses.
-// Files still include what they use; this only makes those includes cheap.
+// The one precompiled header, shared by every room: LibTorch's tensors and the standard headers that nearly every file
+// uses. Files still include what they use; this only makes those includes cheap.
 #pragma once
 
 #include <ATen/ATen.h>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdint>

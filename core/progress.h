@@ -13,7 +13,8 @@ class Progress {
   /// `step` of `steps` sampling steps done, from 1.
   virtual void step(const std::string& picture, int step, int steps) = 0;
   /// A picture is finished: status "ok", "kept", "failed" or "skipped" and, for a failure, why.
-  virtual void finished(const std::string& picture, const std::string& status, double seconds, const std::string& error) = 0;
+  virtual void finished(const std::string& picture, const std::string& status, double seconds,
+                        const std::string& error) = 0;
   /// Anything else a user should know.
   virtual void note(const std::string& text) = 0;
 };

@@ -21,16 +21,18 @@ struct TensorInfo {
   std::uint64_t end = 0;
 
   std::uint64_t bytes() const { return end - begin; }
-  std::int64_t count() const;  ///< elements
+  std::int64_t count() const;  ///< elements; 1 for a scalar (shape [])
 };
 
-/// A safetensors file, mapped read-only: opening it reads and checks the header alone; a tensor's pages are read when its
-/// bytes are touched. Format: https://github.com/huggingface/safetensors#format
+/// A safetensors file, mapped read-only: opening it reads and checks the header alone; a tensor's pages are read when
+/// its bytes are touched. Format: https://github.com/huggingface/safetensors#format The file's size is checked once, at
+/// opening. A file replaced by rename stays as it was for us; one that is cut or written in place while it is open is
+/// outside the contract (touching a page past its new end raises SIGBUS), as for every mapping.
 class TensorFile {
  public:
-  /// Throws Error (exit 2) that names the file, and the tensor where one is at fault: a missing or short file, a header over
-  /// 100 MB, bad JSON, an unknown type, duplicate names, offsets that overlap, leave holes or pass the end, and a size that does not
-  /// match shape and type. A pickle, GGUF or other known format is named for what it is.
+  /// Throws Error (exit 2) that names the file, and the tensor where one is at fault: a missing or short file, a header
+  /// over 100 MB, bad JSON, an unknown type, duplicate names, offsets that overlap, leave holes or pass the end, and a
+  /// size that does not match shape and type. A pickle, GGUF or other known format is named for what it is.
   static std::shared_ptr<const TensorFile> open(const std::string& path);
   ~TensorFile();
   TensorFile(const TensorFile&) = delete;
@@ -47,8 +49,12 @@ class TensorFile {
   /// The entry of `name`, or null.
   const TensorInfo* find(std::string_view name) const;
 
-  /// The tensor's bytes, in the mapping. Valid while this object lives.
+  /// The tensor's bytes, in the mapping: read-only, at whatever alignment the file gives them. Valid while this object
+  /// lives.
   std::span<const std::byte> bytes(const TensorInfo& info) const;
+
+  /// Asks the system to read the tensor's pages ahead; returns at once.
+  void prefetch(const TensorInfo& info) const;
 
  private:
   TensorFile() = default;
@@ -68,8 +74,8 @@ struct TensorHeader {
   std::map<std::string, std::string, std::less<>> metadata;
 };
 
-/// Parses and checks a header's JSON text against a data section of `data_bytes` bytes. Errors as TensorFile::open; `path` only
-/// names the file in them. Takes any bytes: this is what the fuzzer calls.
+/// Parses and checks a header's JSON text against a data section of `data_bytes` bytes. Errors as TensorFile::open;
+/// `path` only names the file in them. Takes any bytes: this is what the fuzzer calls.
 TensorHeader parse_tensor_header(std::string_view json, std::uint64_t data_bytes, const std::string& path);
 
 }  // namespace mgpu

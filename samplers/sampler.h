@@ -4,54 +4,64 @@
 
 #include <functional>
 #include <span>
+#include <string>
 #include <string_view>
-#include <vector>
+
+#include "samplers/schedule.h"
 
 namespace mgpu {
 
-/// One evaluation of the model at noise level sigma, guidance applied. Both are predictions of the clean latent, shaped like x.
+/// One evaluation of the model at noise level sigma, guidance applied. Both are predictions of the clean latent, shaped
+/// like x.
 struct Denoised {
   at::Tensor denoised;
-  at::Tensor uncond;  ///< the unconditional part alone (cfg_pp samplers); equals `denoised` where there is no negative
+  at::Tensor uncond;  ///< the unconditional part alone (cfg_pp samplers); `denoised` itself where there is no negative
 };
 using Denoise = std::function<Denoised(const at::Tensor& x, double sigma)>;
 
-/// How signal and noise mix along the schedule: x = alpha(sigma) * latent + sigma * noise.
-enum class NoisePath {
-  VarianceExploding,  ///< alpha = 1 (SD 1.x, 2.x, SDXL)
-  Flow,               ///< alpha = 1 - sigma (Flux, SD3)
-};
-
-/// Standard normal noise shaped like x for the step from `sigma` to `next`; called once per draw, in order.
+/// Standard normal noise shaped like x for the step from `sigma` to `next`; called once per draw, in order. It may come
+/// in another dtype or from another device than x's.
 using StepNoise = std::function<at::Tensor(double sigma, double next)>;
 
-/// Called after each evaluation: step from 0, the x that went in and what came out.
+/// Called once a step, after its first evaluation: step from 0, its sigma, the x that went in and what came out.
 using StepCallback = std::function<void(int step, double sigma, const at::Tensor& x, const at::Tensor& denoised)>;
 
 /// What a sampler works with; everything random and everything visible is injected.
 struct SampleContext {
+  const SigmaTable& table;  ///< the noise path and its levels
   Denoise denoise;
-  NoisePath path = NoisePath::Flow;
-  StepNoise noise;
-  StepCallback callback;
+  StepNoise noise = nullptr;        ///< needed by rows whose step_noise is not None
+  StepCallback callback = nullptr;  ///< may be empty
 };
 
-/// Integrates x from sigmas.front() to sigmas.back(). x [B, C, h, w] in fp32 or fp64.
+/// Integrates x from sigmas.front() to sigmas.back(). x [B, C, h, w] in fp32 or fp64; sigmas descend, the last may be
+/// 0.
 using SamplerFunction = at::Tensor (*)(at::Tensor x, std::span<const double> sigmas, const SampleContext& context);
+
+/// Where a sampler's step noise comes from.
+enum class NoiseSource {
+  None,         ///< deterministic
+  Independent,  ///< a fresh draw each time
+  Brownian,     ///< increments of one Brownian path over sigma
+};
 
 /// One row of the registry: a sampler is a function and a row.
 struct SamplerRow {
-  std::string_view name;     ///< as in ComfyUI
+  std::string_view name;  ///< as in ComfyUI
   SamplerFunction sample;
-  bool step_noise = false;   ///< draws noise at each step
-  bool extra_step = false;   ///< ComfyUI runs it over one step more and drops the last but one sigma
-  std::string_view summary;  ///< one line for the table in the README: what it is, its paper
+  std::string_view summary;  ///< one line for the README's table: what it is, its paper
+  NoiseSource step_noise = NoiseSource::None;
+  bool needs_uncond = false;  ///< cfg_pp: the negative is evaluated at any cfg
+  bool extra_step = false;    ///< ComfyUI runs it over one step more and drops the last but one sigma
 };
 
-/// All samplers, in the README's order.
+/// All samplers, in ComfyUI's order.
 std::span<const SamplerRow> samplers();
 
-/// The sampler of that name (ComfyUI's, or an A1111 spelling), or null.
+/// The sampler of that name, or null.
 const SamplerRow* find_sampler(std::string_view name);
+
+/// The registry as a Markdown table for the README.
+std::string sampler_table();
 
 }  // namespace mgpu

@@ -1,38 +1,71 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 namespace mgpu {
 
-/// The noise levels a model was trained on, ascending, and how a timestep maps to one. ComfyUI's "model sampling".
+/// How signal and noise mix along the schedule.
+enum class NoisePath {
+  VarianceExploding,  ///< x = latent + sigma * noise (SD 1.x, 2.x, SDXL)
+  Flow,               ///< x = (1 - sigma) * latent + sigma * noise (Flux, SD3)
+};
+
+/// The noise levels a model was trained on and how they map to the model's timesteps: ComfyUI's "model sampling".
+/// All values are fp32 numbers held as doubles, rounded where ComfyUI rounds.
 struct SigmaTable {
-  std::vector<double> sigmas;  ///< ascending; sigmas.front() is sigma_min, sigmas.back() sigma_max
-  bool flow = true;            ///< flow: sigma(t) by the shift's formula, timesteps are sigmas; else log-linear interpolation in the table
-  double shift = 1.0;          ///< flow only: exp(mu) of Flux's time shift, 1 for none
+  NoisePath path = NoisePath::Flow;
+  std::vector<double> sigmas;      ///< ascending
+  std::vector<double> log_sigmas;  ///< variance exploding only: their logarithms, taken before rounding
+  double shift = 1.0;              ///< flow only: sigma(t) = shift / (shift + 1/t - 1); exp(mu) of Flux's time shift
 
   double sigma_min() const { return sigmas.front(); }
   double sigma_max() const { return sigmas.back(); }
+
+  /// The noise level of a timestep. Flow: t in (0, 1]; otherwise an index into the table, interpolated in log sigma.
+  double sigma(double timestep) const;
+  /// What the model is told. Flow: sigma itself; otherwise the index whose log sigma is nearest.
+  double timestep(double sigma) const;
+  /// The noise level after that fraction (0..1) of sampling; 0 gives sigma_max or above, 1 gives 0.
+  double percent_to_sigma(double percent) const;
 };
 
-/// Flux dev: 10000 levels e^mu / (e^mu + 1/t - 1), ComfyUI's constant mu = 1.15 at any resolution unless the job says otherwise.
+/// Flux dev: 10000 levels. ComfyUI's constant mu is 1.15 at any resolution.
 SigmaTable flux_dev_sigmas(double mu = 1.15);
-/// Flux schnell: 1000 levels t, shift 1.
+
+/// The resolution-dependent mu of ComfyUI's ModelSamplingFlux node: linear in the number of 16x16 patches, `base` at
+/// 256 of them, `max` at 4096. Width and height in pixels.
+double flux_mu(double base, double max, int width, int height);
+
+/// Flux schnell: 1000 levels without a shift.
 SigmaTable flux_schnell_sigmas();
 
-/// One row of the registry: name as in ComfyUI.
+/// SD 1.x, 2.x, SDXL: DDPM betas linear in their square root from 0.00085 to 0.012, 1000 levels.
+SigmaTable stable_diffusion_sigmas();
+
+/// One row of the registry: a schedule is a function and a row.
 struct ScheduleRow {
-  std::string_view name;
+  std::string_view name;  ///< as in ComfyUI
   std::vector<double> (*make)(const SigmaTable& table, int steps);
   std::string_view summary;  ///< one line for the README's table
 };
 
+/// All schedules, in ComfyUI's order.
 std::span<const ScheduleRow> schedules();
+
+/// The schedule of that name, or null.
 const ScheduleRow* find_schedule(std::string_view name);
 
-/// The sigmas that a sampler runs over, first to last (0), as ComfyUI makes them: `extra_step` runs one step more and drops the last but
-/// one; denoise < 1 takes the last steps + 1 of int(steps / denoise). ComfyUI computes in fp32: so do we, value for value.
-std::vector<double> make_sigmas(const ScheduleRow& schedule, const SigmaTable& table, int steps, double denoise, bool extra_step);
+/// The sigmas that a sampler runs over, first to last, descending to 0, equal to ComfyUI's KSampler. Mostly steps + 1
+/// values, but some schedules make a few more or fewer (`ddim_uniform`, `beta`). `extra_step` makes one step more and
+/// drops the last but one sigma; denoise < 1 takes the last steps + 1 values of a schedule of int(steps / denoise)
+/// steps; denoise <= 0 is empty. steps >= 1.
+std::vector<double> make_sigmas(const ScheduleRow& schedule, const SigmaTable& table, int steps, double denoise,
+                                bool extra_step);
+
+/// The registry as a Markdown table for the README.
+std::string schedule_table();
 
 }  // namespace mgpu

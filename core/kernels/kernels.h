@@ -1,0 +1,27 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace mgpu::kernels {
+
+// Our CUDA kernels behind tensors: shapes are checked here, memory is allocated here, the work is queued on the current
+// stream. fp32, fp16 and bf16; statistics and products in fp32, one rounding at the end; no atomics, so a rerun gives
+// the same bits. The contracts are those of core/nn.h, which calls these for CUDA tensors.
+
+/// x [1, N, C], shift and scale [1, 1, C]; C a multiple of 8, at most 16384.
+at::Tensor layer_norm_modulate(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale);
+
+/// x and y [1, N, C], gate [1, 1, C]; C a multiple of 8.
+at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
+
+/// qkv [1, N, 3 * H * 128] (rows may lie apart); q, k, v [1, M, H, 128] contiguous, rows first..first+N-1 are written.
+void split_norm_rotate(const at::Tensor& qkv, const at::Tensor& q_norm, const at::Tensor& k_norm, const at::Tensor& cos,
+                       const at::Tensor& sin, std::int64_t first, const at::Tensor& q, const at::Tensor& k,
+                       const at::Tensor& v);
+
+/// a [1, N, A] beside gelu_tanh(b [1, N, B]) (rows may lie apart) -> [1, N, A + B]; A and B multiples of 8.
+at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b);
+
+}  // namespace mgpu::kernels

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "core/family.h"
+#include "core/nn.h"
+#include "core/ops.h"
+#include "core/weights.h"
+
+namespace mgpu {
+
+/// What one evaluation of Flux is conditioned on.
+struct FluxCondition {
+  at::Tensor context;     ///< [1, n, context_dim]: T5's hidden states
+  at::Tensor pooled;      ///< [1, vector_dim]: CLIP-L's pooled output
+  double guidance = 3.5;  ///< distilled guidance; ignored by models without it
+};
+
+/// Shift, scale and gate of every block for one step: what depends on sigma, guidance and the pooled text alone, never
+/// on the image.
+struct FluxModulation {
+  std::vector<at::Tensor>
+      image;  ///< a double block each, [1, 1, 6 hidden]: (shift, scale, gate) of attention, then of the MLP
+  std::vector<at::Tensor> text;    ///< likewise
+  std::vector<at::Tensor> single;  ///< a single block each, [1, 1, 3 hidden]
+  at::Tensor last;                 ///< [1, 1, 2 hidden]: shift, scale
+};
+
+/// What travels from block to block, and so from device to device. Through the double blocks image and text are apart;
+/// from the first single block on, `image` holds both, text first, and `text` is undefined.
+struct FluxState {
+  at::Tensor image;    ///< [1, image tokens, hidden], later [1, text + image tokens, hidden]
+  at::Tensor text;     ///< [1, text tokens, hidden]
+  RotaryTable rotary;  ///< of text and image tokens together
+  const FluxModulation* modulation = nullptr;
+  std::int64_t text_tokens = 0;
+  std::int64_t rows = 0, columns = 0;  ///< of 2x2 patches
+};
+
+/// Flux.1, the rectified-flow transformer of Black Forest Labs: https://github.com/black-forest-labs/flux (model.py).
+/// Predicts the velocity noise - latent.
+class Flux {
+ public:
+  /// Loads every tensor. Throws Error naming file and tensor where one is missing.
+  Flux(const FluxSizes& sizes, const Weights& weights);
+
+  const FluxSizes& sizes() const { return sizes_; }
+
+  /// The step's modulation vectors. Computed before the blocks run, so that a job can compute those of all steps ahead.
+  FluxModulation modulate(double sigma, const FluxCondition& condition, const Ops& ops) const;
+
+  /// Embeds patches and text. x [1, 16, h, w] with h and w even.
+  FluxState begin(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation,
+                  const Ops& ops) const;
+  /// Runs block `index` of block_count(): the double blocks first, then the single ones.
+  void block(int index, FluxState& state, const Ops& ops) const;
+  int block_count() const { return static_cast<int>(doubles_.size() + singles_.size()); }
+  /// The velocity [1, 16, h, w].
+  at::Tensor finish(const FluxState& state, const Ops& ops) const;
+
+  /// All of the above: one evaluation. The result is in x's type; the model computes in its weights'.
+  at::Tensor forward(const at::Tensor& x, double sigma, const FluxCondition& condition, const Ops& ops) const;
+
+ private:
+  struct Mlp {
+    Linear in, out;
+  };
+  struct Stream {  ///< one modality's half of a double block
+    Linear modulation, qkv, proj;
+    at::Tensor q_norm, k_norm;
+    Mlp mlp;
+  };
+  struct DoubleBlock {
+    Stream image, text;
+  };
+  struct SingleBlock {
+    Linear modulation, in, out;
+    at::Tensor q_norm, k_norm;
+  };
+
+  static Mlp load_mlp(const Weights& weights, const char* in, const char* out);
+  static Stream load_stream(const Weights& block, const std::string& name);
+  static SingleBlock load_single(const Weights& block);
+
+  void run(const DoubleBlock& block, std::size_t index, FluxState& state, const Ops& ops) const;
+  void run(const SingleBlock& block, std::size_t index, FluxState& state, const Ops& ops) const;
+
+  FluxSizes sizes_;
+  at::ScalarType dtype_;
+  Linear image_in_, text_in_, last_modulation_, last_;
+  Mlp time_in_, vector_in_, guidance_in_;
+  std::vector<DoubleBlock> doubles_;
+  std::vector<SingleBlock> singles_;
+};
+
+}  // namespace mgpu

@@ -1,0 +1,52 @@
+#include "core/ops.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+
+namespace mgpu {
+namespace {
+
+constexpr int kGroups = 32;  // every autoencoder and UNet of the families we know
+
+/// y = alpha (x W^T) + bias: the scale of an 8-bit weight enters as alpha, in the accumulator's fp32, so that the
+/// weight itself is widened without rounding.
+at::Tensor linear(const at::Tensor& x, const Linear& w) {
+  if (w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0) return at::linear(x, w.weight, w.bias);
+  const at::Tensor wide = w.weight.to(x.scalar_type());
+  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  const at::Tensor y = w.bias.defined()
+                           ? at::addmm(w.bias, rows, wide.t(), 1, w.scale)
+                           : at::addmm(at::zeros({wide.size(0)}, rows.options()), rows, wide.t(), 0, w.scale);
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = wide.size(0);
+  return y.view(shape);
+}
+
+}  // namespace
+
+at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const {
+  return linear(x, w);
+}
+
+at::Tensor LocalOps::linear_row(const at::Tensor& x, const Linear& w) const {
+  return linear(x, w);
+}
+
+at::Tensor LocalOps::attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const AttentionOptions& options) const {
+  const std::optional<double> scale = options.scale == 0.0 ? std::nullopt : std::optional(options.scale);
+  const std::optional<at::Tensor> bias = options.bias.defined() ? std::optional(options.bias) : std::nullopt;
+  return at::scaled_dot_product_attention(q, k, v, bias, /*dropout_p=*/0.0, options.causal, scale);
+}
+
+at::Tensor LocalOps::conv3x3(const at::Tensor& x, const Conv& w) const {
+  MGPU_CHECK_EQ(w.weight.size(2), 3);
+  return at::conv2d(x, w.weight, w.bias, /*stride=*/1, /*padding=*/1);
+}
+
+at::Tensor LocalOps::group_norm(const at::Tensor& x, const Norm& w, double eps) const {
+  return at::group_norm(x, kGroups, w.weight, w.bias, eps, /*cudnn_enabled=*/false);
+}
+
+}  // namespace mgpu

@@ -1,0 +1,185 @@
+#include "core/weights.h"
+
+#include <ATen/ATen.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/strings.h"
+#include "core/upload.h"
+
+namespace mgpu {
+namespace {
+
+bool is_float8(DType dtype) {
+  return dtype == DType::F8_E4M3 || dtype == DType::F8_E5M2;
+}
+
+/// "a.b.weight" -> "a.b."; a tensor of another last name has no scale.
+std::string_view layer_of(std::string_view name) {
+  constexpr std::string_view kWeight = "weight";
+  if (!name.ends_with(kWeight)) return {};
+  name.remove_suffix(kWeight.size());
+  return name.empty() || name.ends_with('.') ? name : std::string_view{};
+}
+
+std::string with_dot(std::string prefix) {
+  if (!prefix.empty() && prefix.back() != '.') prefix += '.';
+  return prefix;
+}
+
+/// Refuses a weight whose X.comfy_quant names another format than plain fp8.
+void check_quantisation(const TensorFile& file, const std::string& layer, const std::string& weight) {
+  const TensorInfo* mark = file.find(layer + "comfy_quant");
+  if (!mark) return;
+  const auto bytes = file.bytes(*mark);
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  const auto json = nlohmann::json::parse(text, text + bytes.size(), nullptr, false);
+  if (!json.is_object() || !json.contains("format") || !json["format"].is_string())
+    fail_file(file.path(),
+              fmt::format("tensor {} is not a quantisation's description", in_quotes(layer + "comfy_quant")));
+  const auto format = json["format"].get<std::string>();
+  if (format != "float8_e4m3fn" && format != "float8_e5m2")
+    fail_file(
+        file.path(),
+        fmt::format("tensor {} is quantised as {}, which is not supported yet", in_quotes(weight), in_quotes(format)),
+        "use the model's fp8 or bf16 release");
+}
+
+/// The scale of the weight `name` (a full name), or nothing.
+std::optional<double> scale_of(const std::shared_ptr<const TensorFile>& file, const std::string& name) {
+  if (!name.ends_with("weight")) return std::nullopt;
+  const std::string layer(layer_of(name));
+  check_quantisation(*file, layer, name);
+  for (const char* spelling : {"scale_weight", "weight_scale"}) {
+    const TensorInfo* info = file->find(layer + spelling);
+    if (!info) continue;
+    if (info->count() != 1)
+      fail_file(file->path(), fmt::format("tensor {} has shape {}: only one scale a weight is supported yet",
+                                          in_quotes(layer + spelling), shape_text(info->shape)));
+    return mapped_tensor(file, *info).to(at::kFloat).item<float>();
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+at::ScalarType scalar_type(DType dtype) {
+  switch (dtype) {
+    case DType::F64:
+      return at::kDouble;
+    case DType::F32:
+      return at::kFloat;
+    case DType::F16:
+      return at::kHalf;
+    case DType::BF16:
+      return at::kBFloat16;
+    case DType::F8_E4M3:
+      return at::kFloat8_e4m3fn;
+    case DType::F8_E5M2:
+      return at::kFloat8_e5m2;
+    case DType::I64:
+      return at::kLong;
+    case DType::I32:
+      return at::kInt;
+    case DType::I16:
+      return at::kShort;
+    case DType::I8:
+      return at::kChar;
+    case DType::U64:
+      return at::kUInt64;
+    case DType::U32:
+      return at::kUInt32;
+    case DType::U16:
+      return at::kUInt16;
+    case DType::U8:
+      return at::kByte;
+    case DType::Bool:
+      return at::kBool;
+  }
+  MGPU_CHECK(false, "no such type: {}", static_cast<int>(dtype));
+}
+
+at::Tensor mapped_tensor(const std::shared_ptr<const TensorFile>& file, const TensorInfo& info) {
+  const auto options = at::TensorOptions().dtype(scalar_type(info.dtype));
+  const auto bytes = file->bytes(info);
+  // The format aligns nothing, and kernels may load whole elements.
+  const bool aligned = reinterpret_cast<std::uintptr_t>(bytes.data()) % size_of(info.dtype) == 0;
+  if (bytes.empty() || !aligned) {
+    at::Tensor copy = at::empty(info.shape, options);
+    if (!bytes.empty()) std::memcpy(copy.data_ptr(), bytes.data(), bytes.size());
+    return copy;
+  }
+  return at::from_blob(
+      const_cast<std::byte*>(bytes.data()), info.shape, [file](void*) {}, options);
+}
+
+Weights::Weights(std::shared_ptr<const TensorFile> file, std::string prefix, at::ScalarType dtype, at::Device device)
+    : file_(std::move(file)), prefix_(with_dot(std::move(prefix))), dtype_(dtype), device_(device) {
+  if (device.is_cuda()) uploader_ = std::make_shared<Uploader>(device);
+}
+
+std::string Weights::full(std::string_view name) const {
+  return prefix_ + std::string(name);
+}
+
+const TensorInfo& Weights::info(std::string_view name) const {
+  const std::string wanted = full(name);
+  if (const TensorInfo* found = file_->find(wanted)) return *found;
+  std::vector<std::string_view> names;
+  for (const auto& [other, unused] : file_->tensors()) names.push_back(other);
+  const std::string near = nearest(wanted, names);
+  fail_file(file_->path(), fmt::format("tensor {} is missing", in_quotes(wanted)),
+            near.empty() ? "" : fmt::format("the nearest name in the file is {}", in_quotes(near)));
+}
+
+bool Weights::has(std::string_view name) const {
+  return file_->find(full(name)) != nullptr;
+}
+
+const std::vector<std::int64_t>& Weights::shape(std::string_view name) const {
+  return info(name).shape;
+}
+
+at::Tensor Weights::get(std::string_view name) const {
+  const at::Tensor stored = fetch(info(name));
+  const std::optional<double> scale = scale_of(file_, full(name));
+  return scale ? (stored.to(at::kFloat) * *scale).to(dtype_) : stored.to(dtype_);
+}
+
+at::Tensor Weights::fetch(const TensorInfo& info) const {
+  if (!uploader_) return mapped_tensor(file_, info);
+  return uploader_->upload(file_->bytes(info), info.shape, scalar_type(info.dtype));
+}
+
+Linear Weights::linear(std::string_view name) const {
+  const std::string weight = std::string(name) + ".weight";
+  const std::string bias = std::string(name) + ".bias";
+  Linear out;
+  if (is_float8(info(weight).dtype)) {
+    out.weight = fetch(info(weight));
+    out.scale = scale_of(file_, full(weight)).value_or(1.0);
+  } else {
+    out.weight = get(weight);
+  }
+  if (has(bias)) out.bias = get(bias);
+  return out;
+}
+
+Conv Weights::conv(std::string_view name) const {
+  return {get(std::string(name) + ".weight"), get(std::string(name) + ".bias")};
+}
+
+Norm Weights::norm(std::string_view name) const {
+  const std::string bias = std::string(name) + ".bias";
+  return {get(std::string(name) + ".weight"), has(bias) ? get(bias) : at::Tensor()};
+}
+
+Weights Weights::at(std::string_view name) const {
+  Weights deeper = *this;
+  deeper.prefix_ = with_dot(full(name));
+  return deeper;
+}
+
+}  // namespace mgpu

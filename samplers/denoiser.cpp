@@ -1,0 +1,77 @@
+#include "samplers/denoiser.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace mgpu {
+namespace {
+
+bool is_close(double a, double b, double relative) {
+  return std::abs(a - b) <= relative * std::max(std::abs(a), std::abs(b));
+}
+
+/// The prediction of the clean latent from the model's output.
+at::Tensor clean(Prediction prediction, const at::Tensor& x, double sigma, const at::Tensor& output) {
+  if (prediction != Prediction::V) return x - output * sigma;
+  double variance = sigma * sigma + 1;
+  return x * (1 / variance) - output * (sigma / std::sqrt(variance));
+}
+
+/// The step from 1 that an evaluation at sigma belongs to: those between two levels belong to the higher one.
+int step_of(const std::vector<double>& sigmas, double sigma) {
+  auto passed = std::ranges::count_if(sigmas, [&](double level) { return level >= sigma; });
+  return std::clamp(static_cast<int>(passed), 1, std::max(1, static_cast<int>(sigmas.size()) - 1));
+}
+
+}  // namespace
+
+bool uses_negative(const DenoiserOptions& options) {
+  return options.needs_uncond || !is_close(options.cfg, 1, 1e-9);
+}
+
+Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const double> sigmas,
+                      const DenoiserOptions& options) {
+  MGPU_CHECK((options.prediction == Prediction::Velocity) == (table.path == NoisePath::Flow),
+             "the prediction does not belong to the noise path");
+  std::vector<double> levels(sigmas.begin(), sigmas.end());
+  return [model = std::move(model), table, levels, options](const at::Tensor& x, double sigma) -> Denoised {
+    double timestep = table.timestep(sigma);
+    at::Tensor input = table.path == NoisePath::Flow ? x : x / std::sqrt(sigma * sigma + 1);
+    auto predict = [&](Conditioning which) {
+      return clean(options.prediction, x, sigma, model(input, timestep, which).to(x.scalar_type()));
+    };
+    at::Tensor denoised = predict(Conditioning::Positive), uncond = denoised;
+    if (uses_negative(options)) {
+      uncond = predict(Conditioning::Negative);
+      denoised = uncond + (denoised - uncond) * options.cfg;
+    }
+    check_finite(denoised, step_of(levels, sigma), static_cast<int>(levels.size()) - 1);
+    return {denoised, uncond};
+  };
+}
+
+void check_finite(const at::Tensor& latent, int step, int steps) {
+  // The largest magnitude carries any NaN or Inf along: one reduction, and the counts only when they are needed.
+  if (std::isfinite(latent.abs().max().item<double>())) return;
+  throw Error(Exit::ImageFailed, Mark{},
+              fmt::format("step {} of {}: the latent is not finite ({} NaN, {} Inf)", step, steps,
+                          latent.isnan().sum().item<std::int64_t>(), latent.isinf().sum().item<std::int64_t>()),
+              "a wider dtype often helps: bf16 or fp32 instead of fp16");
+}
+
+at::Tensor noised_latent(const SigmaTable& table, double sigma, const at::Tensor& noise, const at::Tensor& latent) {
+  if (table.path == NoisePath::Flow) return sigma * noise + (1 - sigma) * latent;
+  bool from_top = sigma > table.sigma_max() || is_close(sigma, table.sigma_max(), 1e-5);
+  return noise * (from_top ? std::sqrt(1 + sigma * sigma) : sigma) + latent;
+}
+
+at::Tensor final_latent(const SigmaTable& table, double sigma, const at::Tensor& x) {
+  return table.path == NoisePath::Flow && sigma > 0 ? x / (1 - sigma) : x;
+}
+
+}  // namespace mgpu

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "samplers/sampler.h"
+
+namespace mgpu {
+
+/// What a diffusion model predicts.
+enum class Prediction {
+  Velocity,  ///< flow: noise - latent, so denoised = x - sigma * v
+  Epsilon,   ///< the noise, of x / sqrt(sigma^2 + 1)
+  V,         ///< Salimans & Ho 2022 (arXiv:2202.00512), of x / sqrt(sigma^2 + 1)
+};
+
+/// Which text a model call is conditioned on.
+enum class Conditioning { Positive, Negative };
+
+/// The model, injected: its prediction for `input` [B, C, h, w] at `timestep` (flow: sigma in 0..1, otherwise an index
+/// into the table), shaped like input. It sees fp32 on any device and may answer in any floating dtype.
+using ModelCall = std::function<at::Tensor(const at::Tensor& input, double timestep, Conditioning which)>;
+
+/// How to turn a model into a denoiser.
+struct DenoiserOptions {
+  Prediction prediction = Prediction::Velocity;
+  double cfg = 1;             ///< guided = uncond + cfg * (cond - uncond)
+  bool needs_uncond = false;  ///< evaluate the negative at any cfg (SamplerRow::needs_uncond)
+};
+
+/// Whether the negative conditioning is evaluated: at a cfg of 1 (to 1e-9, relative) it is skipped, as in ComfyUI.
+bool uses_negative(const DenoiserOptions& options);
+
+/// The denoiser that samplers see: the model's prediction turned into a clean latent, guidance applied. It throws an
+/// Error with Exit::ImageFailed when its result is not finite; the message names the step among `sigmas`.
+Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const double> sigmas,
+                      const DenoiserOptions& options);
+
+/// Throws Error(Exit::ImageFailed) "step 3 of 20: the latent is not finite (12 NaN, 0 Inf)" where `latent` has a value
+/// that is not finite. One reduction over the latent. `step` counts from 1.
+void check_finite(const at::Tensor& latent, int step, int steps);
+
+/// The x that a sampler starts from at `sigma`. Flow: sigma * noise + (1 - sigma) * latent. Otherwise latent + noise *
+/// sqrt(1 + sigma^2) where sigma is sigma_max (to 1e-5, relative) or above, latent + noise * sigma below.
+at::Tensor noised_latent(const SigmaTable& table, double sigma, const at::Tensor& noise, const at::Tensor& latent);
+
+/// The latent of the x that a sampler ended with at `sigma`: x / (1 - sigma) on the flow path, else x.
+at::Tensor final_latent(const SigmaTable& table, double sigma, const at::Tensor& x);
+
+}  // namespace mgpu

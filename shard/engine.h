@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,16 +12,10 @@
 #include "core/ops.h"
 #include "core/text/conditioning.h"
 #include "shard/meter.h"
+#include "shard/needs.h"
 #include "shard/plan.h"
 
 namespace mgpu {
-
-/// The types that a job's components compute in.
-struct ComputeDtypes {
-  at::ScalarType unet = at::kFloat;
-  at::ScalarType vae = at::kFloat;
-  std::optional<at::ScalarType> encoders;  ///< absent: weights as stored; their activations are fp32 in any case
-};
 
 /// Runs a job's models on the devices of its plan. Components take turns: encoders leave the device before the diffusion model comes.
 class Engine {

@@ -102,8 +102,8 @@ def make_tokenizers(out_dir):
 
 
 def clip_tokenizer(out_dir):
-    """transformers' CLIP tokenizer. The vocabulary follows from the merges: bytes, bytes that end a word, merges, start,
-    end."""
+    """transformers' CLIP tokenizer. The vocabulary follows from the merges: bytes, bytes that end a word, merges,
+    start, end."""
     from transformers import CLIPTokenizer
     from transformers.models.clip.tokenization_clip import bytes_to_unicode
 

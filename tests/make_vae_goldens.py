@@ -4,8 +4,8 @@
 usage: make_vae_goldens.py [--out DIR]        (environment: golden_requirements.txt)
 
 vae_flux.safetensors   16 latent channels, 4 levels (8x), 1 residual block a level, no quant convolutions, fp16
-vae_sd.safetensors     4 latent channels, 2 levels (2x), 2 residual blocks a level, quant and post-quant convolutions, all
-                       keys under first_stage_model., bf16
+vae_sd.safetensors     4 latent channels, 2 levels (2x), 2 residual blocks a level, quant and post-quant convolutions,
+                       all keys under first_stage_model., bf16
 vae_cases.safetensors  fp32, no latent scale or shift. For each case N either N.latent [b, c, h, w] and the decoded
                        N.image [b, 3, H, W], about -1..1, or N.pixels [b, 3, H, W] and the encoder's N.mean and
                        N.logvar [b, c, h, w]

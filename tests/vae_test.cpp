@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 #include <fmt/ranges.h>
+#include <lodepng.h>
 
 #include <cstring>
 #include <fstream>
@@ -196,6 +197,27 @@ TEST_CASE("an image has the same bits in a batch and alone") {
   for (int i = 0; i < 2; ++i) {
     CHECK(at::equal(both.narrow(0, i, 1), decode(latent.narrow(0, i, 1), kPlain, model.decoder, LocalOps())));
     CHECK(at::equal(codes.narrow(0, i, 1), encode(pixels.narrow(0, i, 1), kPlain, model.encoder, LocalOps())));
+  }
+}
+
+TEST_CASE("the reference pipeline's latents become its pictures") {
+  const auto cases = TensorFile::open(golden("picture_cases.safetensors"));
+  const Golden model("vae_flux");
+  const std::pair<const char*, const char*> pictures[] = {
+      {"dev.0", "picture_dev-0000-7.png"},
+      {"dev.1", "picture_dev-0001-18446744073709551615.png"},
+      {"schnell.0", "picture_schnell-0000-1234567.png"},
+  };
+  for (const auto& [name, file] : pictures) {
+    CAPTURE(name);
+    std::vector<unsigned char> pixels;
+    unsigned width = 0, height = 0;
+    REQUIRE(lodepng::decode(pixels, width, height, golden(file), LCT_RGB) == 0);
+    const at::Tensor expected = at::from_blob(pixels.data(), {height, width, 3}, at::kByte).to(at::kInt);
+    const at::Tensor image =
+        decode(read(*cases, std::string(name) + ".latent"), *find_latent_format("flux"), model.decoder, LocalOps());
+    const at::Tensor bytes = (image[0] * 255).to(at::kByte).permute({1, 2, 0}).to(at::kInt);
+    CHECK((bytes - expected).abs().max().item<int>() <= 1);
   }
 }
 

@@ -124,7 +124,7 @@ Existing existing_picture(const std::string& path, const std::string& record, bo
   }
 }
 
-std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<Part>& part) {
+std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<PartOfRun>& part) {
   std::vector<std::string> paths;
   std::set<std::string> used;
   for (const Job& job : jobs) {

@@ -31,6 +31,6 @@ Existing existing_picture(const std::string& path, const std::string& record, bo
 
 /// Where each job's report goes ("" for none): its name in the output directory, under --part with the part. Jobs that
 /// would share a file get their own names in it: report-JOB.json.
-std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<Part>& part);
+std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<PartOfRun>& part);
 
 }  // namespace mgpu

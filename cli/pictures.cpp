@@ -159,9 +159,9 @@ Only parse_only(std::string_view text) {
   }
 }
 
-Part parse_part(std::string_view text) {
+PartOfRun parse_part(std::string_view text) {
   const std::size_t slash = text.find('/');
-  Part part;
+  PartOfRun part;
   const bool good = slash != std::string_view::npos && parse_whole(text.substr(0, slash), part.index) &&
                     parse_whole(text.substr(slash + 1), part.count);
   if (!good || part.index >= part.count)
@@ -171,7 +171,7 @@ Part parse_part(std::string_view text) {
 }
 
 std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<Only>& only,
-                            const std::optional<Part>& part) {
+                            const std::optional<PartOfRun>& part) {
   if (only) {
     for (const auto& [first, last] : only->ranges) {
       const bool any = std::any_of(pictures.begin(), pictures.end(), [&](const Picture& p) { return p.index == last; });
@@ -191,7 +191,7 @@ std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<O
   return pictures;
 }
 
-std::string report_name(const std::string& name, const std::optional<Part>& part) {
+std::string report_name(const std::string& name, const std::optional<PartOfRun>& part) {
   if (!part || name.empty()) return name;
   const fs::path path(name);
   return (path.parent_path() /

@@ -44,18 +44,18 @@ struct Only {
 Only parse_only(std::string_view text);
 
 /// --part I/N, I from 0.
-struct Part {
+struct PartOfRun {
   int index = 0;
   int count = 1;
 };
-Part parse_part(std::string_view text);
+PartOfRun parse_part(std::string_view text);
 
 /// The pictures that --only and --part leave: the numbers asked for (in every job), then the I-th of N even runs of
 /// neighbours, which share prompts. Throws Error for a number that no job has.
 std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<Only>& only,
-                            const std::optional<Part>& part);
+                            const std::optional<PartOfRun>& part);
 
 /// The report's name: "report.json", under --part "report-I-of-N.json".
-std::string report_name(const std::string& name, const std::optional<Part>& part);
+std::string report_name(const std::string& name, const std::optional<PartOfRun>& part);
 
 }  // namespace mgpu

@@ -266,7 +266,8 @@ void set_value(YamlNode& root, const std::string& path, const std::string& value
     const std::string_view part = rest.substr(0, dot);
     if (part.empty()) throw Error(Exit::Usage, mark, fmt::format("\"{}\" is no path", path), "as in sampler.steps=20");
     node = &child(*node, part, walked, mark);
-    walked += (walked.empty() ? "" : ".") + std::string(part);
+    if (!walked.empty()) walked += '.';
+    walked += part;
     if (dot == std::string_view::npos) break;
     rest.remove_prefix(dot + 1);
   }

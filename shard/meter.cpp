@@ -26,7 +26,7 @@ double Meter::Scope::finish() const {
 // Also when the work throws: a phase that ran out of memory is the one whose peak is asked for.
 Meter::Scope::~Scope() {
   meter_.busy_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  std::uint64_t& peak = meter_.peaks_[static_cast<std::size_t>(phase_)];
+  std::uint64_t& peak = meter_.peaks_[phase_];
   peak = std::max(peak, peak_bytes(meter_.device_));
 }
 

@@ -14,11 +14,24 @@ std::string describe_shortfall(const PlannedDevice& device, Phase phase, std::ui
                      format_bytes(limit), format_bytes(need - limit));
 }
 
+/// What stays on the device while pictures are decoded.
+std::uint64_t resident_bytes(const std::vector<ComponentNeed>& components) {
+  std::uint64_t bytes = 0;
+  for (const ComponentNeed& component : components) {
+    if (component.phase == Phase::Sample) bytes += component.bytes;
+  }
+  return bytes;
+}
+
 }  // namespace
 
 std::string_view name_of(Phase phase) {
-  constexpr std::array<std::string_view, kPhases> kNames = {"encode", "sample", "decode"};
-  return kNames[static_cast<std::size_t>(phase)];
+  switch (phase) {
+    case Phase::Encode: return "encode";
+    case Phase::Sample: return "sample";
+    case Phase::Decode: return "decode";
+  }
+  return "";
 }
 
 std::string format_bytes(std::uint64_t bytes) {
@@ -32,25 +45,28 @@ std::string format_bytes(std::uint64_t bytes) {
 
 Plan plan_single(const std::vector<ComponentNeed>& components, const DeviceRoom& device) {
   PlannedDevice planned{device, {}, {}};
-  planned.peak.fill(device.driver_bytes);
   for (const ComponentNeed& component : components) {
     for (const BlockNeed& block : component.blocks) {
-      planned.assignments.push_back({component.name, block.kind, 0, block.count - 1, block.bytes});
+      planned.assignments.push_back({component.name, block.kind, 0, block.count - 1, block.count, block.bytes, false, {}});
     }
   }
-  for (std::size_t p = 0; p < kPhases; ++p) {
-    std::uint64_t activation = 0;  // the components of a phase run one after another
+  for (const Phase phase : kPhases) {
+    std::uint64_t weights = 0, activation = 0;
     for (const ComponentNeed& component : components) {
-      if (component.phase != static_cast<Phase>(p)) continue;
-      planned.peak[p] += component.bytes;
+      if (component.phase != phase) continue;
+      // The components of a phase take turns, the diffusion model stays for the next picture's decode.
+      weights = std::max(weights, component.bytes);
       activation = std::max(activation, component.activation);
     }
-    planned.peak[p] += activation;
+    planned.peak[phase] = device.driver_bytes + weights + activation;
   }
+  planned.peak.decode += resident_bytes(components);
 
   Plan plan{"single", "one device", {}, {}};
-  for (std::size_t p = 0; p < kPhases && plan.fits(); ++p) {
-    if (planned.peak[p] > device.limit_bytes) plan.shortfall = describe_shortfall(planned, static_cast<Phase>(p), planned.peak[p]);
+  for (const Phase phase : kPhases) {
+    if (planned.peak[phase] > device.limit_bytes && plan.fits()) {
+      plan.shortfall = describe_shortfall(planned, phase, planned.peak[phase]);
+    }
   }
   plan.devices.push_back(std::move(planned));
   return plan;

@@ -12,11 +12,20 @@ namespace mgpu {
 
 /// The phases of a job, in order: all prompts are encoded before the first sampling, and a component leaves its device with its phase.
 enum class Phase : std::uint8_t { Encode, Sample, Decode };
-inline constexpr std::size_t kPhases = 3;
+inline constexpr std::array kPhases = {Phase::Encode, Phase::Sample, Phase::Decode};
 std::string_view name_of(Phase phase);
 
-/// Bytes for each phase.
-using PhaseBytes = std::array<std::uint64_t, kPhases>;
+/// A number for each phase.
+template <class T>
+struct Phases {
+  T encode{};
+  T sample{};
+  T decode{};
+
+  T& operator[](Phase phase) { return phase == Phase::Encode ? encode : phase == Phase::Sample ? sample : decode; }
+  const T& operator[](Phase phase) const { return const_cast<Phases&>(*this)[phase]; }
+};
+using PhaseBytes = Phases<std::uint64_t>;
 
 /// Equal blocks of one component, as far as the plan cares.
 struct BlockNeed {
@@ -50,9 +59,10 @@ struct Assignment {
   std::string kind;
   int first = 0;  ///< inclusive, from 0, within the kind
   int last = 0;
+  int blocks = 0;
   std::uint64_t bytes = 0;
-
-  int blocks() const { return last - first + 1; }
+  bool streamed = false;
+  std::string from;  ///< the donor of streamed blocks
 };
 
 struct PlannedDevice {

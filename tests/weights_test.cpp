@@ -70,7 +70,8 @@ TEST_CASE("every type is read as its values") {
   entries.push_back({"BOOL", DType::Bool, {2}, std::string("\0\1", 2)});
   const Weights weights = open(folder, entries, at::kFloat);
   for (const auto& [dtype, scalar] : floats)
-    CHECK_MESSAGE(at::equal(weights.get(name_of(dtype)), values.to(scalar).to(at::kFloat)), std::string(name_of(dtype)));
+    CHECK_MESSAGE(at::equal(weights.get(name_of(dtype)), values.to(scalar).to(at::kFloat)),
+                  std::string(name_of(dtype)));
   for (const auto& [dtype, scalar] : integers)
     CHECK_MESSAGE(at::equal(weights.get(name_of(dtype)), whole), std::string(name_of(dtype)));
   CHECK(at::equal(weights.get("BOOL"), at::tensor(std::vector<float>{0.0f, 1.0f})));

@@ -16,7 +16,7 @@ bool is_floating(DType dtype) { return dtype == DType::F64 || dtype == DType::F3
 ModelSet open_models(const ModelPaths& paths) {
   const auto checkpoint = TensorFile::open(paths.checkpoint);
   const auto part = [&](const std::string& path, Role role) {
-    return find_part(path.empty() || path == paths.checkpoint ? checkpoint : TensorFile::open(path), role);
+    return path.empty() ? find_own_part(checkpoint, role) : find_part(TensorFile::open(path), role);
   };
   ModelSet set{find_part(checkpoint, Role::Diffusion), part(paths.clip_l, Role::ClipL), part(paths.t5xxl, Role::T5),
                part(paths.vae, Role::Vae),             paths.clip_tokenizer,            paths.t5xxl_tokenizer};

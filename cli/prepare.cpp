@@ -14,8 +14,9 @@
 namespace mgpu {
 namespace {
 
-constexpr std::uint64_t kModuleBytes = std::uint64_t{512} << 20;  // kernels of cuBLAS, cuDNN and ours, loaded at first use
-constexpr int kLowestForBf16 = 80;                                // compute capability, times ten
+constexpr std::uint64_t kModuleBytes = std::uint64_t{512}
+                                       << 20;  // kernels of cuBLAS, cuDNN and ours, loaded at first use
+constexpr int kLowestForBf16 = 80;             // compute capability, times ten
 
 FileIdentity identity(const TensorFile& file) {
   return {std::filesystem::path(file.path()).filename().string(), file.file_bytes(), file.header_sha256()};
@@ -46,7 +47,8 @@ std::vector<FileIdentity> identities(const ModelSet& set) {
 DeviceId choose_device(const Job& job, const DeviceSurvey& survey) {
   const auto& wanted = job.placement.gpu_ids;
   if (!wanted.given) {
-    const auto usable = std::ranges::find_if(survey.gpus, [](const GpuInfo& gpu) { return unusable_reason(gpu).empty(); });
+    const auto usable =
+        std::ranges::find_if(survey.gpus, [](const GpuInfo& gpu) { return unusable_reason(gpu).empty(); });
     return usable == survey.gpus.end() ? DeviceId::cpu() : usable->id;
   }
   const DeviceId id = wanted->front();
@@ -78,13 +80,18 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const DeviceSurvey& surve
 }
 
 /// `auto` on a device that has bf16 or not.
-ComputeType resolve(ComputeType wanted, ComputeType automatic) { return wanted == ComputeType::Auto ? automatic : wanted; }
+ComputeType resolve(ComputeType wanted, ComputeType automatic) {
+  return wanted == ComputeType::Auto ? automatic : wanted;
+}
 
 at::ScalarType scalar_type_of(ComputeType type) {
   switch (type) {
-    case ComputeType::Bf16: return at::kBFloat16;
-    case ComputeType::Fp16: return at::kHalf;
-    default: return at::kFloat;
+    case ComputeType::Bf16:
+      return at::kBFloat16;
+    case ComputeType::Fp16:
+      return at::kHalf;
+    default:
+      return at::kFloat;
   }
 }
 
@@ -96,7 +103,8 @@ bool has_bf16(const DeviceId& id, const DeviceSurvey& survey) {
 LargestPicture largest_picture(const Job& job) {
   LargestPicture out;
   for (const ImageJob& image : job.images) {
-    if (std::int64_t{*image.width} * *image.height > out.width * out.height) out.width = *image.width, out.height = *image.height;
+    if (std::int64_t{*image.width} * *image.height > out.width * out.height)
+      out.width = *image.width, out.height = *image.height;
     // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
     out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(image.prompt.size() / 2));
   }
@@ -125,7 +133,8 @@ PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey
   PreparedJob out;
   out.job = &job;
   // Encoders compute in fp32 from weights as they are stored, unless the job narrows them.
-  out.types = {resolve(*job.dtype.unet, automatic), resolve(*job.dtype.clip, ComputeType::Fp32), resolve(*job.dtype.vae, automatic)};
+  out.types = {resolve(*job.dtype.unet, automatic), resolve(*job.dtype.clip, ComputeType::Fp32),
+               resolve(*job.dtype.vae, automatic)};
   out.dtypes.unet = scalar_type_of(out.types.unet);
   out.dtypes.vae = scalar_type_of(out.types.vae);
   if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);

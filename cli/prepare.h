@@ -17,8 +17,8 @@ struct JobModels {
   std::vector<FileIdentity> files;
 };
 
-/// Opens and checks a job's files against each other and against the job's sizes. No device is touched and no weight read. Throws Error
-/// (exit 2) at the file, or at the place in the job.
+/// Opens and checks a job's files against each other and against the job's sizes. No device is touched and no weight
+/// read. Throws Error (exit 2) at the file, or at the place in the job.
 JobModels open_job(const Job& job);
 
 /// A job that may be rendered: its device has been found and its plan fits.

@@ -28,7 +28,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// Thrown between steps once a signal has been caught.
 struct Interrupted {};
@@ -226,7 +228,8 @@ class JobRun {
 
   std::string out_of_memory(const c10::OutOfMemoryError& error) const {
     const std::string text = error.what_without_backtrace();
-    return fmt::format("out of memory on {}: {}", prepared_.plan.devices.front().room.id.to_string(), text.substr(0, text.find('\n')));
+    return fmt::format("out of memory on {}: {}", prepared_.plan.devices.front().room.id.to_string(),
+                       text.substr(0, text.find('\n')));
   }
 
   std::string manifest_path() const { return job_.output.directory.path + "/manifest.jsonl"; }
@@ -288,13 +291,15 @@ RenderResult render(std::span<const Job> jobs, const RenderOptions& options, Pro
   RenderResult result;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     std::vector<Picture> own;
-    std::ranges::copy_if(pictures, std::back_inserter(own), [&](const Picture& p) { return p.job == static_cast<int>(i); });
+    std::ranges::copy_if(pictures, std::back_inserter(own),
+                         [&](const Picture& p) { return p.job == static_cast<int>(i); });
     JobRun run(prepared[i], std::move(own), options, progress);
     if (caught_signal() == 0) result.code = std::max(result.code, run.run());
     result.reports.push_back(run.report());
     if (!report_files[i].empty()) write_file(report_files[i], to_json(result.reports.back()));
   }
-  if (const int signal = caught_signal(); signal != 0) result.code = signal == SIGTERM ? Exit::Terminated : Exit::Interrupted;
+  if (const int signal = caught_signal(); signal != 0)
+    result.code = signal == SIGTERM ? Exit::Terminated : Exit::Interrupted;
   return result;
 }
 

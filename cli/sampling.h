@@ -38,8 +38,9 @@ struct Run {
 /// Whether a run with these options evaluates its negative prompt.
 bool evaluates_negative(const SamplerOptions& options);
 
-/// Samples a run: noise from its seed, then the sampler over the engine's diffusion model -> latents [batch, 16, h, w] fp32 on the CPU.
-/// `on_step` hears of every step (from 1) and may throw to stop. Throws Error (an image failed) when a latent is not finite.
+/// Samples a run: noise from its seed, then the sampler over the engine's diffusion model -> latents [batch, 16, h, w]
+/// fp32 on the CPU. `on_step` hears of every step (from 1) and may throw to stop. Throws Error (an image failed) when a
+/// latent is not finite.
 at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int step, int steps)>& on_step);
 
 }  // namespace mgpu

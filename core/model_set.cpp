@@ -7,9 +7,13 @@
 namespace mgpu {
 namespace {
 
-bool belongs(const Part& part, std::string_view name) { return name.starts_with(part.prefix); }
+bool belongs(const Part& part, std::string_view name) {
+  return name.starts_with(part.prefix);
+}
 
-bool is_floating(DType dtype) { return dtype == DType::F64 || dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16; }
+bool is_floating(DType dtype) {
+  return dtype == DType::F64 || dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16;
+}
 
 }  // namespace
 
@@ -18,13 +22,19 @@ ModelSet open_models(const ModelPaths& paths) {
   const auto part = [&](const std::string& path, Role role) {
     return path.empty() ? find_own_part(checkpoint, role) : find_part(TensorFile::open(path), role);
   };
-  ModelSet set{find_part(checkpoint, Role::Diffusion), part(paths.clip_l, Role::ClipL), part(paths.t5xxl, Role::T5),
-               part(paths.vae, Role::Vae),             paths.clip_tokenizer,            paths.t5xxl_tokenizer};
+  ModelSet set{find_part(checkpoint, Role::Diffusion),
+               part(paths.clip_l, Role::ClipL),
+               part(paths.t5xxl, Role::T5),
+               part(paths.vae, Role::Vae),
+               paths.clip_tokenizer,
+               paths.t5xxl_tokenizer};
   check_set(set.diffusion, set.clip_l, set.t5xxl, set.vae);
   return set;
 }
 
-Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device) { return {part.file, part.prefix, dtype, device}; }
+Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device) {
+  return {part.file, part.prefix, dtype, device};
+}
 
 at::ScalarType stored_type(const Part& part) {
   std::size_t widest = 0;

@@ -26,14 +26,15 @@ struct ModelSet {
   const FlowTraining& flow() const { return *diffusion.row->flow; }
 };
 
-/// Opens and recognises. Throws Error naming the file that is missing, damaged, of another family or of no use to the others.
+/// Opens and recognises. Throws Error naming the file that is missing, damaged, of another family or of no use to the
+/// others.
 ModelSet open_models(const ModelPaths& paths);
 
 /// The part's tensors in `dtype` on `device`.
 Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device);
 
-/// The widest floating type that the part's tensors are stored in, 8-bit types left out; bf16 where there are only such. Encoders keep
-/// it: they compute in fp32 whatever they are stored in.
+/// The widest floating type that the part's tensors are stored in, 8-bit types left out; bf16 where there are only
+/// such. Encoders keep it: they compute in fp32 whatever they are stored in.
 at::ScalarType stored_type(const Part& part);
 
 /// Bytes of the part's tensors once loaded for computing in `dtype`: wider ones narrowed, 8-bit ones as they are.

@@ -31,7 +31,8 @@ at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const {
 }
 
 at::Tensor LocalOps::linear_col_gelu(const at::Tensor& x, const Linear& w) const {
-  const bool in_epilogue = x.is_cuda() && w.bias.defined() && w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0;
+  const bool in_epilogue =
+      x.is_cuda() && w.bias.defined() && w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0;
   if (!in_epilogue) return gelu_tanh(linear(x, w));
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   std::vector<std::int64_t> shape = x.sizes().vec();

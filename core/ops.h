@@ -15,7 +15,8 @@ class Ops {
 
   /// x [..., in] -> [..., out]; a parallel placement may keep only this device's share of the output columns.
   virtual at::Tensor linear_col(const at::Tensor& x, const Linear& w) const = 0;
-  /// GELU (tanh approximation) of linear_col. On a GPU it is part of the product's epilogue and takes no pass of its own.
+  /// GELU (tanh approximation) of linear_col. On a GPU it is part of the product's epilogue and takes no pass of its
+  /// own.
   virtual at::Tensor linear_col_gelu(const at::Tensor& x, const Linear& w) const = 0;
   /// x [..., in] -> [..., out], complete: a parallel placement reduces the partial sums over input columns.
   virtual at::Tensor linear_row(const at::Tensor& x, const Linear& w) const = 0;

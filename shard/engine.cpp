@@ -74,6 +74,8 @@ Weights Engine::encoder_weights(const Part& part) const {
   return weights_of(part, dtypes_.encoders.value_or(stored_type(part)), device_);
 }
 
-Weights Engine::vae_weights() const { return weights_of(models_.vae, dtypes_.vae, device_); }
+Weights Engine::vae_weights() const {
+  return weights_of(models_.vae, dtypes_.vae, device_);
+}
 
 }  // namespace mgpu

@@ -17,7 +17,8 @@
 
 namespace mgpu {
 
-/// Runs a job's models on the devices of its plan. Components take turns: encoders leave the device before the diffusion model comes.
+/// Runs a job's models on the devices of its plan. Components take turns: encoders leave the device before the
+/// diffusion model comes.
 class Engine {
  public:
   Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan);
@@ -35,7 +36,8 @@ class Engine {
   /// Loads the diffusion model, if it is not there yet.
   void load_diffusion();
 
-  /// One evaluation for each image of the batch, one after another: x [B, 16, h, w] fp32 at noise level sigma -> velocities, likewise.
+  /// One evaluation for each image of the batch, one after another: x [B, 16, h, w] fp32 at noise level sigma ->
+  /// velocities, likewise.
   at::Tensor velocity(const at::Tensor& x, double sigma, const Conditioning& conditioning, double guidance);
 
   /// Weights of the autoencoder, for the codec to load.

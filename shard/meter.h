@@ -9,13 +9,14 @@
 
 namespace mgpu {
 
-/// What a device held and did, measured: the report's numbers. Phases may come again, for the next picture; peaks are the highest of all.
+/// What a device held and did, measured: the report's numbers. Phases may come again, for the next picture; peaks are
+/// the highest of all.
 class Meter {
  public:
   explicit Meter(at::Device device);
 
-  /// Runs `work` as part of `phase`: its device time is busy time, its highest memory the phase's peak. Returns the seconds it took,
-  /// the device's queue drained.
+  /// Runs `work` as part of `phase`: its device time is busy time, its highest memory the phase's peak. Returns the
+  /// seconds it took, the device's queue drained.
   template <typename Work>
   double measure(Phase phase, Work&& work) {
     const Scope scope(*this, phase);
@@ -36,7 +37,9 @@ class Meter {
   double busy_seconds() const { return busy_; }
   std::uint64_t passes() const { return passes_; }
   /// Mean over the passes; 0 where there were none.
-  double blocks_per_pass() const { return passes_ == 0 ? 0.0 : static_cast<double>(blocks_) / static_cast<double>(passes_); }
+  double blocks_per_pass() const {
+    return passes_ == 0 ? 0.0 : static_cast<double>(blocks_) / static_cast<double>(passes_);
+  }
 
  private:
   class Scope {

@@ -24,31 +24,38 @@ std::uint64_t encoder_activation(std::uint64_t tokens, std::uint64_t hidden, std
   return (widened + block) * kFp32;
 }
 
-/// A single block's widest point is before its last product: the state, q, k, v, attention's output, the packed projections and the
-/// last product's input.
+/// A single block's widest point is before its last product: the state, q, k, v, attention's output, the packed
+/// projections and the last product's input.
 std::uint64_t flux_activation(const FluxSizes& sizes, std::uint64_t tokens, std::uint64_t width) {
   const auto hidden = static_cast<std::uint64_t>(sizes.hidden), mlp = static_cast<std::uint64_t>(sizes.mlp);
   return tokens * (9 * hidden + 2 * mlp + hidden) * width;
 }
 
-/// The decoder's widest point is the first residual block at full resolution: its input and that normalised, with the channels of the
-/// level below, and four tensors of its own; a quarter more for the convolutions' workspace.
+/// The decoder's widest point is the first residual block at full resolution: its input and that normalised, with the
+/// channels of the level below, and four tensors of its own; a quarter more for the convolutions' workspace.
 std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std::uint64_t width) {
   const auto channels = [&](std::size_t level) {
-    return static_cast<std::uint64_t>(sizes.base) * static_cast<std::uint64_t>(sizes.multipliers[std::min(level, sizes.multipliers.size() - 1)]);
+    return static_cast<std::uint64_t>(sizes.base) *
+           static_cast<std::uint64_t>(sizes.multipliers[std::min(level, sizes.multipliers.size() - 1)]);
   };
   return pixels * (2 * channels(1) + 4 * channels(0)) * width * 5 / 4;
 }
 
-ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& dtypes, int layers, std::uint64_t activation) {
+ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& dtypes, int layers,
+                      std::uint64_t activation) {
   const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
   const std::string_view level = part.row->role == Role::T5 ? "encoder.block." : "text_model.encoder.layers.";
-  return {name, Phase::Encode, {{"layer", layers, bytes_below(part, level, dtype)}}, loaded_bytes(part, dtype), activation + kWorkspace};
+  return {name,
+          Phase::Encode,
+          {{"layer", layers, bytes_below(part, level, dtype)}},
+          loaded_bytes(part, dtype),
+          activation + kWorkspace};
 }
 
 }  // namespace
 
-std::vector<ComponentNeed> component_needs(const ModelSet& models, const ComputeDtypes& dtypes, const LargestPicture& picture) {
+std::vector<ComponentNeed> component_needs(const ModelSet& models, const ComputeDtypes& dtypes,
+                                           const LargestPicture& picture) {
   const auto size = [](auto value) { return static_cast<std::uint64_t>(value); };
   const FluxSizes& flux = models.diffusion.flux();
   const ClipSizes& clip = models.clip_l.clip();

@@ -23,8 +23,9 @@ struct LargestPicture {
   std::int64_t text_tokens = 256;
 };
 
-/// What a job's components ask of memory, from headers alone. Activations are counted tensor by tensor at each component's widest point;
-/// the comments in needs.cpp name it.
-std::vector<ComponentNeed> component_needs(const ModelSet& models, const ComputeDtypes& dtypes, const LargestPicture& picture);
+/// What a job's components ask of memory, from headers alone. Activations are counted tensor by tensor at each
+/// component's widest point; the comments in needs.cpp name it.
+std::vector<ComponentNeed> component_needs(const ModelSet& models, const ComputeDtypes& dtypes,
+                                           const LargestPicture& picture);
 
 }  // namespace mgpu

@@ -10,8 +10,8 @@ namespace {
 /// The sentence for a device whose phase needs more than it may take.
 std::string describe_shortfall(const PlannedDevice& device, Phase phase, std::uint64_t need) {
   const std::uint64_t limit = device.room.limit_bytes;
-  return fmt::format("{} needs {} to {} and may use {}: {} short", device.room.id.to_string(), format_bytes(need), name_of(phase),
-                     format_bytes(limit), format_bytes(need - limit));
+  return fmt::format("{} needs {} to {} and may use {}: {} short", device.room.id.to_string(), format_bytes(need),
+                     name_of(phase), format_bytes(limit), format_bytes(need - limit));
 }
 
 /// What stays on the device while pictures are decoded.
@@ -27,9 +27,12 @@ std::uint64_t resident_bytes(const std::vector<ComponentNeed>& components) {
 
 std::string_view name_of(Phase phase) {
   switch (phase) {
-    case Phase::Encode: return "encode";
-    case Phase::Sample: return "sample";
-    case Phase::Decode: return "decode";
+    case Phase::Encode:
+      return "encode";
+    case Phase::Sample:
+      return "sample";
+    case Phase::Decode:
+      return "decode";
   }
   return "";
 }
@@ -47,7 +50,8 @@ Plan plan_single(const std::vector<ComponentNeed>& components, const DeviceRoom&
   PlannedDevice planned{device, {}, {}};
   for (const ComponentNeed& component : components) {
     for (const BlockNeed& block : component.blocks) {
-      planned.assignments.push_back({component.name, block.kind, 0, block.count - 1, block.count, block.bytes, false, {}});
+      planned.assignments.push_back(
+          {component.name, block.kind, 0, block.count - 1, block.count, block.bytes, false, {}});
     }
   }
   for (const Phase phase : kPhases) {

@@ -10,7 +10,8 @@
 
 namespace mgpu {
 
-/// The phases of a job, in order: all prompts are encoded before the first sampling, and a component leaves its device with its phase.
+/// The phases of a job, in order: all prompts are encoded before the first sampling, and a component leaves its device
+/// with its phase.
 enum class Phase : std::uint8_t { Encode, Sample, Decode };
 inline constexpr std::array kPhases = {Phase::Encode, Phase::Sample, Phase::Decode};
 std::string_view name_of(Phase phase);
@@ -71,7 +72,8 @@ struct PlannedDevice {
   PhaseBytes peak{};  ///< predicted, driver's bytes included
 };
 
-/// Who holds and runs what: a pure value, made without touching a device, printed by `plan` and held against what the run measured.
+/// Who holds and runs what: a pure value, made without touching a device, printed by `plan` and held against what the
+/// run measured.
 struct Plan {
   std::string mode;
   std::string mode_reason;

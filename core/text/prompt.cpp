@@ -141,7 +141,7 @@ std::vector<Segment> parse_weights(std::string_view prompt) {
   return segments;
 }
 
-std::vector<Chunk> tokenize(std::string_view prompt, const Encode& encode, const ChunkRule& rule) {
+std::vector<Chunk> tokenize(std::string_view prompt, const EncodeText& encode, const ChunkRule& rule) {
   MGPU_CHECK(rule.longest > kMovesWhole + 2, "a chunk of {} tokens", rule.longest);
   Chunker chunker(rule);
   for (const Segment& segment : parse_weights(prompt)) chunker.add(encode(segment.text), segment.weight);

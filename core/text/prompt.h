@@ -45,12 +45,12 @@ struct ChunkRule {
 };
 
 /// Ids of a text without start and end.
-using Encode = std::function<std::vector<std::int64_t>(std::string_view text)>;
+using EncodeText = std::function<std::vector<std::int64_t>(std::string_view text)>;
 
 /// Tokens of a prompt in at least one chunk. Every segment is encoded by itself. One of fewer than 8 tokens that no
 /// longer fits moves whole to the next chunk, a longer one is cut. Reference: comfy/sd1_clip.py
 /// (SDTokenizer.tokenize_with_weights).
-std::vector<Chunk> tokenize(std::string_view prompt, const Encode& encode, const ChunkRule& rule);
+std::vector<Chunk> tokenize(std::string_view prompt, const EncodeText& encode, const ChunkRule& rule);
 
 /// The chunk of `length` tokens that weights are measured from: start, end, then padding alone.
 Chunk empty_chunk(const ChunkRule& rule, std::size_t length);

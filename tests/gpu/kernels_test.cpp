@@ -11,14 +11,20 @@ TEST_SUITE_BEGIN("kernels");
 namespace {
 
 /// How far one rounding to the type may move a value, relative; a kernel that rounds once stays within it.
-double rounding(at::ScalarType dtype) { return dtype == at::kFloat ? 1e-6 : dtype == at::kHalf ? 4e-4 : 3e-3; }
+double rounding(at::ScalarType dtype) {
+  return dtype == at::kFloat ? 1e-6 : dtype == at::kHalf ? 4e-4 : 3e-3;
+}
 
 constexpr at::ScalarType kTypes[] = {at::kFloat, at::kHalf, at::kBFloat16};
 
-at::Tensor draw(at::IntArrayRef shape, at::ScalarType dtype) { return at::randn(shape, at::kDouble).to(dtype).to(at::kCUDA); }
+at::Tensor draw(at::IntArrayRef shape, at::ScalarType dtype) {
+  return at::randn(shape, at::kDouble).to(dtype).to(at::kCUDA);
+}
 
 /// The same operation on the CPU in fp64: the CPU path of core/nn.cpp on widened operands.
-at::Tensor wide(const at::Tensor& x) { return x.to(at::kCPU, at::kDouble); }
+at::Tensor wide(const at::Tensor& x) {
+  return x.to(at::kCPU, at::kDouble);
+}
 
 }  // namespace
 

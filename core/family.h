@@ -1,7 +1,149 @@
 #pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "core/tensor_file.h"
+
 namespace mgpu {
+
+/// Sizes of a Flux.1 transformer, read from its tensors.
 struct FluxSizes {
-  int hidden = 0, depth = 0, depth_single = 0, mlp = 0, channels = 16;
-  bool guidance = false;
+  int hidden = 0;         ///< width of the residual stream
+  int heads = 0;          ///< hidden / 128, the rotary axes being 16 + 56 + 56
+  int mlp = 0;            ///< width of the MLPs' hidden layer
+  int depth = 0;          ///< double blocks
+  int depth_single = 0;   ///< single blocks
+  int context = 0;        ///< width of T5's hidden states that it takes
+  int vector = 0;         ///< width of CLIP-L's pooled output that it takes
+  int channels = 0;       ///< of the latent: img_in takes 2x2 patches of them
+  bool guidance = false;  ///< distilled guidance is an input (dev); schnell has none
 };
+
+/// Sizes of a CLIP text model (transformers' names).
+struct ClipSizes {
+  int hidden = 0;
+  int heads = 0;  ///< hidden / 64
+  int mlp = 0;
+  int layers = 0;
+  int vocabulary = 0;
+  int positions = 0;        ///< tokens a chunk
+  bool projection = false;  ///< text_projection.weight is there (Flux does not use it)
+};
+
+/// Sizes of a T5 v1.1 encoder (transformers' names).
+struct T5Sizes {
+  int hidden = 0;  ///< d_model
+  int heads = 0;
+  int head_dim = 0;  ///< d_kv: heads * head_dim need not be hidden
+  int mlp = 0;       ///< d_ff
+  int layers = 0;
+  int vocabulary = 0;
+  int buckets = 0;        ///< of the relative position bias
+  std::string embedding;  ///< name of the token embedding: "shared.weight" or "encoder.embed_tokens.weight"
+};
+
+/// Sizes of a convolutional autoencoder (original names).
+struct VaeSizes {
+  int base = 0;                  ///< channels at full resolution's first level before its multiplier
+  std::vector<int> multipliers;  ///< channels / base of each level, from full resolution down
+  int residual_blocks = 0;       ///< a level of the encoder; the decoder has one more
+  int latent = 0;                ///< latent channels
+  bool encoder = false;          ///< the file holds the encoder too
+};
+
+using Sizes = std::variant<std::monostate, FluxSizes, ClipSizes, T5Sizes, VaeSizes>;
+
+/// What a part of a model does. `Other` is what no job can use yet as a whole: adapters, upscalers, foreign
+/// quantisations.
+enum class Role : std::uint8_t { Diffusion, ClipL, T5, Vae, Other };
+
+/// Something that a tensor's name or shape says.
+struct Sign {
+  enum class Test : std::uint8_t { Has, Lacks, Dim, OtherDim, AnyEndsWith };
+  Test test = Test::Has;
+  std::string_view name;  ///< under the part's prefix; AnyEndsWith: the end of any name
+  std::size_t axis = 0;   ///< Dim, OtherDim: this axis of the shape ...
+  std::int64_t size = 0;  ///< ... has (has not) this size
+};
+
+/// What a rectified-flow model was trained with and its sampling needs.
+struct FlowTraining {
+  int levels = 0;           ///< noise levels in its table
+  double mu = 0;            ///< ComfyUI's constant time shift (log), 0 for none
+  int latent_channels = 0;  ///< latent = (encoded - latent_shift) * latent_scale
+  double latent_scale = 1;
+  double latent_shift = 0;
+  int size_multiple = 0;  ///< widths and heights are multiples of this
+};
+
+/// One kind of part: how it is known and, when it is supported, how its sizes are read. Adding a family is adding a
+/// row.
+struct FamilyRow {
+  Role role = Role::Other;
+  std::string_view what = {};    ///< completes "is ...": "a Stable Diffusion 3 checkpoint"
+  std::vector<Sign> signs = {};  ///< all must hold; rows are tried in order, the first that fits is it
+  std::string_view hint = {};    ///< of an unsupported row: what to use instead
+  /// Reads the sizes under `prefix` and holds every tensor of the part against them. Null: known, but not supported
+  /// yet.
+  Sizes (*read)(const TensorFile& file, const std::string& prefix) = nullptr;
+  std::string_view name = {};  ///< of a supported diffusion model: "flux1-dev"
+  std::optional<FlowTraining> flow = {};
+};
+
+/// All rows, in the order in which they are tried.
+std::span<const FamilyRow> family_rows();
+
+/// One part of a model, found in a file.
+struct Part {
+  std::shared_ptr<const TensorFile> file;
+  const FamilyRow* row = nullptr;
+  std::string prefix;  ///< of its tensors' names: "" or "model.diffusion_model." and the like
+  Sizes sizes;
+
+  const FluxSizes& flux() const { return std::get<FluxSizes>(sizes); }
+  const ClipSizes& clip() const { return std::get<ClipSizes>(sizes); }
+  const T5Sizes& t5() const { return std::get<T5Sizes>(sizes); }
+  const VaeSizes& vae() const { return std::get<VaeSizes>(sizes); }
+};
+
+/// Every part that the names in `file` show, supported or not; of an unsupported one the sizes stay empty. Throws Error
+/// naming the tensor where a supported part's tensors do not fit together, and when there is nothing that we know
+/// (saying what was looked for).
+std::vector<Part> recognise(const std::shared_ptr<const TensorFile>& file);
+
+/// The part of that role in a file that was named for it. Throws Error that says what the file is instead, or that the
+/// part is not supported.
+Part find_part(const std::shared_ptr<const TensorFile>& file, Role role);
+
+/// The part of that role in a checkpoint, for a job that names no file for it. Throws Error that says what to name,
+/// when there is none.
+Part find_own_part(const std::shared_ptr<const TensorFile>& checkpoint, Role role);
+
+/// Throws Error naming both files when encoders or autoencoder do not belong to the diffusion model. Each part has its
+/// role.
+void check_set(const Part& diffusion, const Part& clip_l, const Part& t5, const Part& vae);
+
+/// What `inspect` tells of a part.
+struct PartSummary {
+  std::string what;  ///< "a Flux.1 dev transformer"
+  bool supported = false;
+  std::string prefix;
+  std::uint64_t tensors = 0;
+  std::uint64_t bytes = 0;
+  std::map<std::string, std::uint64_t> dtypes;      ///< bytes a type, by safetensors' names
+  std::vector<std::pair<std::string, int>> blocks;  ///< ("double", 19), ("single", 38); levels of an autoencoder
+  std::string quantisation;                         ///< "none", "fp8 (F8_E4M3)" or "fp8 (F8_E4M3), scaled"
+};
+
+PartSummary summarise(const Part& part);
+
 }  // namespace mgpu

@@ -18,12 +18,8 @@ std::string shape_text(std::span<const std::int64_t> shape);
 /// "23.8 GB", "335 MB", "512 bytes": powers of 1024, as job files count.
 std::string bytes_text(std::uint64_t bytes);
 
-/// The least number of single-character insertions, deletions and substitutions that turn `a` into `b`, or `limit` + 1
-/// when it takes more than `limit`. Takes O(len(a) * len(b)) time.
-std::size_t edit_distance(std::string_view a, std::string_view b, std::size_t limit);
-
 /// The candidate nearest to `wanted`, when it is near enough to be what was meant (at most a third of its characters
-/// differ), else "". The first of equals wins.
+/// differ), else "". Counts single-character insertions, deletions and substitutions; the first of equals wins.
 std::string nearest(std::string_view wanted, std::span<const std::string_view> candidates);
 
 }  // namespace mgpu

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
 
 #include "core/error.h"
 #include "core/strings.h"
@@ -232,7 +234,9 @@ std::optional<std::uint64_t> wanted_bytes(const TensorInfo& info) {
 }
 
 void check_sizes(const TensorHeader& header, std::uint64_t data_bytes, const std::string& path) {
-  for (const auto& [name, info] : header.tensors) {
+  for (const auto& entry : header.tensors) {  // clang 14's lambdas cannot take structured bindings
+    const std::string& name = entry.first;
+    const TensorInfo& info = entry.second;
     const auto fail = [&](std::string what, std::string hint = {}) {
       fail_file(path, fmt::format("tensor {} {}", in_quotes(name), what), std::move(hint));
     };

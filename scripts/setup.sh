@@ -16,7 +16,7 @@ if [[ -f $stamp && $(<"$stamp") == "$want" ]]; then
 fi
 
 packages=(g++ cmake ninja-build git python3 python3-venv python3-jsonschema libcli11-dev libyaml-cpp-dev libfmt-dev
-  doctest-dev liblodepng-dev nlohmann-json3-dev libsentencepiece-dev ccache clang-format clang-tidy)
+  doctest-dev liblodepng-dev nlohmann-json3-dev libicu-dev ccache clang-format clang-tidy)
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")

@@ -1,0 +1,140 @@
+#include "cli/commands.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "cli/picture_job.h"
+#include "cli/png.h"
+#include "cli/prepare.h"
+#include "cli/sampling.h"
+#include "core/model_set.h"
+
+namespace mgpu {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string dump(const Json& json) {
+  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Json part_json(const PartSummary& part) {
+  Json blocks = Json::object();
+  for (const auto& [kind, count] : part.blocks) blocks[kind] = count;
+  return {{"what", part.what},           {"supported", part.supported},
+          {"prefix", part.prefix},       {"tensors", part.tensors},
+          {"bytes", part.bytes},         {"dtypes", part.dtypes},
+          {"blocks", std::move(blocks)}, {"quantisation", part.quantisation}};
+}
+
+std::string part_text(const PartSummary& part) {
+  std::string text = fmt::format("{}{}\n", part.what, part.supported ? "" : " (not supported yet)");
+  if (!part.prefix.empty()) text += fmt::format("  under        {}\n", part.prefix);
+  text += fmt::format("  tensors      {}, {} bytes\n", part.tensors, part.bytes);
+  for (const auto& [dtype, bytes] : part.dtypes) text += fmt::format("  {:<12} {} bytes\n", dtype, bytes);
+  for (const auto& [kind, count] : part.blocks) text += fmt::format("  blocks       {} {}\n", count, kind);
+  text += fmt::format("  quantisation {}\n", part.quantisation);
+  return text;
+}
+
+Answer inspect_weights(const std::string& path, bool json) {
+  const auto file = TensorFile::open(path);
+  Json parts = Json::array();
+  std::string text = fmt::format("{}: {} tensors, {} bytes, header sha256 {}\n", path, file->tensors().size(),
+                                 file->file_bytes(), file->header_sha256());
+  for (const Part& part : recognise(file)) {
+    const PartSummary summary = summarise(part);
+    parts.push_back(part_json(summary));
+    text += part_text(summary);
+  }
+  if (!json) return {Exit::Ok, text};
+  return {Exit::Ok, dump({{"file", path},
+                          {"tensors", file->tensors().size()},
+                          {"bytes", file->file_bytes()},
+                          {"header_sha256", file->header_sha256()},
+                          {"parts", std::move(parts)}})};
+}
+
+Answer inspect_picture(const std::string& path, const std::string& bytes, bool json) {
+  const PngFile picture = decode_png(bytes, path);
+  const auto record = picture.text.find("mgpu_job");
+  if (record == picture.text.end())
+    fail_file(path, "is a picture without an mgpu_job record",
+              "only pictures that mgpu-render made say how they were made");
+  const std::string yaml = record_to_yaml(record->second, path);
+  return {Exit::Ok, json ? dump(Json::parse(record->second)) : yaml};
+}
+
+}  // namespace
+
+std::vector<Job> load_jobs(const Arguments& arguments) {
+  std::vector<Job> jobs;
+  for (const std::string& file : arguments.files) jobs.push_back(load_job(file, arguments.settings));
+  return jobs;
+}
+
+Answer validate(const Arguments& arguments) {
+  const std::vector<Job> jobs = load_jobs(arguments);
+  const std::vector<Picture> pictures = expand(jobs);
+  Json list = Json::array();
+  std::string text;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const std::string family(open_job(jobs[i]).set.diffusion.row->name);
+    const auto count =
+        std::count_if(pictures.begin(), pictures.end(), [&](const Picture& p) { return p.job == static_cast<int>(i); });
+    text += fmt::format("{}: ok: {}, {} picture{}\n", jobs[i].file, family, count, count == 1 ? "" : "s");
+    list.push_back({{"job", jobs[i].file}, {"status", "ok"}, {"family", family}, {"pictures", count}});
+  }
+  return {Exit::Ok, arguments.json ? dump(list) : text};
+}
+
+Answer inspect(const Arguments& arguments) {
+  const std::string& path = arguments.files.front();
+  std::error_code fault;
+  if (!std::filesystem::exists(path, fault)) fail_file(path, "no such file");
+  std::ifstream stream(path, std::ios::binary);
+  std::string bytes(8, '\0');
+  stream.read(bytes.data(), 8);
+  if (!is_png(bytes)) return inspect_weights(path, arguments.json);
+  bytes.append(std::istreambuf_iterator<char>(stream), {});
+  return inspect_picture(path, bytes, arguments.json);
+}
+
+Answer devices(const Arguments& arguments) {
+  const DeviceSurvey survey = survey_devices();
+  if (!arguments.json) return {Exit::Ok, describe_devices(survey)};
+  Json gpus = Json::array();
+  for (const GpuInfo& gpu : survey.gpus)
+    gpus.push_back({{"id", gpu.id.to_string()},
+                    {"name", gpu.name},
+                    {"uuid", gpu.uuid},
+                    {"compute_capability", fmt::format("{}.{}", gpu.major, gpu.minor)},
+                    {"total_bytes", gpu.total_bytes},
+                    {"free_bytes", gpu.free_bytes},
+                    {"unusable", unusable_reason(gpu)}});
+  gpus.push_back({{"id", "cpu"},
+                  {"threads", survey.host_threads},
+                  {"total_bytes", survey.host_total_bytes},
+                  {"free_bytes", survey.host_free_bytes}});
+  return {Exit::Ok, dump({{"driver_version", survey.driver_version},
+                          {"runtime_version", survey.runtime_version},
+                          {"devices", std::move(gpus)},
+                          {"warnings", device_warnings(survey)}})};
+}
+
+Answer sigmas(const Arguments& arguments) {
+  std::string text;
+  for (const Job& job : load_jobs(arguments)) {
+    const ImageJob& image = job.images.front();
+    const ModelSet models = open_job(job).set;
+    for (const double sigma : run_schedule(image.sampler, models.flow(), *image.width, *image.height).sigmas)
+      text += fmt::format("{}\n", sigma);
+  }
+  return {Exit::Ok, text};
+}
+
+}  // namespace mgpu

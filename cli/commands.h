@@ -1,0 +1,30 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/arguments.h"
+
+namespace mgpu {
+
+/// The subcommands. Each returns how it ended and what goes to stdout; what is wrong with the user's files is thrown.
+struct Answer {
+  Exit exit = Exit::Ok;
+  std::string text;
+};
+
+/// Files and headers of the jobs are there, known and belong together; sizes suit the model; names do not repeat. Asks
+/// no device.
+Answer validate(const Arguments& arguments);
+/// A checkpoint's parts, or the job of a picture of ours, as YAML.
+Answer inspect(const Arguments& arguments);
+Answer devices(const Arguments& arguments);
+/// The noise levels of the job's first image, one a line, with all their digits.
+Answer sigmas(const Arguments& arguments);
+/// Equal, largest difference and PSNR of two pictures, or of the pictures of two folders by name; exit 1 where they
+/// differ.
+Answer compare(const Arguments& arguments);
+
+std::vector<Job> load_jobs(const Arguments& arguments);
+
+}  // namespace mgpu

@@ -1,0 +1,125 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/png.h"
+
+namespace mgpu {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int difference_scale = 16;
+
+struct Comparison {
+  std::string name;
+  std::string fault;  ///< why they cannot be compared
+  int largest = 0;    ///< difference of a channel, of 255
+  std::int64_t differing = 0;
+  double psnr = std::numeric_limits<double>::infinity();
+  Rgb8 difference;
+
+  bool equal() const { return fault.empty() && largest == 0; }
+};
+
+PngFile read_png(const fs::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream) fail_file(path.string(), "no such file");
+  return decode_png(std::string(std::istreambuf_iterator<char>(stream), {}), path.string());
+}
+
+Comparison compare_pictures(const std::string& name, const Rgb8& a, const Rgb8& b) {
+  Comparison result;
+  result.name = name;
+  if (a.width != b.width || a.height != b.height) {
+    result.fault = fmt::format("{}x{} and {}x{}", a.width, a.height, b.width, b.height);
+    return result;
+  }
+  result.difference = {a.width, a.height, std::vector<std::uint8_t>(a.pixels.size())};
+  double squares = 0.0;
+  for (std::size_t i = 0; i < a.pixels.size(); ++i) {
+    const int difference = std::abs(int(a.pixels[i]) - int(b.pixels[i]));
+    result.largest = std::max(result.largest, difference);
+    result.differing += difference != 0 ? 1 : 0;
+    result.difference.pixels[i] = static_cast<std::uint8_t>(std::min(255, difference * difference_scale));
+    squares += double(difference) * difference;
+  }
+  if (squares > 0.0) result.psnr = 10.0 * std::log10(255.0 * 255.0 * static_cast<double>(a.pixels.size()) / squares);
+  return result;
+}
+
+/// Names of the pictures in a folder and below.
+std::set<std::string> pictures_in(const fs::path& folder) {
+  std::set<std::string> names;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file() && entry.path().extension() == ".png")
+      names.insert(entry.path().lexically_relative(folder).string());
+  return names;
+}
+
+std::vector<Comparison> compare_folders(const fs::path& a, const fs::path& b) {
+  const std::set<std::string> in_a = pictures_in(a);
+  std::set<std::string> names = pictures_in(b);
+  const std::set<std::string> in_b = names;
+  names.insert(in_a.begin(), in_a.end());
+  if (names.empty()) fail_file(a.string(), fmt::format("neither it nor {} holds a PNG file", b.string()));
+  std::vector<Comparison> results;
+  for (const std::string& name : names) {
+    if (in_a.contains(name) && in_b.contains(name)) {
+      results.push_back(compare_pictures(name, read_png(a / name).picture, read_png(b / name).picture));
+    } else {
+      Comparison missing;
+      missing.name = name;
+      missing.fault = fmt::format("only in {}", (in_a.contains(name) ? a : b).string());
+      results.push_back(std::move(missing));
+    }
+  }
+  return results;
+}
+
+std::string line_of(const Comparison& c) {
+  if (!c.fault.empty()) return fmt::format("{}: differ: {}\n", c.name, c.fault);
+  if (c.equal()) return fmt::format("{}: equal\n", c.name);
+  return fmt::format("{}: differ: at most {} of 255, in {} of {} values, PSNR {:.2f} dB\n", c.name, c.largest,
+                     c.differing, c.difference.pixels.size(), c.psnr);
+}
+
+}  // namespace
+
+Answer compare(const Arguments& arguments) {
+  const fs::path a(arguments.files[0]);
+  const fs::path b(arguments.files[1]);
+  for (const fs::path& path : {a, b})
+    if (!fs::exists(path)) fail_file(path.string(), "no such file");
+  if (fs::is_directory(a) != fs::is_directory(b)) fail_file(a.string(), "a picture and a folder cannot be compared");
+  const bool folders = fs::is_directory(a);
+  const std::vector<Comparison> results =
+      folders ? compare_folders(a, b)
+              : std::vector{compare_pictures(a.filename().string(), read_png(a).picture, read_png(b).picture)};
+  Answer answer;
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Comparison& c : results) {
+    if (!c.equal()) answer.exit = Exit::ImageFailed;
+    answer.text += line_of(c);
+    nlohmann::ordered_json entry{
+        {"file", c.name}, {"equal", c.equal()}, {"max_difference", c.largest}, {"psnr", nullptr}, {"error", c.fault}};
+    if (std::isfinite(c.psnr)) entry["psnr"] = c.psnr;
+    list.push_back(std::move(entry));
+    if (arguments.difference.empty() || c.difference.pixels.empty()) continue;
+    const fs::path target = folders ? fs::path(arguments.difference) / c.name : fs::path(arguments.difference);
+    write_file(target.string(), encode_png(c.difference, {}));
+  }
+  if (arguments.json) answer.text = list.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return answer;
+}
+
+}  // namespace mgpu

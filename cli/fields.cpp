@@ -1,0 +1,284 @@
+#include "cli/fields.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+#include "cli/suggest.h"
+
+namespace mgpu {
+namespace {
+
+/// A value as an error quotes it.
+std::string describe(const YamlNode& node) {
+  switch (node.kind) {
+    case YamlNode::Kind::List:
+      return "a list";
+    case YamlNode::Kind::Map:
+      return "a map";
+    case YamlNode::Kind::Null:
+      return "nothing";
+    case YamlNode::Kind::Scalar:
+      break;
+  }
+  constexpr std::size_t longest = 60;
+  if (node.text.size() <= longest) return fmt::format("{}\"{}\"", node.quoted ? "the text " : "", node.text);
+  std::size_t end = longest;
+  while (end > 0 && (static_cast<unsigned char>(node.text[end]) & 0xC0) == 0x80) --end;
+  return fmt::format("\"{}...\"", node.text.substr(0, end));
+}
+
+bool is_plain(const YamlNode& node) {
+  return node.kind == YamlNode::Kind::Scalar && !node.quoted;
+}
+
+/// Decimal digits with an optional sign: 012 is twelve, not octal ten.
+bool looks_like_integer(const YamlNode& node) {
+  if (!is_plain(node)) return false;
+  std::string_view digits = node.text;
+  if (digits.starts_with('-')) digits.remove_prefix(1);
+  return !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+std::optional<double> to_number(std::string_view text) {
+  double value = 0.0;
+  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (fault != std::errc{} || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+  return value;
+}
+
+std::optional<double> to_number(const YamlNode& node) {
+  return is_plain(node) ? to_number(std::string_view(node.text)) : std::nullopt;
+}
+
+/// A number and a unit that is a power of 1024, in bytes.
+std::optional<std::uint64_t> to_bytes(const YamlNode& node) {
+  if (node.kind != YamlNode::Kind::Scalar) return std::nullopt;
+  const std::size_t end = std::min(node.text.find_first_not_of("0123456789."), node.text.size());
+  const auto amount = to_number(std::string_view(node.text).substr(0, end));
+  std::string unit = node.text.substr(end);
+  unit.erase(0, unit.find_first_not_of(' ') == std::string::npos ? unit.size() : unit.find_first_not_of(' '));
+  for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (!amount || *amount < 0.0) return std::nullopt;
+  double factor = 0.0;
+  if (unit.empty() || unit == "b") factor = 1.0;
+  if (unit == "kb" || unit == "kib") factor = 0x1p10;
+  if (unit == "mb" || unit == "mib") factor = 0x1p20;
+  if (unit == "gb" || unit == "gib") factor = 0x1p30;
+  const double bytes = *amount * factor;
+  if (factor == 0.0 || bytes < 1.0 || bytes > 0x1p60) return std::nullopt;
+  return static_cast<std::uint64_t>(bytes);
+}
+
+std::string in(const std::string& path) {
+  return path.empty() ? "" : " in " + path;
+}
+
+/// A JSON string: names and words of ours only, but a doc line may hold quotes.
+std::string json_string(std::string_view text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') result += '\\';
+    result += c;
+  }
+  return result + '"';
+}
+
+}  // namespace
+
+void Value::fail(const std::string& message, const std::string& hint) const {
+  throw source.error(node.mark, message, hint);
+}
+
+void Value::wrong(const std::string& words, const std::string& hint) const {
+  if (node.kind == YamlNode::Kind::Null) fail(fmt::format("\"{}\" has no value", path), "it must be " + words);
+  fail(fmt::format("\"{}\" must be {}, not {}", path, words, describe(node)), hint);
+}
+
+Value Value::item(std::size_t index) const {
+  return {node.items[index], source, fmt::format("{}.{}", path, index)};
+}
+
+Value Value::entry(const YamlNode::Entry& entry) const {
+  return {entry.value, source, path.empty() ? entry.key : path + "." + entry.key};
+}
+
+Section::Section(const Value& value) : value_(&value) {}
+
+Mark Section::mark_of(std::string_view name) const {
+  const YamlNode::Entry* entry = value_ ? value_->node.find(name) : nullptr;
+  return entry ? entry->value.mark : mark();
+}
+
+bool Section::describes(std::string_view name, Need need, std::string_view doc) {
+  if (!description_) return false;
+  description_->push_back({std::string(name), {}, {}, std::string(doc), need == Need::Required});
+  shape_ = &description_->back().shape;
+  standard_ = &description_->back().standard;
+  return true;
+}
+
+const YamlNode::Entry* Section::look_up(std::string_view name, Need need) {
+  stated_.push_back(name);
+  const YamlNode::Entry* entry = value_->node.find(name);
+  if (!entry && need == Need::Required) missing_.push_back(name);
+  return entry;
+}
+
+void Section::finish() const {
+  for (const YamlNode::Entry& entry : value_->node.entries) {
+    if (std::find(stated_.begin(), stated_.end(), entry.key) != stated_.end()) continue;
+    std::string hint = did_you_mean(entry.key, stated_);
+    if (hint.empty()) hint = "known are " + fmt::format("{}", fmt::join(stated_, ", "));
+    throw value_->source.error(entry.mark, fmt::format("unknown key \"{}\"{}", entry.key, in(value_->path)), hint);
+  }
+  if (!missing_.empty())
+    throw value_->source.error(mark(), fmt::format("missing key \"{}\"{}", missing_.front(), in(value_->path)));
+}
+
+Type<std::string> text() {
+  return {[] {
+            return Shape{"text", R"({"type":"string"})"};
+          },
+          [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
+          [](const Value& value) {
+            if (value.node.kind != YamlNode::Kind::Scalar) value.wrong("text", R"(for an empty text write "")");
+            return value.node.text;
+          },
+          [](const std::string& shown) { return json_string(shown); }};
+}
+
+Type<FileReference> file() {
+  return {[] {
+            return Shape{"a file", R"({"type":"string","minLength":1})"};
+          },
+          [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
+          [](const Value& value) {
+            if (value.node.kind != YamlNode::Kind::Scalar || value.node.text.empty()) value.wrong("the name of a file");
+            return FileReference{value.node.text, {}, value.node.mark, value.node.from_option};
+          },
+          [](const FileReference& shown) { return shown.text; }};
+}
+
+Type<int> integer(int least, int most) {
+  const std::string words = fmt::format("an integer from {} to {}", least, most);
+  return {[=] {
+            return Shape{words, fmt::format(R"({{"type":"integer","minimum":{},"maximum":{}}})", least, most)};
+          },
+          looks_like_integer,
+          [=](const Value& value) {
+            int result = 0;
+            const std::string& digits = value.node.text;
+            const auto fault = std::from_chars(digits.data(), digits.data() + digits.size(), result).ec;
+            if (!looks_like_integer(value.node) || fault != std::errc{} || result < least || result > most)
+              value.wrong(words);
+            return result;
+          },
+          [](const int& shown) { return fmt::format("{}", shown); }};
+}
+
+Type<double> number(double least, double most) {
+  const std::string words = fmt::format("a number from {} to {}", least, most);
+  return {[=] {
+            return Shape{words, fmt::format(R"({{"type":"number","minimum":{},"maximum":{}}})", least, most)};
+          },
+          [](const YamlNode& node) { return to_number(node).has_value(); },
+          [=](const Value& value) {
+            const auto result = to_number(value.node);
+            if (!result || *result < least || *result > most) value.wrong(words);
+            return *result;
+          },
+          [](const double& shown) { return fmt::format("{}", shown); }};
+}
+
+Type<bool> boolean() {
+  return {[] {
+            return Shape{"true or false", R"({"type":"boolean"})", {}, {}, {"true", "false"}};
+          },
+          [](const YamlNode& node) { return fields::is_word(node, "true") || fields::is_word(node, "false"); },
+          [](const Value& value) {
+            if (!fields::is_word(value.node, "true") && !fields::is_word(value.node, "false"))
+              value.wrong("true or false");
+            return value.node.text == "true";
+          },
+          [](const bool& shown) { return std::string(shown ? "true" : "false"); }};
+}
+
+Type<std::uint64_t> memory_size() {
+  const std::string words = "a size such as 8GB";
+  return {[=] {
+            return Shape{words,
+                         R"({"type":["string","integer"],"pattern":"^[0-9.]+ *([KkMmGg][Ii]?)?[Bb]?$","minimum":1})"};
+          },
+          [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
+          [=](const Value& value) {
+            const auto bytes = to_bytes(value.node);
+            if (!bytes) value.wrong(words, "units are B, KB, MB and GB, powers of 1024");
+            return *bytes;
+          },
+          [](const std::uint64_t& shown) { return fmt::format("{}", shown); }};
+}
+
+Type<DeviceId> device() {
+  const std::string words = "a device: cuda:N, cpu or cpu:N";
+  return {[=] {
+            return Shape{
+                words, R"({"type":["string","integer"],"pattern":"^(cuda:[0-9]+|cpu(:[0-9]+)?|[0-9]+)$","minimum":0})"};
+          },
+          [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar && parse_device(node.text); },
+          [=](const Value& value) {
+            const auto id = value.node.kind == YamlNode::Kind::Scalar ? parse_device(value.node.text) : std::nullopt;
+            if (!id) value.wrong(words);
+            return *id;
+          },
+          [](const DeviceId& shown) { return shown.to_string(); }};
+}
+
+bool fields::is_word(const YamlNode& node, std::string_view word) {
+  return node.kind == YamlNode::Kind::Scalar && node.text == word;
+}
+
+std::string fields::one_word_of(const std::vector<std::string_view>& words) {
+  if (words.size() == 1) return std::string(words.front());
+  return fmt::format("{} or {}", fmt::join(words.begin(), words.end() - 1, ", "), words.back());
+}
+
+std::string fields::words_schema(const std::vector<std::string_view>& words) {
+  std::string text;
+  for (const std::string_view word : words) {
+    text += text.empty() ? "" : ",";
+    text += word == "true" || word == "false" ? std::string(word) : json_string(word);
+  }
+  return "{\"enum\":[" + text + "]}";
+}
+
+void fields::wrong(const Value& value, const Shape& shape) {
+  const bool scalar = value.node.kind == YamlNode::Kind::Scalar;
+  value.wrong(shape.words, scalar ? did_you_mean(value.node.text, shape.choices) : std::string{});
+}
+
+std::string fields::list_words(const std::string& words) {
+  return "a list, each " + words;
+}
+
+std::string fields::map_schema(const std::vector<Statement>& keys) {
+  std::vector<std::string> properties;
+  std::vector<std::string> required;
+  for (const Statement& key : keys) {
+    const std::string_view rest = std::string_view(key.shape.schema).substr(1);
+    properties.push_back(fmt::format("{}:{{\"description\":{},{}", json_string(key.name), json_string(key.doc), rest));
+    if (key.required) required.push_back(json_string(key.name));
+  }
+  const std::string demand = required.empty() ? "" : fmt::format("\"required\":[{}],", fmt::join(required, ","));
+  return fmt::format(R"({{"type":"object","additionalProperties":false,{}"properties":{{{}}}}})", demand,
+                     fmt::join(properties, ","));
+}
+
+std::string fields::either_schema(const std::vector<std::string>& schemas) {
+  return fmt::format("{{\"anyOf\":[{}]}}", fmt::join(schemas, ","));
+}
+
+}  // namespace mgpu

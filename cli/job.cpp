@@ -1,0 +1,124 @@
+#include "cli/job.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <limits>
+
+#include "cli/job_fields.h"
+#include "cli/picture_job.h"
+#include "cli/pictures.h"
+#include "cli/png.h"
+#include "cli/yaml_reader.h"
+
+namespace mgpu {
+namespace {
+
+constexpr std::uintmax_t largest_job_bytes = 64 << 20;
+
+void check_seeds(const Job& job) {
+  for (const ImageJob& image : job.images) {
+    const auto further = static_cast<std::uint64_t>(*image.count - 1);
+    if (*image.seed > std::numeric_limits<std::uint64_t>::max() - further)
+      throw job.error(image.seed.mark,
+                      fmt::format("\"seed\" {} and \"count\" {} pass the largest seed, {}", *image.seed, *image.count,
+                                  std::numeric_limits<std::uint64_t>::max()));
+  }
+}
+
+void check_conditions(const Job& job) {
+  for (const ImageJob& image : job.images)
+    for (const ConditionOptions& condition : *image.conditions)
+      if (condition.start > condition.end)
+        throw job.error(image.conditions.mark,
+                        fmt::format("a condition that starts at {} and ends at {}", condition.start, condition.end));
+}
+
+std::string read_all(const std::string& file) {
+  if (file == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
+  std::error_code fault;
+  const auto status = std::filesystem::status(file, fault);
+  if (!std::filesystem::exists(status)) fail_file(file, "no such file");
+  if (std::filesystem::is_directory(status)) fail_file(file, "is a directory, not a job file");
+  const auto bytes = std::filesystem::file_size(file, fault);
+  if (!fault && bytes > largest_job_bytes)
+    fail_file(file, fmt::format("is no job file: {} bytes", bytes),
+              "a job is a YAML file, or a picture that mgpu-render made");
+  std::ifstream stream(file, std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(stream), {});
+  if (!stream) fail_file(file, "cannot be read");
+  return text;
+}
+
+}  // namespace
+
+Error Job::error(const Mark& mark, std::string message, std::string hint) const {
+  return source ? source->error(mark, std::move(message), std::move(hint))
+                : Error(Exit::Usage, mark, std::move(message), std::move(hint));
+}
+
+Setting parse_setting(std::string_view text) {
+  const std::size_t equals = text.find('=');
+  if (equals == 0 || equals == std::string_view::npos)
+    throw Error(Exit::Usage, Mark{fmt::format("--set {}", text)}, "a setting is path=value",
+                "as in --set sampler.steps=20");
+  return {std::string(text.substr(0, equals)), std::string(text.substr(equals + 1))};
+}
+
+Job read_job(const std::string& text, const std::string& name, const std::string& directory,
+             const std::vector<Setting>& settings) {
+  const auto source = std::make_shared<const Source>(name, text);
+  YamlNode root = parse_yaml(*source);
+  if (root.kind == YamlNode::Kind::Null && root.mark.file.empty()) root.mark = Mark{name, 1, 1};
+  for (const Setting& setting : settings) set_value(root, setting.path, setting.value);
+  const Value value{root, *source, ""};
+  if (root.kind != YamlNode::Kind::Map)
+    value.fail("a job is a map of keys", "as in \"checkpoint: flux1-dev.safetensors\"");
+
+  Job job;
+  job.source = source;
+  job.file = name;
+  job.directory = directory;
+  job.name = std::filesystem::path(name).stem().string();
+  Section section(value);
+  state_job(section, job);
+  section.finish();
+  check_seeds(job);
+  check_conditions(job);
+  check_output_names(job);
+  return job;
+}
+
+Job load_job(const std::string& file, const std::vector<Setting>& settings) {
+  const std::string text = read_all(file);
+  Job job;
+  if (is_png(text)) {
+    job = read_picture_job(text, file, settings);
+  } else if (file == "-") {
+    job = read_job(text, "standard input", "", settings);
+    job.name = "job";
+  } else {
+    job = read_job(text, file, std::filesystem::path(file).parent_path().string(), settings);
+  }
+  job.file = file;
+  refuse_unsupported(job);
+  resolve_files(job);
+  return job;
+}
+
+void check_sizes(const Job& job, int multiple, std::string_view family) {
+  for (const ImageJob& image : job.images) {
+    for (const auto& [key, size] : {std::pair("width", &image.width), std::pair("height", &image.height)}) {
+      if (**size % multiple == 0) continue;
+      const int nearest = std::max(multiple, (**size + multiple / 2) / multiple * multiple);
+      throw job.error(size->mark,
+                      fmt::format("\"{}\" {} is not a multiple of {}, as {} needs", key, **size, multiple, family),
+                      fmt::format("the nearest is {}", nearest));
+    }
+  }
+}
+
+}  // namespace mgpu

@@ -1,0 +1,354 @@
+#include "cli/job_fields.h"
+
+#include <fmt/ranges.h>
+
+#include <charconv>
+#include <random>
+
+#include "cli/names.h"
+#include "cli/suggest.h"
+
+namespace mgpu {
+namespace {
+
+// ---- Files ----
+
+Type<ModelFiles> encoders(const ModelFiles& base) {
+  return section<ModelFiles>(
+      [](Section& s, ModelFiles& files) {
+        s.key("clip_l", files.clip_l, file(), "CLIP-L");
+        s.key("clip_g", files.clip_g, file(), "CLIP-G");
+        s.key("t5xxl", files.t5xxl, file(), "T5 v1.1 encoder");
+      },
+      base);
+}
+
+Type<ModelFiles> tokenizers(const ModelFiles& base) {
+  return section<ModelFiles>(
+      [](Section& s, ModelFiles& files) {
+        s.key("clip", files.clip_tokenizer, file(), "CLIP's merges.txt");
+        s.key("t5xxl", files.t5xxl_tokenizer, file(), "T5's spiece.model");
+      },
+      base);
+}
+
+void state_files(Section& s, ModelFiles& files) {
+  s.key("checkpoint", files.checkpoint, file(),
+        "safetensors file: an all-in-one checkpoint, or the diffusion model alone", Need::Required);
+  s.key("encoders", files, encoders(files), "text encoders; absent: the checkpoint's own");
+  s.key("vae", files.vae, file(), "autoencoder; absent: the checkpoint's own");
+  s.key("tokenizers", files, tokenizers(files), "tokenizer data; absent: what set-up installed");
+  s.key("model_paths", files.model_paths, list(file()),
+        "where bare file names are looked for: folders, or a ComfyUI extra_model_paths.yaml");
+}
+
+Type<LoraOptions> lora() {
+  return section<LoraOptions>([](Section& s, LoraOptions& lora) {
+    s.key("file", lora.file, file(), "safetensors file", Need::Required);
+    s.key("strength", lora.strength, number(-100.0, 100.0), "on the diffusion model");
+    double clip_strength = lora.strength;
+    if (s.key("clip_strength", clip_strength, number(-100.0, 100.0), "on the text encoders; absent: as strength"))
+      lora.clip_strength = clip_strength;
+  });
+}
+
+// ---- Arithmetic and placement ----
+
+Type<ComputeTypes> compute_types() {
+  const auto one = choice<ComputeType>({{"auto", ComputeType::Auto},
+                                        {"fp32", ComputeType::Fp32},
+                                        {"bf16", ComputeType::Bf16},
+                                        {"fp16", ComputeType::Fp16},
+                                        {"fp8", ComputeType::Fp8}});
+  const auto all = made_from<ComputeTypes, ComputeType>(
+      one,
+      [](ComputeType type, const Value& value) {
+        const Marked<ComputeType> marked{type, value.node.mark, true};
+        return ComputeTypes{marked, marked, marked};
+      },
+      [one](const ComputeTypes& types) { return one.show(types.unet.value); });
+  const auto apart = section<ComputeTypes>([one](Section& s, ComputeTypes& types) {
+    s.key("unet", types.unet, one, "the diffusion model");
+    s.key("clip", types.clip, one, "the text encoders");
+    s.key("vae", types.vae, one, "the autoencoder");
+  });
+  return either<ComputeTypes>({all, apart});
+}
+
+Type<VramLimit> vram_limit() {
+  const auto each = made_from<VramLimit, std::uint64_t>(
+      memory_size(),
+      [](std::uint64_t bytes, const Value&) {
+        return VramLimit{bytes, {}};
+      },
+      [](const VramLimit&) { return std::string{}; });
+  const auto apart = made_from<VramLimit, std::map<DeviceId, std::uint64_t>>(
+      per_device(memory_size()),
+      [](auto map, const Value&) {
+        return VramLimit{std::nullopt, std::move(map)};
+      },
+      [](const VramLimit&) { return std::string{}; });
+  return either<VramLimit>({each, apart});
+}
+
+Type<Mode> mode() {
+  return choice<Mode>({{"auto", Mode::Auto},
+                       {"single", Mode::Single},
+                       {"shard", Mode::Shard},
+                       {"tensor", Mode::Tensor},
+                       {"sequence", Mode::Sequence},
+                       {"patch", Mode::Patch},
+                       {"replicate", Mode::Replicate},
+                       {"split-cfg", Mode::SplitCfg}});
+}
+
+Type<int> integer_or_auto(int least, int most) {
+  return either<int>({choice<int>({{"auto", 0}}), integer(least, most)});
+}
+
+Type<std::vector<DeviceId>> one_or_more_devices() {
+  const auto one = made_from<std::vector<DeviceId>, DeviceId>(
+      device(), [](DeviceId id, const Value&) { return std::vector{id}; }, [](const auto&) { return std::string{}; });
+  return either<std::vector<DeviceId>>({one, list(device(), false)});
+}
+
+Type<ComponentAllocation> component(bool several) {
+  const auto nothing = [](const ComponentAllocation&) { return std::string{}; };
+  const auto named = made_from<ComponentAllocation, std::string>(
+      text(),
+      [](std::string words, const Value&) {
+        ComponentAllocation allocation;
+        if (const auto id = parse_device(words)) {
+          allocation.compute = {*id};
+        } else {
+          allocation.expert = std::move(words);
+        }
+        return allocation;
+      },
+      nothing);
+  const auto long_form = section<ComponentAllocation>([](Section& s, ComponentAllocation& a) {
+    s.key("compute", a.compute, one_or_more_devices(), "the device that computes; the others donate memory");
+    s.key("virtual_vram_gb", a.virtual_vram_gb, number(0.0, 1024.0),
+          "GiB that move from the compute device to the donors");
+    s.key("donor", a.donors, one_or_more_devices(), "the device or devices that lend memory");
+    s.key("expert", a.expert, text(), "an allocation string; wins over virtual_vram_gb");
+  });
+  if (!several) return either<ComponentAllocation>({named, long_form});
+  const auto devices = made_from<ComponentAllocation, std::vector<DeviceId>>(
+      list(device(), false),
+      [](std::vector<DeviceId> ids, const Value&) {
+        ComponentAllocation allocation;
+        allocation.compute = std::move(ids);
+        return allocation;
+      },
+      nothing);
+  return either<ComponentAllocation>({named, long_form, devices});
+}
+
+Type<Allocation> allocation() {
+  return section<Allocation>([](Section& s, Allocation& a) {
+    s.key("unet", a.unet, component(false), "the diffusion model");
+    s.key("clip", a.clip, component(false), "all text encoders");
+    s.key("t5xxl", a.t5xxl, component(false), "T5 alone");
+    s.key("clip_l", a.clip_l, component(false), "CLIP-L alone");
+    s.key("clip_g", a.clip_g, component(false), "CLIP-G alone");
+    s.key("vae", a.vae, component(true), "the autoencoder: a device, or a list of devices");
+  });
+}
+
+void state_placement(Section& s, PlacementOptions& placement) {
+  s.key("gpu_ids", placement.gpu_ids, list(device(), false), "devices to render on; absent: all GPUs, else cpu");
+  s.key("vram_limit", placement.vram_limit, vram_limit(), "most memory to use; absent: what is free");
+  s.key("mode", placement.mode, mode(), "how one copy of the model is spread over devices");
+  s.key("replicas", placement.replicas, integer_or_auto(1, 1024), "copies of the model; images are dealt to them");
+  s.key("split_cfg", placement.split_cfg,
+        choice<AutoBool>({{"auto", AutoBool::Auto}, {"true", AutoBool::True}, {"false", AutoBool::False}}),
+        "deal the conditionings of one image over groups of devices");
+  s.key("speed", placement.speed, per_device(number(0.001, 1000.0)), "relative speeds; absent: probed");
+  s.key("missing_devices", placement.drop_missing_devices, choice<bool>({{"error", false}, {"drop", true}}),
+        "what to do about devices that the machine lacks");
+  s.key("allocation", placement.allocation, allocation(), "where each component lies; absent: balanced");
+}
+
+Type<DecodeOptions> decode() {
+  return section<DecodeOptions>([](Section& s, DecodeOptions& options) {
+    s.key("way", options.way,
+          choice<DecodeWay>({{"auto", DecodeWay::Auto},
+                             {"whole", DecodeWay::Whole},
+                             {"parallel", DecodeWay::Parallel},
+                             {"tiled", DecodeWay::Tiled}}),
+          "how the autoencoder decodes");
+    s.key("tile", options.tile, integer(64, 16384), "side of a tile in pixels");
+    s.key("overlap", options.overlap, integer(0, 8192), "of neighbouring tiles in pixels");
+  });
+}
+
+// ---- Sampling ----
+
+/// A name of one of the registries, in its canonical spelling.
+Type<std::string> registered(std::vector<std::string_view> names, std::string_view (*canonical)(std::string_view),
+                             std::string what) {
+  return {[names, what] {
+            return Shape{what, fields::words_schema(names), {}, {}, names};
+          },
+          [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
+          [=](const Value& value) {
+            if (value.node.kind != YamlNode::Kind::Scalar) value.wrong("the name of " + what);
+            const std::string_view name = canonical(value.node.text);
+            if (!name.empty()) return std::string(name);
+            std::string hint = did_you_mean(value.node.text, names);
+            if (hint.empty()) hint = fmt::format("known are {}", fmt::join(names, ", "));
+            value.fail(fmt::format("\"{}\" is not the name of {}: \"{}\"", value.path, what, value.node.text), hint);
+          },
+          [](const std::string& shown) { return shown; }};
+}
+
+Type<Shift> shift() {
+  const auto automatic = choice<Shift::Kind>({{"auto", Shift::Kind::Auto}});
+  const auto by_name = made_from<Shift, Shift::Kind>(
+      automatic,
+      [](Shift::Kind kind, const Value&) {
+        return Shift{kind, 0.0, 0.5, 1.15};
+      },
+      [](const Shift& shown) {
+        return shown.kind == Shift::Kind::Constant ? fmt::format("{}", shown.value) : std::string("auto");
+      });
+  const auto constant = made_from<Shift, double>(
+      number(-10.0, 100.0),
+      [](double value, const Value&) {
+        return Shift{Shift::Kind::Constant, value, 0.5, 1.15};
+      },
+      [](const Shift& shown) { return fmt::format("{}", shown.value); });
+  const auto by_resolution = section<Shift>([](Section& s, Shift& shift) {
+    shift.kind = Shift::Kind::ByResolution;
+    s.key("base", shift.base, number(-10.0, 100.0), "mu at 256 image tokens");
+    s.key("max", shift.max, number(-10.0, 100.0), "mu at 4096 image tokens");
+  });
+  return either<Shift>({by_name, constant, by_resolution});
+}
+
+Type<SamplerOptions> sampler(const SamplerOptions& base) {
+  return section<SamplerOptions>(
+      [](Section& s, SamplerOptions& o) {
+        s.key("name", o.name, registered(sampler_names(), canonical_sampler, "a sampler"), "as ComfyUI calls it");
+        s.key("scheduler", o.scheduler, registered(schedule_names(), canonical_schedule, "a scheduler"),
+              "as ComfyUI calls it");
+        s.key("steps", o.steps, integer(1, 10000), "sampling steps");
+        s.key("cfg", o.cfg, number(0.0, 1000.0), "classifier-free guidance; 1 skips the negative prompt");
+        s.key("guidance", o.guidance, number(0.0, 1000.0), "Flux dev's embedded guidance");
+        s.key("denoise", o.denoise, number(0.0001, 1.0), "share of the schedule that is run, for an init_image");
+        s.key("shift", o.shift, shift(), "of a flow schedule; auto: ComfyUI's constant");
+        s.key("clip_skip", o.clip_skip, integer_or_auto(1, 12), "last CLIP layers to leave out, counted as A1111 does");
+        s.key("step_noise", o.step_noise,
+              choice<StepNoiseKind>({{"cpu", StepNoiseKind::Cpu}, {"philox", StepNoiseKind::Philox}}),
+              "generator of the noise that is added at each step");
+      },
+      base);
+}
+
+struct Seed {
+  std::uint64_t value = 0;
+  bool random = false;
+};
+
+/// 53 bits, so that every JSON reader keeps the number that the report gives.
+std::uint64_t random_seed() {
+  std::random_device device_entropy;
+  return ((static_cast<std::uint64_t>(device_entropy()) << 32) | device_entropy()) >> 11;
+}
+
+Type<Seed> seed() {
+  const std::string words = "an integer from 0 to 18446744073709551615, or random";
+  const auto digits = [](const YamlNode& node) {
+    return node.kind == YamlNode::Kind::Scalar && !node.quoted && !node.text.empty() &&
+           node.text.find_first_not_of("0123456789") == std::string::npos;
+  };
+  return {[words] {
+            return Shape{
+                words,
+                R"({"anyOf":[{"type":"integer","minimum":0,"maximum":18446744073709551615},{"enum":["random"]}]})",
+                {},
+                {},
+                {"random"}};
+          },
+          [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
+          [words, digits](const Value& value) {
+            if (fields::is_word(value.node, "random")) return Seed{random_seed(), true};
+            Seed result;
+            const std::string& text = value.node.text;
+            if (!digits(value.node) ||
+                std::from_chars(text.data(), text.data() + text.size(), result.value).ec != std::errc{})
+              fields::wrong(value, Shape{words, {}, {}, {}, {"random"}});
+            return result;
+          },
+          [](const Seed& shown) { return fmt::format("{}", shown.value); }};
+}
+
+// ---- Images and output ----
+
+Type<ConditionOptions> condition() {
+  return section<ConditionOptions>([](Section& s, ConditionOptions& o) {
+    s.key("prompt", o.prompt, text(), "what this conditioning asks for", Need::Required);
+    s.key("mask", o.mask, file(), "picture whose light parts it acts on");
+    s.key("strength", o.strength, number(0.0, 100.0), "its weight");
+    s.key("start", o.start, number(0.0, 1.0), "share of the schedule at which it begins");
+    s.key("end", o.end, number(0.0, 1.0), "share of the schedule at which it ends");
+  });
+}
+
+Type<ImageJob> image(const SamplerOptions& job_sampler) {
+  ImageJob base;
+  base.sampler = job_sampler;
+  return section<ImageJob>(
+      [](Section& s, ImageJob& o) {
+        o.mark = s.mark();
+        s.key("prompt", o.prompt, text(), "what to draw", Need::Required);
+        s.key("negative", o.negative, text(), "what not to draw; needs a cfg other than 1");
+        s.key("width", o.width, integer(16, 16384), "pixels; a multiple of 16 (Flux) or 8 (UNets)");
+        s.key("height", o.height, integer(16, 16384), "pixels; likewise");
+        Marked<Seed> drawn;
+        s.key("seed", drawn, seed(), "of the noise; random is drawn once and recorded");
+        o.seed = {drawn->value, drawn.mark, drawn.given};
+        o.random_seed = drawn->random;
+        s.key("count", o.count, integer(1, 100000), "runs, with seeds seed, seed + 1, ...");
+        s.key("batch", o.batch, integer(1, 1024), "pictures from one draw of noise, as ComfyUI's batch size");
+        s.key("sampler", o.sampler, sampler(o.sampler), "merged over the job's sampler");
+        s.key("conditions", o.conditions, list(condition()), "further positive conditionings");
+        s.key("init_image", o.init_image, file(), "picture to start from");
+        s.key("mask", o.mask, file(), "picture whose light parts are drawn anew");
+      },
+      base);
+}
+
+Type<OutputOptions> output() {
+  OutputOptions base;
+  base.directory.text = "out";
+  return section<OutputOptions>(
+      [](Section& s, OutputOptions& o) {
+        s.key("directory", o.directory, file(), "made when it is missing");
+        s.key("name", o.name, text(),
+              "of a picture; may hold {job} {index} {item} {seed} {width} {height}, and {index:04}");
+        s.key("report", o.report, text(), "file name in the directory; \"\" for none");
+      },
+      base);
+}
+
+}  // namespace
+
+void state_job(Section& s, Job& job) {
+  state_files(s, job.files);
+  Marked<std::vector<LoraOptions>> loras;
+  s.key("loras", loras, list(lora()), "low-rank adaptations, applied in order");
+  job.loras = loras.value;
+  job.loras_mark = loras.mark;
+  s.key("dtype", job.dtype, compute_types(), "compute type, for all or for each component");
+  s.key("exact", job.exact, boolean(), "keep the picture independent of the placement");
+  state_placement(s, job.placement);
+  s.key("decode", job.decode, decode(), "how latents become pixels");
+  s.key("sampler", job.sampler, sampler(job.sampler), "for all images");
+  s.key("images", job.images, list(image(job.sampler), false), "what to draw", Need::Required);
+  s.key("output", job.output, output(), "where pictures go");
+  if (job.output.directory.text.empty()) job.output.directory = {"out", {}, s.mark(), false};
+}
+
+}  // namespace mgpu

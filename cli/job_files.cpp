@@ -1,0 +1,132 @@
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <span>
+#include <sstream>
+
+#include "cli/job.h"
+#include "cli/yaml_reader.h"
+
+// Where a job's files are looked for.
+
+namespace mgpu {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A folder to search; `kind` is ComfyUI's name for what lies in it ("vae"), or empty for anything.
+struct Folder {
+  fs::path path;
+  std::string kind;
+};
+
+constexpr std::string_view checkpoint_kinds[] = {"checkpoints", "unet", "diffusion_models"};
+constexpr std::string_view encoder_kinds[] = {"clip", "text_encoders"};
+constexpr std::string_view vae_kinds[] = {"vae"};
+constexpr std::string_view lora_kinds[] = {"loras"};
+
+bool is_file(const fs::path& path) {
+  std::error_code fault;
+  return fs::is_regular_file(path, fault) || (fs::exists(path, fault) && !fs::is_directory(path, fault));
+}
+
+bool is_folder(const fs::path& path) {
+  std::error_code fault;
+  return fs::is_directory(path, fault);
+}
+
+fs::path relative_to(const Job& job, const FileReference& reference) {
+  const fs::path written(reference.text);
+  return (written.is_absolute() || reference.from_option ? written : fs::path(job.directory) / written)
+      .lexically_normal();
+}
+
+/// The folders that a ComfyUI extra_model_paths.yaml names: one map a tool, base_path and, for each kind, lines of
+/// paths.
+void add_comfyui_paths(const fs::path& file, std::vector<Folder>& folders) {
+  std::ifstream stream(file, std::ios::binary);
+  const Source source(file.string(), std::string(std::istreambuf_iterator<char>(stream), {}));
+  const YamlNode root = parse_yaml(source);
+  for (const YamlNode::Entry& tool : root.entries) {
+    const YamlNode::Entry* base = tool.value.find("base_path");
+    const fs::path base_path = file.parent_path() / (base ? base->value.text : "");
+    for (const YamlNode::Entry& entry : tool.value.entries) {
+      if (entry.key == "base_path" || entry.key == "is_default") continue;
+      std::istringstream lines(entry.value.text);
+      for (std::string line; std::getline(lines, line);) {
+        line.erase(line.find_last_not_of(" \t\r") + 1);
+        if (!line.empty()) folders.push_back({(base_path / line).lexically_normal(), entry.key});
+      }
+    }
+  }
+}
+
+std::vector<Folder> search_folders(Job& job) {
+  std::vector<Folder> folders;
+  for (FileReference& reference : job.files.model_paths) {
+    const fs::path path = relative_to(job, reference);
+    reference.path = path.string();
+    if (is_folder(path)) {
+      folders.push_back({path, ""});
+    } else if (is_file(path)) {
+      add_comfyui_paths(path, folders);
+    } else {
+      throw job.error(reference.mark, fmt::format("no folder or file \"{}\"", path.string()));
+    }
+  }
+  return folders;
+}
+
+/// Finds one file, or throws an error that lists where it looked.
+void find_file(const Job& job, FileReference& reference, const std::vector<Folder>& folders,
+               std::span<const std::string_view> kinds) {
+  if (!reference) return;
+  const fs::path written(reference.text);
+  std::vector<fs::path> candidates{relative_to(job, reference)};
+  const bool picture = !job.expected_files.empty();  // its job names no folders, so we also try the working directory
+  if (picture) candidates.push_back(written);
+  if (written.is_relative()) {
+    for (const Folder& folder : folders) {
+      const bool fits = folder.kind.empty() || std::find(kinds.begin(), kinds.end(), folder.kind) != kinds.end();
+      if (fits) candidates.push_back(folder.path / written);
+      if (folder.kind.empty())
+        for (const std::string_view kind : kinds) candidates.push_back(folder.path / kind / written);
+    }
+  }
+  for (const fs::path& candidate : candidates) {
+    if (!is_file(candidate)) continue;
+    reference.path = candidate.string();
+    return;
+  }
+  if (is_folder(candidates.front()))
+    throw job.error(reference.mark, fmt::format("\"{}\" is a directory", candidates.front().string()));
+  std::vector<std::string> looked;
+  for (const fs::path& candidate : candidates) {
+    fs::path folder = fs::absolute(candidate).parent_path().lexically_normal();
+    if (std::find(looked.begin(), looked.end(), folder.string()) == looked.end()) looked.push_back(folder.string());
+  }
+  throw job.error(reference.mark, fmt::format("no file \"{}\"", reference.text),
+                  fmt::format("looked in {}{}", fmt::join(looked, ", "),
+                              picture ? "; name the folder with --set model_paths=[FOLDER]" : ""));
+}
+
+}  // namespace
+
+void resolve_files(Job& job) {
+  const std::vector<Folder> folders = search_folders(job);
+  ModelFiles& files = job.files;
+  find_file(job, files.checkpoint, folders, checkpoint_kinds);
+  for (FileReference* encoder : {&files.clip_l, &files.clip_g, &files.t5xxl})
+    find_file(job, *encoder, folders, encoder_kinds);
+  find_file(job, files.vae, folders, vae_kinds);
+  for (FileReference* data : {&files.clip_tokenizer, &files.t5xxl_tokenizer}) find_file(job, *data, folders, {});
+  for (LoraOptions& lora : job.loras) find_file(job, lora.file, folders, lora_kinds);
+  for (ImageJob& image : job.images)
+    for (FileReference* picture : {&image.init_image, &image.mask}) find_file(job, *picture, {}, {});
+  job.output.directory.path = relative_to(job, job.output.directory).string();
+}
+
+}  // namespace mgpu

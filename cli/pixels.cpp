@@ -1,0 +1,18 @@
+#include <ATen/ATen.h>
+
+#include "cli/png.h"
+#include "core/error.h"
+
+namespace mgpu {
+
+Rgb8 to_rgb8(const at::Tensor& image) {
+  MGPU_CHECK(image.dim() == 3 && image.size(0) == 3, "a picture is [3, H, W]");
+  const at::Tensor values = image.detach().to(at::kCPU, at::kFloat);
+  if (!at::isfinite(values).all().item<bool>())
+    throw Error(Exit::ImageFailed, Mark{}, "the picture has values that are not finite");
+  const at::Tensor bytes = values.clamp(0.0, 1.0).mul(255.0).to(at::kByte).permute({1, 2, 0}).contiguous();
+  const auto* data = bytes.data_ptr<std::uint8_t>();
+  return {static_cast<int>(image.size(2)), static_cast<int>(image.size(1)), {data, data + bytes.numel()}};
+}
+
+}  // namespace mgpu

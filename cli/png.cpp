@@ -1,0 +1,93 @@
+#include "cli/png.h"
+
+#include <fmt/format.h>
+#include <lodepng.h>
+
+#include <optional>
+
+#include "core/error.h"
+
+namespace mgpu {
+namespace {
+
+/// UTF-8 as Latin-1, or nothing when a character has no place there.
+std::optional<std::string> to_latin1(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const unsigned char c = static_cast<unsigned char>(text[i]);
+    if (c < 0x80) {
+      result += static_cast<char>(c);
+    } else if ((c == 0xC2 || c == 0xC3) && i + 1 < text.size()) {
+      const unsigned char next = static_cast<unsigned char>(text[++i]);
+      result += static_cast<char>(((c & 0x03) << 6) | (next & 0x3F));
+    } else {
+      return std::nullopt;
+    }
+  }
+  return result;
+}
+
+std::string from_latin1(std::string_view text) {
+  std::string result;
+  for (const char byte : text) {
+    const unsigned char c = static_cast<unsigned char>(byte);
+    if (c < 0x80) {
+      result += byte;
+    } else {
+      result += static_cast<char>(0xC0 | (c >> 6));
+      result += static_cast<char>(0x80 | (c & 0x3F));
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string encode_png(const Rgb8& picture, const PngText& text) {
+  MGPU_CHECK_EQ(picture.pixels.size(),
+                3 * static_cast<std::size_t>(picture.width) * static_cast<std::size_t>(picture.height));
+  lodepng::State state;
+  state.info_raw.colortype = LCT_RGB;
+  state.info_raw.bitdepth = 8;
+  state.info_png.color.colortype = LCT_RGB;
+  state.info_png.color.bitdepth = 8;
+  state.encoder.auto_convert = 0;
+  state.encoder.text_compression = 0;
+  for (const auto& [key, value] : text) {
+    if (const auto latin1 = to_latin1(value)) {
+      lodepng_add_text(&state.info_png, key.c_str(), latin1->c_str());
+    } else {
+      lodepng_add_itext(&state.info_png, key.c_str(), "", "", value.c_str());
+    }
+  }
+  std::vector<unsigned char> bytes;
+  const unsigned fault = lodepng::encode(bytes, picture.pixels, static_cast<unsigned>(picture.width),
+                                         static_cast<unsigned>(picture.height), state);
+  MGPU_CHECK(fault == 0, "{}", lodepng_error_text(fault));
+  return std::string(bytes.begin(), bytes.end());
+}
+
+bool is_png(std::string_view bytes) {
+  return bytes.starts_with("\x89PNG\r\n\x1a\n");
+}
+
+PngFile decode_png(std::string_view bytes, const std::string& file) {
+  lodepng::State state;
+  state.info_raw.colortype = LCT_RGB;
+  state.info_raw.bitdepth = 8;
+  PngFile result;
+  unsigned width = 0;
+  unsigned height = 0;
+  const unsigned fault = lodepng::decode(result.picture.pixels, width, height, state,
+                                         reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
+  if (fault != 0) fail_file(file, fmt::format("is no readable PNG: {}", lodepng_error_text(fault)));
+  result.picture.width = static_cast<int>(width);
+  result.picture.height = static_cast<int>(height);
+  for (std::size_t i = 0; i < state.info_png.text_num; ++i)
+    result.text[state.info_png.text_keys[i]] = from_latin1(state.info_png.text_strings[i]);
+  for (std::size_t i = 0; i < state.info_png.itext_num; ++i)
+    result.text[state.info_png.itext_keys[i]] = state.info_png.itext_strings[i];
+  return result;
+}
+
+}  // namespace mgpu

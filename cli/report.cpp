@@ -1,0 +1,125 @@
+#include "cli/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace mgpu {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// File names and messages of the system may hold any bytes; JSON holds UTF-8.
+std::string dump(const Json& json, int indent) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+template <class T>
+Json phases_json(const Phases<T>& phases) {
+  return {{"encode", phases.encode}, {"sample", phases.sample}, {"decode", phases.decode}};
+}
+
+Json assignment_json(const Assignment& a) {
+  return {{"component", a.component}, {"kind", a.kind},   {"first", a.first},       {"last", a.last},
+          {"blocks", a.blocks},       {"bytes", a.bytes}, {"streamed", a.streamed}, {"from", a.from}};
+}
+
+Json device_json(const DeviceReport& d) {
+  Json assignments = Json::array();
+  for (const Assignment& assignment : d.assignments) assignments.push_back(assignment_json(assignment));
+  return {{"id", d.id},
+          {"name", d.name},
+          {"uuid", d.uuid},
+          {"total_bytes", d.total_bytes},
+          {"limit_bytes", d.limit_bytes},
+          {"driver_bytes", d.driver_bytes},
+          {"before_bytes", d.before_bytes},
+          {"after_load_bytes", d.after_load_bytes},
+          {"peak_bytes", phases_json(d.peak_bytes)},
+          {"predicted_peak_bytes", phases_json(d.predicted_peak_bytes)},
+          {"assignments", std::move(assignments)},
+          {"blocks_executed_per_pass", d.blocks_executed_per_pass},
+          {"passes", d.passes},
+          {"busy_seconds", d.busy_seconds},
+          {"warnings", d.warnings}};
+}
+
+Json image_json(const ImageReport& image) {
+  return {{"file", image.file},
+          {"status", image.status},
+          {"seed", image.seed},
+          {"seconds",
+           {{"encode", image.seconds.encode},
+            {"sample", image.seconds.sample},
+            {"decode", image.seconds.decode},
+            {"write", image.seconds.write}}},
+          {"sha256", image.sha256},
+          {"error", image.error}};
+}
+
+double in_gib(std::uint64_t bytes) {
+  return static_cast<double>(bytes) / (1024.0 * 1024.0 * 1024.0);
+}
+
+}  // namespace
+
+std::string status_of(const std::vector<ImageReport>& images, bool interrupted) {
+  if (interrupted) return "interrupted";
+  const auto good = std::count_if(images.begin(), images.end(),
+                                  [](const ImageReport& i) { return i.status == "ok" || i.status == "kept"; });
+  if (good == static_cast<std::ptrdiff_t>(images.size())) return "ok";
+  return good == 0 ? "failed" : "partial";
+}
+
+std::string to_json(const Report& report) {
+  Json devices = Json::array();
+  for (const DeviceReport& device : report.devices) devices.push_back(device_json(device));
+  Json images = Json::array();
+  for (const ImageReport& image : report.images) images.push_back(image_json(image));
+  const Json json{{"version", 1},
+                  {"status", report.status},
+                  {"mode", report.mode},
+                  {"mode_reason", report.mode_reason},
+                  {"job", report.job},
+                  {"kernel_table", report.kernel_table},
+                  {"devices", std::move(devices)},
+                  {"images", std::move(images)}};
+  return dump(json, 1) + "\n";
+}
+
+std::string to_tables(const Report& report) {
+  std::string text = fmt::format("{}: {}, mode {}{}{}\n", report.job, report.status, report.mode,
+                                 report.mode_reason.empty() ? "" : ": ", report.mode_reason);
+  text += fmt::format("{:<8} {:<10} {:>16} {:>10} {:>8} | {:>17} {:>8} {:>8}  GiB\n", "device", "component", "blocks",
+                      "weights", "limit", "peak encode", "sample", "decode");
+  for (const DeviceReport& d : report.devices) {
+    const std::string memory =
+        fmt::format("{:>8.2f} | {:>17.2f} {:>8.2f} {:>8.2f}", in_gib(d.limit_bytes), in_gib(d.peak_bytes.encode),
+                    in_gib(d.peak_bytes.sample), in_gib(d.peak_bytes.decode));
+    if (d.assignments.empty()) text += fmt::format("{:<8} {:<10} {:>16} {:>10} {}\n", d.id, "-", "-", "-", memory);
+    for (std::size_t i = 0; i < d.assignments.size(); ++i) {
+      const Assignment& a = d.assignments[i];
+      const std::string blocks = fmt::format("{} {}-{}{}", a.kind, a.first, a.last, a.streamed ? "*" : "");
+      text += fmt::format("{:<8} {:<10} {:>16} {:>10.2f}{}\n", i == 0 ? d.id : "", a.component, blocks, in_gib(a.bytes),
+                          i == 0 ? " " + memory : "");
+    }
+    for (const std::string& warning : d.warnings) text += fmt::format("{:<8} {}\n", "", warning);
+  }
+  text += fmt::format("{:<7} {:>20} {:>8} {:>8} {:>8} {:>8}  file\n", "picture", "seed", "encode", "sample", "decode",
+                      "write s");
+  for (const ImageReport& i : report.images) {
+    text += fmt::format("{:<7} {:>20} {:>8.2f} {:>8.2f} {:>8.2f} {:>8.2f}  {}\n", i.status, i.seed, i.seconds.encode,
+                        i.seconds.sample, i.seconds.decode, i.seconds.write, i.file);
+    if (!i.error.empty()) text += fmt::format("{:<7} {}\n", "", i.error);
+  }
+  return text;
+}
+
+std::string manifest_line(const ImageReport& image, const std::string& job, int index) {
+  Json json{{"job", job}, {"index", index}};
+  json.update(image_json(image));
+  return dump(json, -1) + "\n";
+}
+
+}  // namespace mgpu

@@ -1,0 +1,59 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/job_fields.h"
+
+// The JSON Schema and the reference page, from the statements that read a job.
+
+namespace mgpu {
+namespace {
+
+std::vector<Statement> job_statements() {
+  std::vector<Statement> statements;
+  Section section(statements);
+  Job job;
+  state_job(section, job);
+  return statements;
+}
+
+std::string escape_cell(const std::string& text) {
+  std::string result;
+  for (const char c : text) result += c == '|' ? "\\|" : std::string(1, c);
+  return result;
+}
+
+void write_rows(const std::vector<Statement>& statements, const std::string& path, std::string& text) {
+  for (const Statement& s : statements) {
+    const std::string name = path.empty() ? s.name : path + "." + s.name;
+    const std::string standard = s.required ? "required" : s.standard.empty() ? "" : "`" + s.standard + "`";
+    text += fmt::format("| `{}` | {} | {} | {} |\n", name, escape_cell(s.shape.words), escape_cell(standard),
+                        escape_cell(s.doc));
+    if (name == "images[].sampler") continue;  // the job's own keys once more
+    write_rows(s.shape.keys, name + s.shape.below, text);
+  }
+}
+
+}  // namespace
+
+std::string job_schema() {
+  auto schema = nlohmann::ordered_json::parse(fields::map_schema(job_statements()));
+  nlohmann::ordered_json result{{"$schema", "http://json-schema.org/draft-07/schema#"},
+                                {"title", "mgpu-render job"},
+                                {"description", "Made by `mgpu-render schema`."}};
+  result.update(schema);
+  return result.dump(1) + "\n";
+}
+
+std::string job_reference() {
+  std::string text =
+      "# The job file\n\n"
+      "Made by `mgpu-render schema --markdown` from the statements that read a job. `images[]` is each entry of a "
+      "list.\n"
+      "Paths are relative to the job file; those of `--set` to the working directory.\n\n"
+      "| key | type | default | |\n|---|---|---|---|\n";
+  write_rows(job_statements(), "", text);
+  return text;
+}
+
+}  // namespace mgpu

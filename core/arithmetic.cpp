@@ -1,0 +1,19 @@
+#include "core/arithmetic.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+namespace mgpu {
+
+void set_exact_arithmetic(int threads) {
+  at::Context& context = at::globalContext();
+  context.setAllowTF32CuBLAS(false);
+  context.setAllowTF32CuDNN(false);
+  context.setAllowFP16ReductionCuBLAS(false);
+  context.setAllowBF16ReductionCuBLAS(false);
+  context.setBenchmarkCuDNN(false);
+  context.setDeterministicCuDNN(true);
+  at::set_num_threads(threads);
+}
+
+}  // namespace mgpu

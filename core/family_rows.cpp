@@ -1,0 +1,243 @@
+// The table of everything that a weight file can be. What tells the families apart is public knowledge of their
+// layouts; the same names decide in ComfyUI (comfy/model_detection.py, comfy/sd.py).
+
+#include "core/family.h"
+#include "core/family_sizes.h"
+
+namespace mgpu {
+namespace {
+
+Sign has(std::string_view name) {
+  return {Sign::Test::Has, name, 0, 0};
+}
+Sign lacks(std::string_view name) {
+  return {Sign::Test::Lacks, name, 0, 0};
+}
+Sign dim(std::string_view name, std::size_t axis, std::int64_t size) {
+  return {Sign::Test::Dim, name, axis, size};
+}
+Sign other_dim(std::string_view name, std::size_t axis, std::int64_t size) {
+  return {Sign::Test::OtherDim, name, axis, size};
+}
+Sign ends(std::string_view name) {
+  return {Sign::Test::AnyEndsWith, name, 0, 0};
+}
+
+constexpr std::string_view kFluxMark = "double_blocks.0.img_attn.norm.key_norm.scale";
+constexpr std::string_view kClipLayer = "text_model.encoder.layers.0.mlp.fc1.weight";
+constexpr std::string_view kT5Key = "encoder.block.0.layer.0.SelfAttention.k.weight";
+constexpr std::string_view kVaeIn = "decoder.conv_in.weight";
+constexpr std::string_view kUnetIn = "input_blocks.0.0.weight";
+constexpr std::string_view kUnetText = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight";
+constexpr std::string_view kUnetVector = "label_emb.0.0.weight";
+
+constexpr std::string_view kSingleFile = "use the original single-file release";
+constexpr std::string_view kPlain = "use the model's bf16 or fp8 release";
+
+FlowTraining flux_training(int levels, double mu) {
+  return {levels, mu, 16, 0.3611, 0.1159, 16};
+}
+
+std::vector<FamilyRow> adapters() {
+  constexpr auto role = Role::Other;
+  return {
+      {role, "a LoRA", {ends(".lora_down.weight")}},
+      {role, "a LoRA", {ends(".lora_A.weight")}},
+      {role, "a LoRA", {ends(".lora.down.weight")}},
+      {role, "a LoKr adapter", {ends(".lokr_w1")}},
+      {role, "a LoHa adapter", {ends(".hada_w1_a")}},
+      {role, "a Flux.1 ControlNet", {has("controlnet_x_embedder.weight")}},
+      {role, "a Flux.1 ControlNet", {has("controlnet_blocks.0.weight")}},
+      {role, "a ControlNet", {has("input_hint_block.0.weight")}},
+      {role, "a ControlNet", {has("control_model.input_hint_block.0.weight")}},
+      {role, "a ControlNet", {has("controlnet_cond_embedding.conv_in.weight")}},
+      {role, "a Flux.1 Redux adapter", {has("redux_up.weight")}},
+      {role, "a textual inversion embedding", {has("emb_params")}},
+      {role, "an upscaler", {has("conv_first.weight")}},
+      {role, "an upscaler", {has("model.1.sub.0.RDB1.conv1.0.weight")}},
+  };
+}
+
+std::vector<FamilyRow> quantised() {
+  constexpr auto role = Role::Other;
+  return {
+      {role,
+       "a file of weights quantised to 4 bits by bitsandbytes (NF4)",
+       {ends(".quant_state.bitsandbytes__nf4")},
+       kPlain},
+      {role,
+       "a file of weights quantised to 4 bits by bitsandbytes (FP4)",
+       {ends(".quant_state.bitsandbytes__fp4")},
+       kPlain},
+      {role, "a file of weights quantised by Nunchaku (SVDQuant)", {ends(".wscales")}, kPlain},
+      {role, "a file of weights quantised to NVFP4", {ends(".weight_scale_2")}, kPlain},
+  };
+}
+
+std::vector<FamilyRow> flux_relatives() {
+  constexpr auto role = Role::Diffusion;
+  return {
+      {role, "a HunyuanVideo checkpoint", {has("txt_in.individual_token_refiner.blocks.0.norm1.weight")}},
+      {role, "a Flux.2 checkpoint", {has("double_stream_modulation_img.lin.weight")}},
+      {role, "a Flux.2 transformer with diffusers' tensor names", {has("double_stream_modulation_img.linear.weight")}},
+      {role, "a Chroma Radiance checkpoint", {has("nerf_blocks.0.norm.scale")}},
+      {role, "a Chroma Radiance checkpoint", {has("nerf_blocks.0.norm.weight")}},
+      {role, "a Chroma checkpoint", {has("distilled_guidance_layer.norms.0.scale")}},
+      {role, "a Chroma checkpoint", {has("distilled_guidance_layer.norms.0.weight")}},
+      {role, "a Chroma checkpoint", {has("distilled_guidance_layer.0.norms.0.scale")}},
+      {role, "an Ovis-Image checkpoint", {has("double_blocks.0.img_mlp.gate_proj.weight")}},
+      {role, "a Flux.1 Fill checkpoint", {has(kFluxMark), dim("img_in.weight", 1, 384)}, "use Flux.1 dev or schnell"},
+      {role,
+       "a Flux.1 Canny or Depth checkpoint",
+       {has(kFluxMark), dim("img_in.weight", 1, 128)},
+       "use Flux.1 dev or schnell"},
+      {role, "a Flux.1 variant of another input width", {has(kFluxMark), other_dim("img_in.weight", 1, 64)}},
+      {role,
+       "a Flux variant without pooled text (LongCat-Image)",
+       {has(kFluxMark), has("img_in.weight"), lacks("vector_in.in_layer.weight")}},
+  };
+}
+
+std::vector<FamilyRow> flux() {
+  constexpr auto role = Role::Diffusion;
+  const auto with = [](Sign guidance) {
+    return std::vector<Sign>{has(kFluxMark), has("img_in.weight"), has("single_blocks.0.linear1.weight"), guidance};
+  };
+  return {
+      {role, "a Flux.1 dev transformer", with(has("guidance_in.in_layer.weight")), "", read_flux_sizes, "flux1-dev",
+       flux_training(10000, 1.15)},
+      {role, "a Flux.1 schnell transformer", with(lacks("guidance_in.in_layer.weight")), "", read_flux_sizes,
+       "flux1-schnell", flux_training(1000, 0)},
+  };
+}
+
+std::vector<FamilyRow> unets() {
+  constexpr auto role = Role::Diffusion;
+  return {
+      {role,
+       "a Stable Video Diffusion checkpoint",
+       {has(kUnetIn), has("input_blocks.1.1.time_stack.0.attn1.to_q.weight")}},
+      {role, "an inpainting UNet", {dim(kUnetIn, 1, 9)}},
+      {role, "an SDXL refiner", {has(kUnetIn), dim(kUnetVector, 1, 2560)}},
+      {role, "an SDXL checkpoint", {has(kUnetIn), dim(kUnetVector, 1, 2816)}},
+      {role, "a Stable Diffusion 1.x checkpoint", {has(kUnetIn), dim(kUnetText, 1, 768)}},
+      {role, "a Stable Diffusion 2.x checkpoint", {has(kUnetIn), dim(kUnetText, 1, 1024)}},
+      {role, "a Stable Diffusion UNet of another kind", {has(kUnetIn)}},
+      {role,
+       "a UNet with diffusers' tensor names",
+       {has("conv_in.weight"), has("time_embedding.linear_1.weight"), has("down_blocks.0.resnets.0.norm1.weight")},
+       kSingleFile},
+  };
+}
+
+std::vector<FamilyRow> transformers() {
+  constexpr auto role = Role::Diffusion;
+  return {
+      {role,
+       "a Flux.1 transformer with diffusers' tensor names",
+       {has("single_transformer_blocks.0.norm.linear.weight"), has("x_embedder.weight")},
+       kSingleFile},
+      {role,
+       "a Stable Diffusion 3 transformer with diffusers' tensor names",
+       {has("transformer_blocks.0.norm1_context.linear.weight"), has("pos_embed.proj.weight")},
+       kSingleFile},
+      {role, "a Stable Diffusion 3.5 checkpoint", {has("joint_blocks.0.x_block.attn.ln_q.weight")}},
+      {role, "a Stable Diffusion 3 checkpoint", {has("joint_blocks.0.context_block.attn.qkv.weight")}},
+      {role, "a Stable Cascade checkpoint", {has("clf.1.weight")}},
+      {role, "a Stable Audio checkpoint", {has("transformer.rotary_pos_emb.inv_freq")}},
+      {role, "an AuraFlow checkpoint", {has("double_layers.0.attn.w1q.weight")}},
+      {role, "a Hunyuan-DiT checkpoint", {has("mlp_t5.0.weight")}},
+      {role, "a Mochi checkpoint", {has("t5_yproj.weight")}},
+      {role,
+       "a PixArt transformer with diffusers' tensor names",
+       {has("adaln_single.emb.timestep_embedder.linear_1.bias"), has("pos_embed.proj.bias")},
+       kSingleFile},
+      {role, "an LTX-Video checkpoint", {has("adaln_single.emb.timestep_embedder.linear_1.bias")}},
+      {role, "an ACE-Step checkpoint", {has("genre_embedder.weight")}},
+      {role, "a PixArt checkpoint", {has("t_block.1.weight")}},
+      {role, "a Cosmos checkpoint", {has("blocks.block0.blocks.0.block.attn.to_q.0.weight")}},
+      {role, "a Cosmos-Predict2 checkpoint", {has("blocks.0.mlp.layer1.weight")}},
+      {role,
+       "a Z-Image checkpoint",
+       {has("noise_refiner.0.attention.k_norm.weight"), dim("cap_embedder.1.weight", 0, 3840)}},
+      {role, "a Lumina 2 checkpoint", {has("noise_refiner.0.attention.k_norm.weight"), has("cap_embedder.1.weight")}},
+      {role, "a CogVideoX checkpoint", {has("blocks.0.norm1.linear.weight")}},
+      {role, "a Wan checkpoint", {has("head.modulation")}},
+      {role, "a HiDream checkpoint", {has("caption_projection.0.linear.weight")}},
+      {role, "an OmniGen2 checkpoint", {has("time_caption_embed.timestep_embedder.linear_1.bias")}},
+      {role, "a Qwen-Image checkpoint", {has("txt_norm.weight"), has("transformer_blocks.0.img_mod.1.weight")}},
+  };
+}
+
+std::vector<FamilyRow> clips() {
+  constexpr auto role = Role::ClipL;
+  return {
+      {role, "a CLIP-G text encoder", {has("text_model.encoder.layers.30.mlp.fc1.weight")}},
+      {role, "a CLIP-H text encoder", {has("text_model.encoder.layers.22.mlp.fc1.weight")}},
+      {role,
+       "a Long-CLIP text encoder",
+       {has(kClipLayer), dim("text_model.embeddings.position_embedding.weight", 0, 248)}},
+      {role, "a CLIP-L text encoder", {has(kClipLayer)}, "", read_clip_sizes},
+      {role,
+       "a text encoder in OpenCLIP's layout",
+       {has("transformer.resblocks.0.attn.in_proj_weight")},
+       "use the release with transformers' tensor names"},
+  };
+}
+
+std::vector<FamilyRow> language_models() {
+  constexpr auto role = Role::T5;
+  return {
+      {role,
+       "a UMT5 text encoder",
+       {has(kT5Key), has("encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight")},
+       "Flux.1 takes T5 v1.1 XXL"},
+      {role,
+       "a T5 v1.1 text encoder",
+       {has(kT5Key), has("encoder.block.0.layer.1.DenseReluDense.wi_1.weight")},
+       "",
+       read_t5_sizes},
+      {role, "a T5 v1.0 text encoder", {has(kT5Key)}, "Flux.1 takes T5 v1.1 XXL"},
+      {role, "a Gemma text encoder", {has("model.layers.0.post_feedforward_layernorm.weight")}},
+      {role, "a Qwen 3 text encoder", {has("model.layers.0.self_attn.q_norm.weight")}},
+      {role, "a Qwen 2.5 text encoder", {has("model.layers.0.self_attn.k_proj.bias")}},
+      {role, "a Llama text encoder", {has("model.layers.0.post_attention_layernorm.weight")}},
+  };
+}
+
+std::vector<FamilyRow> autoencoders() {
+  constexpr auto role = Role::Vae;
+  constexpr std::string_view kUse = "Flux.1 takes ae.safetensors, the autoencoder of 16 latent channels";
+  return {
+      {role, "an autoencoder with diffusers' tensor names", {has("decoder.up_blocks.0.resnets.0.norm1.weight")}, kUse},
+      {role, "a Flux.2 autoencoder", {has(kVaeIn), has("bn.running_mean")}, kUse},
+      {role, "an autoencoder of 4 latent channels (Stable Diffusion, SDXL)", {dim(kVaeIn, 1, 4)}, kUse},
+      {role,
+       "an autoencoder of 16 latent channels",
+       {dim(kVaeIn, 1, 16), dim(kVaeIn, 3, 3), lacks("decoder.conv_in.weight_v"),
+        has("decoder.mid.block_1.norm1.weight")},
+       "",
+       read_vae_sizes},
+      {role, "a HunyuanVideo autoencoder", {has("decoder.conv_in.conv.weight")}, kUse},
+      {role, "a Wan or Qwen-Image autoencoder", {has("decoder.middle.0.residual.0.gamma")}, kUse},
+      {role, "a tiny autoencoder (TAESD)", {has("taesd_decoder.1.weight")}, kUse},
+      {role, "a tiny autoencoder (TAESD)", {has("decoder.layers.1.weight"), lacks(kVaeIn)}, kUse},
+      {role, "a tiny autoencoder (TAESD)", {has("3.conv.0.weight")}, kUse},
+      {role, "an autoencoder of another kind", {has(kVaeIn)}, kUse},
+  };
+}
+
+}  // namespace
+
+std::span<const FamilyRow> family_rows() {
+  static const std::vector<FamilyRow> all = [] {
+    std::vector<FamilyRow> rows;
+    for (const auto& group : {adapters(), quantised(), flux_relatives(), flux(), transformers(), unets(), clips(),
+                              language_models(), autoencoders()})
+      rows.insert(rows.end(), group.begin(), group.end());
+    return rows;
+  }();
+  return all;
+}
+
+}  // namespace mgpu

@@ -1,0 +1,279 @@
+#include "core/family_sizes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "core/error.h"
+#include "core/strings.h"
+
+namespace mgpu {
+namespace {
+
+using Shape = std::vector<std::int64_t>;
+
+bool is_floating(DType dtype) {
+  constexpr std::array kFloating{DType::F64, DType::F32, DType::F16, DType::BF16, DType::F8_E4M3, DType::F8_E5M2};
+  return std::find(kFloating.begin(), kFloating.end(), dtype) != kFloating.end();
+}
+
+/// One part's tensors: sizes are taken from them, then the rest are held against those.
+class Shapes {
+ public:
+  Shapes(const TensorFile& file, const std::string& prefix) : file_(file), prefix_(prefix) {}
+
+  bool has(const std::string& name) const { return file_.find(prefix_ + name) != nullptr; }
+  int blocks(const std::string& level) const { return count_blocks(file_, prefix_ + level); }
+
+  /// A size that is read, not expected: `axis` of a tensor of `rank` axes.
+  int take(const std::string& name, std::size_t rank, std::size_t axis) const {
+    const Shape& shape = shape_of(name);
+    if (shape.size() != rank)
+      fail(name, fmt::format("has shape {}, but {} axes are expected", shape_text(shape), rank));
+    if (shape[axis] < 1 || shape[axis] > std::numeric_limits<int>::max())
+      fail(name, fmt::format("has shape {}, which no model of this kind has", shape_text(shape)));
+    return static_cast<int>(shape[axis]);
+  }
+
+  /// take() that must be a multiple of `unit`.
+  int take_multiple(const std::string& name, std::size_t rank, std::size_t axis, int unit) const {
+    const int size = take(name, rank, axis);
+    if (size % unit != 0)
+      fail(name, fmt::format("has shape {}, but {} is not a multiple of {}", shape_text(shape_of(name)), size, unit));
+    return size;
+  }
+
+  void expect(const std::string& name, const Shape& shape) const {
+    if (shape_of(name) != shape)
+      fail(name, fmt::format("has shape {}, but the model's other tensors ask for {}", shape_text(shape_of(name)),
+                             shape_text(shape)));
+  }
+
+  void norm(const std::string& name, std::int64_t channels) const {
+    expect(name + ".weight", {channels});
+    expect(name + ".bias", {channels});
+  }
+
+  void linear(const std::string& name, std::int64_t out, std::int64_t in) const {
+    expect(name + ".weight", {out, in});
+    expect(name + ".bias", {out});
+  }
+
+  void conv(const std::string& name, std::int64_t out, std::int64_t in, std::int64_t kernel) const {
+    expect(name + ".weight", {out, in, kernel, kernel});
+    expect(name + ".bias", {out});
+  }
+
+ private:
+  const Shape& shape_of(const std::string& name) const {
+    const TensorInfo* info = file_.find(prefix_ + name);
+    if (!info) fail(name, "is missing");
+    if (!is_floating(info->dtype))
+      fail(name,
+           fmt::format("has type {}: quantised weights of this type are not supported yet", name_of(info->dtype)));
+    return info->shape;
+  }
+
+  [[noreturn]] void fail(const std::string& name, const std::string& what) const {
+    fail_file(file_.path(), fmt::format("tensor {} {}", in_quotes(prefix_ + name), what));
+  }
+
+  const TensorFile& file_;
+  const std::string& prefix_;
+};
+
+void expect_flux_double(const Shapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
+  for (const char* stream : {"img", "txt"}) {
+    const std::string name = block + stream;
+    shapes.linear(name + "_mod.lin", 6 * hidden, hidden);
+    shapes.linear(name + "_attn.qkv", 3 * hidden, hidden);
+    shapes.linear(name + "_attn.proj", hidden, hidden);
+    shapes.expect(name + "_attn.norm.query_norm.scale", {128});
+    shapes.expect(name + "_attn.norm.key_norm.scale", {128});
+    shapes.linear(name + "_mlp.0", mlp, hidden);
+    shapes.linear(name + "_mlp.2", hidden, mlp);
+  }
+}
+
+void expect_flux_single(const Shapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
+  shapes.linear(block + "modulation.lin", 3 * hidden, hidden);
+  shapes.linear(block + "linear1", 3 * hidden + mlp, hidden);
+  shapes.linear(block + "linear2", hidden, hidden + mlp);
+  shapes.expect(block + "norm.query_norm.scale", {128});
+  shapes.expect(block + "norm.key_norm.scale", {128});
+}
+
+void expect_vae_residual(const Shapes& shapes, const std::string& block, int in, int out) {
+  shapes.norm(block + ".norm1", in);
+  shapes.conv(block + ".conv1", out, in, 3);
+  shapes.norm(block + ".norm2", out);
+  shapes.conv(block + ".conv2", out, out, 3);
+  if (in != out) shapes.conv(block + ".nin_shortcut", out, in, 1);
+}
+
+void expect_vae_middle(const Shapes& shapes, const std::string& name, int channels) {
+  expect_vae_residual(shapes, name + ".block_1", channels, channels);
+  shapes.norm(name + ".attn_1.norm", channels);
+  for (const char* projection : {".attn_1.q", ".attn_1.k", ".attn_1.v", ".attn_1.proj_out"})
+    shapes.conv(name + projection, channels, channels, 1);
+  expect_vae_residual(shapes, name + ".block_2", channels, channels);
+}
+
+void expect_vae_decoder(const Shapes& shapes, const VaeSizes& sizes) {
+  const int levels = static_cast<int>(sizes.multipliers.size());
+  int channels = sizes.base * sizes.multipliers.back();
+  shapes.conv("decoder.conv_in", channels, sizes.latent, 3);
+  expect_vae_middle(shapes, "decoder.mid", channels);
+  for (int level = levels - 1; level >= 0; --level) {
+    const std::string name = fmt::format("decoder.up.{}.", level);
+    const int out = sizes.base * sizes.multipliers[static_cast<std::size_t>(level)];
+    for (int i = 0; i <= sizes.residual_blocks; ++i) {
+      expect_vae_residual(shapes, fmt::format("{}block.{}", name, i), channels, out);
+      channels = out;
+    }
+    if (level > 0) shapes.conv(name + "upsample.conv", channels, channels, 3);
+  }
+  shapes.norm("decoder.norm_out", channels);
+  shapes.conv("decoder.conv_out", 3, channels, 3);
+}
+
+void expect_vae_encoder(const Shapes& shapes, const VaeSizes& sizes) {
+  const int levels = static_cast<int>(sizes.multipliers.size());
+  int channels = sizes.base;
+  shapes.conv("encoder.conv_in", channels, 3, 3);
+  for (int level = 0; level < levels; ++level) {
+    const std::string name = fmt::format("encoder.down.{}.", level);
+    const int out = sizes.base * sizes.multipliers[static_cast<std::size_t>(level)];
+    for (int i = 0; i < sizes.residual_blocks; ++i) {
+      expect_vae_residual(shapes, fmt::format("{}block.{}", name, i), channels, out);
+      channels = out;
+    }
+    if (level < levels - 1) shapes.conv(name + "downsample.conv", channels, channels, 3);
+  }
+  expect_vae_middle(shapes, "encoder.mid", channels);
+  shapes.norm("encoder.norm_out", channels);
+  shapes.conv("encoder.conv_out", 2 * sizes.latent, channels, 3);
+}
+
+}  // namespace
+
+int count_blocks(const TensorFile& file, const std::string& level) {
+  int count = 0;
+  for (;; ++count) {
+    const std::string block = fmt::format("{}{}.", level, count);
+    const auto it = file.tensors().lower_bound(block);
+    if (it == file.tensors().end() || !it->first.starts_with(block)) return count;
+  }
+}
+
+Sizes read_flux_sizes(const TensorFile& file, const std::string& prefix) {
+  const Shapes shapes(file, prefix);
+  FluxSizes sizes;
+  sizes.hidden = shapes.take_multiple("img_in.weight", 2, 0, 128);
+  sizes.heads = sizes.hidden / 128;
+  sizes.channels = shapes.take_multiple("img_in.weight", 2, 1, 4) / 4;
+  sizes.context = shapes.take("txt_in.weight", 2, 1);
+  sizes.vector = shapes.take("vector_in.in_layer.weight", 2, 1);
+  sizes.mlp = shapes.take("double_blocks.0.img_mlp.0.weight", 2, 0);
+  sizes.depth = shapes.blocks("double_blocks.");
+  sizes.depth_single = shapes.blocks("single_blocks.");
+  sizes.guidance = shapes.has("guidance_in.in_layer.weight");
+
+  const std::int64_t hidden = sizes.hidden, mlp = sizes.mlp;
+  shapes.linear("img_in", hidden, 4 * sizes.channels);
+  shapes.linear("txt_in", hidden, sizes.context);
+  const auto embedder = [&](const std::string& name, std::int64_t in) {
+    shapes.linear(name + ".in_layer", hidden, in);
+    shapes.linear(name + ".out_layer", hidden, hidden);
+  };
+  embedder("time_in", 256);
+  embedder("vector_in", sizes.vector);
+  if (sizes.guidance) embedder("guidance_in", 256);
+  for (int i = 0; i < sizes.depth; ++i) expect_flux_double(shapes, fmt::format("double_blocks.{}.", i), hidden, mlp);
+  for (int i = 0; i < sizes.depth_single; ++i)
+    expect_flux_single(shapes, fmt::format("single_blocks.{}.", i), hidden, mlp);
+  shapes.linear("final_layer.adaLN_modulation.1", 2 * hidden, hidden);
+  shapes.linear("final_layer.linear", 4 * sizes.channels, hidden);
+  return sizes;
+}
+
+Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix) {
+  const Shapes shapes(file, prefix);
+  const std::string layers = "text_model.encoder.layers.";
+  ClipSizes sizes;
+  sizes.vocabulary = shapes.take("text_model.embeddings.token_embedding.weight", 2, 0);
+  sizes.hidden = shapes.take_multiple("text_model.embeddings.token_embedding.weight", 2, 1, 64);
+  sizes.heads = sizes.hidden / 64;
+  sizes.positions = shapes.take("text_model.embeddings.position_embedding.weight", 2, 0);
+  sizes.mlp = shapes.take(layers + "0.mlp.fc1.weight", 2, 0);
+  sizes.layers = shapes.blocks(layers);
+  sizes.projection = shapes.has("text_projection.weight");
+
+  const int hidden = sizes.hidden;
+  shapes.expect("text_model.embeddings.position_embedding.weight", {sizes.positions, hidden});
+  for (int i = 0; i < sizes.layers; ++i) {
+    const std::string layer = fmt::format("{}{}.", layers, i);
+    shapes.norm(layer + "layer_norm1", hidden);
+    for (const char* projection : {"q_proj", "k_proj", "v_proj", "out_proj"})
+      shapes.linear(layer + "self_attn." + projection, hidden, hidden);
+    shapes.norm(layer + "layer_norm2", hidden);
+    shapes.linear(layer + "mlp.fc1", sizes.mlp, hidden);
+    shapes.linear(layer + "mlp.fc2", hidden, sizes.mlp);
+  }
+  shapes.norm("text_model.final_layer_norm", hidden);
+  return sizes;
+}
+
+Sizes read_t5_sizes(const TensorFile& file, const std::string& prefix) {
+  const Shapes shapes(file, prefix);
+  const std::string bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+  T5Sizes sizes;
+  sizes.embedding = shapes.has("shared.weight") ? "shared.weight" : "encoder.embed_tokens.weight";
+  sizes.vocabulary = shapes.take(sizes.embedding, 2, 0);
+  sizes.hidden = shapes.take(sizes.embedding, 2, 1);
+  sizes.buckets = shapes.take(bias, 2, 0);
+  sizes.heads = shapes.take(bias, 2, 1);
+  sizes.head_dim =
+      shapes.take_multiple("encoder.block.0.layer.0.SelfAttention.q.weight", 2, 0, sizes.heads) / sizes.heads;
+  sizes.mlp = shapes.take("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 2, 0);
+  sizes.layers = shapes.blocks("encoder.block.");
+
+  const int hidden = sizes.hidden, inner = sizes.heads * sizes.head_dim;
+  for (int i = 0; i < sizes.layers; ++i) {
+    const std::string attention = fmt::format("encoder.block.{}.layer.0.", i);
+    const std::string feed_forward = fmt::format("encoder.block.{}.layer.1.", i);
+    for (const char* projection : {"q", "k", "v"})
+      shapes.expect(fmt::format("{}SelfAttention.{}.weight", attention, projection), {inner, hidden});
+    shapes.expect(attention + "SelfAttention.o.weight", {hidden, inner});
+    shapes.expect(attention + "layer_norm.weight", {hidden});
+    shapes.expect(feed_forward + "DenseReluDense.wi_0.weight", {sizes.mlp, hidden});
+    shapes.expect(feed_forward + "DenseReluDense.wi_1.weight", {sizes.mlp, hidden});
+    shapes.expect(feed_forward + "DenseReluDense.wo.weight", {hidden, sizes.mlp});
+    shapes.expect(feed_forward + "layer_norm.weight", {hidden});
+  }
+  shapes.expect("encoder.final_layer_norm.weight", {hidden});
+  return sizes;
+}
+
+Sizes read_vae_sizes(const TensorFile& file, const std::string& prefix) {
+  const Shapes shapes(file, prefix);
+  VaeSizes sizes;
+  sizes.encoder = shapes.has("encoder.conv_in.weight");
+  // Without the encoder the first multiplier cannot be told from the base: every published autoencoder has 1.
+  sizes.base =
+      sizes.encoder ? shapes.take("encoder.conv_in.weight", 4, 0) : shapes.take("decoder.norm_out.weight", 1, 0);
+  sizes.latent = shapes.take("decoder.conv_in.weight", 4, 1);
+  const int levels = std::max(shapes.blocks("decoder.up."), 1);
+  for (int level = 0; level < levels; ++level) {
+    const std::string name = fmt::format("decoder.up.{}.block.0.conv1.weight", level);
+    sizes.multipliers.push_back(shapes.take_multiple(name, 4, 0, sizes.base) / sizes.base);
+  }
+  sizes.residual_blocks = shapes.blocks("decoder.up.0.block.") - 1;
+  expect_vae_decoder(shapes, sizes);
+  if (sizes.encoder) expect_vae_encoder(shapes, sizes);
+  return sizes;
+}
+
+}  // namespace mgpu

@@ -1,0 +1,77 @@
+#include "core/memory.h"
+
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+
+#include <fstream>
+#include <string>
+
+namespace mgpu {
+namespace {
+
+/// A line "VmRSS:   1234 kB" of /proc/self/status in bytes; 0 where the system has none.
+std::uint64_t status_bytes(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    if (word != key) continue;
+    std::uint64_t kib = 0;
+    status >> kib;
+    return kib * 1024;
+  }
+  return 0;
+}
+
+c10::CachingDeviceAllocator::DeviceStats stats(at::Device device) {
+  return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+}
+
+/// The allocator's total over both its pools.
+template <typename Stats>
+const auto& total(const Stats& values) {
+  return values[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+}
+
+/// What the driver charges beyond the allocator: the context and the libraries' modules.
+std::uint64_t driver_bytes(at::Device device) {
+  const c10::cuda::CUDAGuard guard(device);
+  std::size_t free = 0, all = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free, &all));
+  const auto used = static_cast<std::uint64_t>(all - free);
+  const auto reserved = static_cast<std::uint64_t>(total(stats(device).reserved_bytes).current);
+  return used > reserved ? used - reserved : 0;
+}
+
+}  // namespace
+
+std::uint64_t bytes_in_use(at::Device device) {
+  if (!device.is_cuda()) return status_bytes("VmRSS:");
+  return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).reserved_bytes).current);
+}
+
+std::uint64_t peak_bytes(at::Device device) {
+  if (!device.is_cuda()) return status_bytes("VmHWM:");
+  return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).reserved_bytes).peak);
+}
+
+void reset_peak_bytes(at::Device device) {
+  if (device.is_cuda()) {
+    c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+  } else {
+    std::ofstream("/proc/self/clear_refs") << "5";  // proc(5): resets VmHWM to VmRSS
+  }
+}
+
+void release_cached(at::Device device) {
+  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
+}
+
+void synchronize(at::Device device) {
+  if (!device.is_cuda()) return;
+  const c10::cuda::CUDAGuard guard(device);
+  c10::cuda::device_synchronize();
+}
+
+}  // namespace mgpu

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Sets up and builds into build/. Called by demo.sh and test.sh; safe to run alone and again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh
+# Quiet unless something is wrong: a newcomer wants the picture, not the compiler's progress.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+printf 'build: configuring and compiling into build/ (the first time about five minutes on two cores)\n' >&2
+if ! { cmake --preset release && cmake --build --preset release; } >"$log" 2>&1; then
+  cat "$log" >&2
+  printf 'build: failed\n' >&2
+  exit 1
+fi

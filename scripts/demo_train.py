@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -22,21 +23,21 @@ from demo_text import T5_LENGTH
 
 @dataclass
 class Settings:
-    pool: int = 64_000  # pictures held on the device while the autoencoder trains
-    store: int = 64_000  # latents that the flow trains on
-    codec_batch: int = 64  # 256 x 256 crops; a quarter of it for whole pictures
-    flow_batch: tuple[int, int] = (384, 256)  # at 256 x 256, at 512 x 512
-    codec_rate: float = 1.5e-3
-    flow_rate: float = 1.2e-3
+    pool: int = 48_000  # pictures held on the device while the autoencoder trains
+    store: int = 48_000  # latents that the flow trains on
+    codec_batch: int = 32  # 256 x 256 crops; a quarter of it for whole pictures
+    flow_batch: tuple[int, int] = (128, 64)  # at 256 x 256, at 512 x 512
+    codec_rate: float = 1.2e-3
+    flow_rate: float = 1e-3
     kl: float = 2e-4
     compiled: bool = True
-    workers: int = 15
+    workers: int = 11
     slots: int = 96
     heldout: int = 200
     steps: int = 16
     codec_log: int = 200
     flow_log: int = 250
-    save_seconds: float = 120.0
+    save_seconds: float = 45.0
 
 
 class Average:
@@ -98,17 +99,16 @@ def crops(images: Tensor, count: int, size: int) -> Tensor:
     return to_float(torch.stack([images[i, y : y + size, x : x + size] for i, (y, x) in zip(picked, at)]))
 
 
-def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path | None, device: torch.device) -> Codec:
-    """Train the autoencoder, or load it if this folder has it. Returns it with the latent scale folded in."""
-    codec = Codec(**CODEC).to(device, memory_format=torch.channels_last)
-    done = work / "codec.pt"
-    if done.exists() or init:
-        state = torch.load(done, map_location=device) if done.exists() else demo_files.widened(demo_files.load(init / "ae.safetensors"))
-        codec.load_state_dict(state)
-        return codec.eval()
-    pool.wait(min(2048, pool.capacity))
-    average = Average(codec, 0.998)
-    optimizer = torch.optim.AdamW(codec.parameters(), s.codec_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=device.type == "cuda")
+def start_codec(init: Path | None, device: torch.device) -> Codec:
+    codec = Codec(**CODEC)
+    if init:
+        codec.load_state_dict(demo_files.widened(demo_files.load(init / "ae.safetensors")))
+        codec.encoder.requires_grad_(False)
+    return codec.to(device, memory_format=torch.channels_last)
+
+
+def codec_step(codec: Codec, s: Settings, device: torch.device) -> Callable[[Tensor, bool], tuple[Tensor, Tensor]]:
+    """(pictures, half) -> loss, [error, kl]."""
 
     def step_loss(x: Tensor, half: bool) -> tuple[Tensor, Tensor]:
         with autocast(device):
@@ -120,7 +120,24 @@ def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path 
         error = codec_loss(out, F.avg_pool2d(x, 2) if half else x)
         return error + s.kl * kl, torch.stack([error.detach(), kl.detach()])
 
-    run = torch.compile(step_loss, dynamic=False) if s.compiled else step_loss
+    return step_loss
+
+
+def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path | None, device: torch.device) -> Codec:
+    """Train the autoencoder and fold the latent scale into it, or load it if this folder has it. One that
+    was exported before (`init`) keeps its encoder, so that latents keep their meaning for the transformer:
+    its decoder alone is trained on."""
+    codec = start_codec(init, device)
+    done = work / "codec.pt"
+    if done.exists():
+        codec.load_state_dict(torch.load(done, map_location=device))
+        return codec.eval()
+    pool.wait(min(1024, pool.capacity))
+    average = Average(codec, 0.998)
+    trained = [p for p in codec.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, s.codec_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=device.type == "cuda")
+    step_loss = codec_step(codec, s, device)
+    fast = None
     begun = time.time()
     for step in itertools.count():
         progress = (time.time() - begun) / (60 * minutes)
@@ -128,12 +145,15 @@ def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path 
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(s.codec_rate, step, progress, 200)
-        whole = progress > 0.75  # group norms see whole pictures in use
+        whole, half = progress > 0.88, progress <= 0.88 and step % 4 == 3  # group norms see whole pictures in use
         x = crops(pool.images[: pool.count], max(1, s.codec_batch // 4) if whole else s.codec_batch, 512 if whole else 256)
-        loss, parts = run(x.contiguous(memory_format=torch.channels_last), not whole and step % 3 == 2)
+        if s.compiled and fast is None and (work / "warm_codec").exists():
+            fast = torch.compile(step_loss, dynamic=False)
+        run = step_loss if whole or half or fast is None else fast
+        loss, parts = run(x.contiguous(memory_format=torch.channels_last), half)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         average.update()
         if step % s.codec_log == 0:
@@ -143,7 +163,9 @@ def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path 
     codec.eval()
     with torch.no_grad(), autocast(device):
         sample = torch.cat([codec.moments(to_float(pool.images[i : i + 16]))[0] for i in range(0, min(512, pool.count), 16)])
-        codec.fold(sample.mean().item(), sample.std().item())
+        if not init:
+            codec.fold(sample.mean().item(), sample.std().item())
+    with torch.no_grad(), autocast(device):  # a new context: autocast keeps the weights that it narrowed
         check = codec.latent(to_float(pool.images[:16]))
         used = sample.std(dim=(0, 2, 3))
         x = to_float(pool.images[:16])
@@ -154,6 +176,10 @@ def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path 
     return codec
 
 
+def latents_of(codec: Codec, s: Settings) -> Callable[[Tensor], Tensor]:
+    return torch.compile(codec.latent, dynamic=False) if s.compiled else codec.latent
+
+
 class Store:
     """Latents of the pool's pictures at both sizes, (N, 16, 64, 64) and (N, 16, 32, 32), and their token ids."""
 
@@ -162,7 +188,7 @@ class Store:
         count = min(s.store, pool.capacity)
         self.full = torch.empty(count, 16, 64, 64, dtype=torch.float16, device=device)
         self.half = torch.empty(count, 16, 32, 32, dtype=torch.float16, device=device)
-        encode = torch.compile(codec.latent, dynamic=False) if s.compiled else codec.latent
+        encode = latents_of(codec, s)
         batch = min(64, count)
         for i in range(0, count - count % batch, batch):
             pool.wait(i + batch)
@@ -173,6 +199,7 @@ class Store:
         self.count = count - count % batch
         self.text = pool.text
         del pool.images
+        pool.ring.stop()
         print(f"latents: {self.count} in {time.time() - begun:.0f} s, deviation {self.full[:512].float().std():.3f} "
               f"and {self.half[:512].float().std():.3f}", flush=True)
 
@@ -194,17 +221,54 @@ def draw_times(count: int, low: bool, device: torch.device) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: Settings, minutes: float,
+def flow_loss(models: nn.ModuleDict, latent: Tensor, t5_ids: Tensor, clip_ids: Tensor, low: bool, table: Tensor) -> Tensor:
+    """Flow matching: x_t = (1 - t) picture + t noise, the model tells noise - picture."""
+    noise, t = torch.randn_like(latent), draw_times(len(latent), low, latent.device)
+    mixed = torch.lerp(latent, noise, t[:, None, None])
+    with autocast(latent.device):
+        velocity = models["flux"](mixed, models["t5"](t5_ids), models["clip"](clip_ids), t, table)
+    return F.mse_loss(velocity.float(), noise - latent)
+
+
+def flow_models(tokenizers: Tokenizers, s: Settings, device: torch.device) -> tuple[nn.ModuleDict, dict[bool, Tensor]]:
+    """The three models that train together, and the rotations for low and full size."""
+    models = nn.ModuleDict({"flux": Flux(**FLUX), "clip": ClipText(tokenizers.clip.vocabulary, **CLIP), "t5": T5Encoder(tokenizers.t5.rows, **T5)})
+    if s.compiled:
+        compile_blocks(models, ("DoubleBlock", "SingleBlock", "T5Block", "ClipLayer", "FinalLayer"))
+    tables = {low: rope(position_ids(n, n, T5_LENGTH, stretch)).to(device) for low, n, stretch in ((True, 16, 2.0), (False, 32, 1.0))}
+    return models.to(device), tables
+
+
+def warm(kind: str, work: Path, init: Path | None, tokenizers: Tokenizers, s: Settings, device: torch.device) -> None:
+    """Compile one stage's kernels into the shared cache, in a process beside the training."""
+    if kind == "codec":
+        codec = start_codec(init, device)
+        x = torch.rand(s.codec_batch, 3, 256, 256, device=device).contiguous(memory_format=torch.channels_last)
+        torch.compile(codec_step(codec, s, device), dynamic=False)(x, False)[0].backward()
+        (work / "warm_codec").touch()
+        encode = latents_of(codec.eval(), s)
+        x = torch.rand(64, 3, 512, 512, device=device).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), autocast(device):
+            encode(x)
+            encode(F.avg_pool2d(x, 2))
+    else:
+        models, tables = flow_models(tokenizers, s, device)
+        for low, batch, tokens in ((True, s.flow_batch[0], 256), (False, s.flow_batch[1], 1024)):
+            ids = torch.zeros(batch, T5_LENGTH, dtype=torch.long, device=device)
+            flow_loss(models, torch.randn(batch, tokens, 64, device=device), ids, ids[:, :77], low, tables[low]).backward()
+    print(f"warm: {kind} kernels compiled", flush=True)
+
+
+def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: Settings, until: float,
                low_share: float, init: Path | None, device: torch.device) -> tuple[Codec, Flux, ClipText, T5Encoder]:
-    """Train transformer and encoders together; returns all four models with averaged weights."""
-    flux = Flux(**FLUX)
-    clip, t5 = ClipText(tokenizers.clip.vocabulary, **CLIP), T5Encoder(tokenizers.t5.rows, **T5)
-    models = nn.ModuleDict({"flux": flux, "clip": clip, "t5": t5}).to(device)
+    """Train transformer and encoders together until that time; returns all four models with averaged weights."""
+    models, tables = flow_models(tokenizers, s, device)
+    flux, clip, t5 = models["flux"], models["clip"], models["t5"]
     saved = work / "flow.pt"
     if init and not saved.exists():
         for model, name in ((flux, "flux_demo"), (clip, "clip_l"), (t5, "t5xxl")):
             model.load_state_dict(demo_files.widened(demo_files.load(init / f"{name}.safetensors")))
-    average = Average(models, 0.9995)
+    average = Average(models, 0.998)
     optimizer = torch.optim.AdamW(models.parameters(), s.flow_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
     step, earlier, seen = 0, 0.0, 0
     if saved.exists():
@@ -216,10 +280,6 @@ def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: 
         if not state["low"]:
             low_share = 0.0
     store = Store(pool, codec, s, device)
-    if s.compiled:
-        compile_blocks(models, ("DoubleBlock", "SingleBlock", "T5Block", "ClipLayer", "FinalLayer"))
-    tables = {low: rope(position_ids(n, n, T5_LENGTH, stretch)).to(device) for low, n, stretch in ((True, 16, 2.0), (False, 32, 1.0))}
-
     def save() -> None:
         torch.save({"models": models.state_dict(), "optimizer": optimizer.state_dict(), "mean": average.mean, "step": step,
                     "seconds": earlier + time.time() - begun, "seen": seen, "low": low}, saved)
@@ -228,18 +288,14 @@ def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: 
     sums, low = torch.zeros(2, device=device), low_share > 0
     while True:
         elapsed = time.time() - begun
-        progress = elapsed / (60 * minutes)
+        progress = elapsed / (until - begun)
         if progress >= 1:
             break
         low = progress < low_share
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(s.flow_rate, step, progress, 300)
         latent, t5_ids, clip_ids = store.batch(s.flow_batch[0 if low else 1], low)
-        noise, t = torch.randn_like(latent), draw_times(len(latent), low, device)
-        mixed = torch.lerp(latent, noise, t[:, None, None])
-        with autocast(device):
-            velocity = flux(mixed, t5(t5_ids), clip(clip_ids), t, tables[low])
-        loss = F.mse_loss(velocity.float(), noise - latent)
+        loss = flow_loss(models, latent, t5_ids, clip_ids, low, tables[low])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(models.parameters(), 1.0)
@@ -262,6 +318,9 @@ def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: 
             if last - saved_at > s.save_seconds:
                 saved_at = last
                 save()
+                average.swap()
+                demo_eval.export(work / "export", codec, flux, clip, t5)
+                average.swap()
     save()
     average.swap()
     print(f"flow: {step} steps, {seen} samples, {earlier + time.time() - begun:.0f} s", flush=True)

@@ -3,6 +3,7 @@
 
     scripts/train_demo.py --work build/demo_train --minutes 19      # one GPU, everything
     scripts/train_demo.py --resume build/demo_train --minutes 10    # another piece of the same training
+    scripts/train_demo.py --work w --init presets/demo --minutes 15 # better than the committed files
     scripts/train_demo.py --work /tmp/smoke --smoke                 # tiny, on a CPU, a minute or two
 
 Writes the checkpoint files, the held-out prompts, their measured result and a contact sheet into
@@ -13,6 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,7 +24,7 @@ import torch
 
 import demo_data
 import demo_eval
-from demo_train import Settings, train_codec, train_flow
+from demo_train import Settings, train_codec, train_flow, warm
 
 
 def settings(smoke: bool) -> Settings:
@@ -34,13 +38,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for everything that the training makes")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on in this folder of an earlier piece")
-    parser.add_argument("--init", type=Path, metavar="DIR", help="start from the exported files of this folder")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="start from the exported files of this folder; of the autoencoder only the decoder is trained on")
     parser.add_argument("--minutes", type=float, default=19.0, help="wall-clock time for training")
     parser.add_argument("--codec-minutes", type=float, help="of these for the autoencoder (default: a quarter)")
     parser.add_argument("--low-share", type=float, default=0.35, help="share of the flow training spent at 256 x 256")
-    parser.add_argument("--pictures", type=int, help="training scenes drawn (default 64000)")
+    parser.add_argument("--pictures", type=int, help="training scenes drawn (default 48000)")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, no compilation")
+    parser.add_argument("--warm", choices=("codec", "flow"), help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a = parser.parse_args()
     work = a.resume or a.work
@@ -55,8 +60,19 @@ def main() -> None:
     torch.manual_seed(a.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
+    if a.init:
+        for name in ("clip_merges.txt", "t5xxl_spiece.model"):
+            shutil.copy(a.init / name, work / "export" / name)
     demo_data.learn_tokenizers(work / "export")
     tokenizers = demo_data.Tokenizers.load(work / "export")
+    if a.warm:
+        warm(a.warm, work, a.init, tokenizers, s, torch.device(a.device))
+        return
+    (work / "warm_codec").unlink(missing_ok=True)
+    if s.compiled:
+        for kind in ("codec", "flow"):
+            subprocess.Popen([sys.executable, __file__, "--work", str(work), "--warm", kind, "--device", a.device]
+                             + (["--init", str(a.init)] if a.init else []))
     ring = demo_data.Ring(tokenizers, s.workers, s.slots)
     device = torch.device(a.device)
     pool = demo_data.Pool(ring, s.pool, device)
@@ -64,11 +80,10 @@ def main() -> None:
 
     codec_minutes = a.codec_minutes if a.codec_minutes is not None else minutes * 0.25
     codec = train_codec(work, pool, s, codec_minutes, a.init, device)
-    left = minutes - (time.time() - begun) / 60
-    models = train_flow(work, pool, codec, tokenizers, s, max(left, 0.1), a.low_share, a.init, device)
-    ring.stop()
+    until = max(begun + 60 * minutes, time.time() + 6)
+    models = train_flow(work, pool, codec, tokenizers, s, until, a.low_share, a.init, device)
     demo_eval.export(work / "export", *models)
-    result = demo_eval.evaluate(work / "export", tokenizers, s.heldout, s.steps, device)
+    result = demo_eval.evaluate(work / "export", tokenizers, s.heldout, s.steps, device, mus=(0.0,))
     (work / "export" / "result.json").write_text(json.dumps(result, indent=1))
     print(f"done in {(time.time() - begun) / 60:.1f} minutes", flush=True)
 

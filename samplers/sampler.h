@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -60,6 +61,16 @@ std::span<const SamplerRow> samplers();
 
 /// The sampler of that name, or null.
 const SamplerRow* find_sampler(std::string_view name);
+
+/// What a name stands for.
+struct SamplerChoice {
+  const SamplerRow* sampler = nullptr;
+  const ScheduleRow* schedule = nullptr;  ///< where the name holds one ("DPM++ 2M Karras"), else null
+  bool philox = false;                    ///< ComfyUI's `*_gpu`: step noise as an NVIDIA GPU draws it
+};
+
+/// The sampler of that name, ComfyUI's or A1111's ("DPM++ 2M Karras", in any case), with the schedule it implies.
+std::optional<SamplerChoice> choose_sampler(std::string_view name);
 
 /// The registry as a Markdown table for the README.
 std::string sampler_table();

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <array>
@@ -30,14 +31,11 @@ Block philox(Block counter, std::uint64_t seed) {
   return counter;
 }
 
-/// cuRAND's Box-Muller, of the pair that holds the wanted lane.
-float normal(const Block& block, std::size_t lane) {
+/// cuRAND's Box-Muller, of the first pair of a block.
+float normal(const Block& block) {
   constexpr double scale = 1.0 / 4294967296.0;
-  std::size_t pair = lane & 2;
-  double u = block[pair] * scale + scale / 2;
-  double angle = (block[pair + 1] * scale + scale / 2) * 2 * std::numbers::pi;
-  double radius = std::sqrt(-2 * std::log(u));
-  return static_cast<float>(radius * ((lane & 1) == 0 ? std::sin(angle) : std::cos(angle)));
+  double radius = std::sqrt(-2 * std::log(block[0] * scale + scale / 2));
+  return static_cast<float>(radius * std::sin((block[1] * scale + scale / 2) * 2 * std::numbers::pi));
 }
 
 /// One fp32 draw of `shape` from a fresh generator.
@@ -55,15 +53,13 @@ at::Tensor initial_noise(std::uint64_t seed, at::IntArrayRef shape) {
 at::Tensor PhiloxGenerator::randn(at::IntArrayRef shape) {
   at::Tensor result = at::empty(shape, at::kFloat);
   auto* values = result.mutable_data_ptr<float>();
-  std::int64_t count = result.numel();
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::uint64_t block = offset_ + static_cast<std::uint64_t>(i / threads_ / 4);
-    auto subsequence = static_cast<std::uint64_t>(i % threads_);
-    Block counter{static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
-                  static_cast<std::uint32_t>(subsequence), static_cast<std::uint32_t>(subsequence >> 32)};
-    values[i] = normal(philox(counter, seed_), static_cast<std::size_t>(i / threads_ % 4));
-  }
-  offset_ += static_cast<std::uint64_t>((std::max<std::int64_t>(count, 1) - 1) / threads_ / 4 + 1);
+  auto low = static_cast<std::uint32_t>(draws_), high = static_cast<std::uint32_t>(draws_ >> 32);
+  at::parallel_for(0, result.numel(), 4096, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      values[i] =
+          normal(philox({low, high, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(i >> 32)}, seed_));
+  });
+  ++draws_;
   return result;
 }
 

@@ -26,13 +26,6 @@ at::Tensor adams_weights(const at::Tensor& points, const at::Tensor& from, const
   return alpha * at::linalg_solve(points.pow(p.unsqueeze(1)), integrals);
 }
 
-at::Tensor weighted_sum(std::span<const at::Tensor> predictions, const at::Tensor& weights) {
-  at::Tensor sum = predictions[0] * weights[0].item<double>();
-  for (std::size_t k = 1; k < predictions.size(); ++k)
-    sum = sum + predictions[k] * weights[static_cast<std::int64_t>(k)].item<double>();
-  return sum;
-}
-
 /// Stochastic Adams predictor (order 3) and corrector (order 4); noise between 20 % and 80 % of the way. With
 /// `reevaluate` the corrected state is evaluated too (PECE).
 at::Tensor stochastic_adams(at::Tensor x, std::span<const double> schedule, const SampleContext& context,
@@ -41,44 +34,41 @@ at::Tensor stochastic_adams(at::Tensor x, std::span<const double> schedule, cons
   std::vector<double> sigmas = finite_log_snr(schedule, context.table, x.scalar_type()), log_snrs;
   for (double sigma : sigmas) log_snrs.push_back(half_log_snr(path, sigma));
   at::Tensor lambdas = at::tensor(log_snrs, at::kDouble).to(x.scalar_type());
-  auto at_step = [&](std::size_t i) { return lambdas[static_cast<std::int64_t>(i)]; };
-  double noisy_from = context.table.percent_to_sigma(0.2), noisy_to = context.table.percent_to_sigma(0.8);
+  double noisy_from = context.table.percent_to_sigma(0.2), noisy_to = context.table.percent_to_sigma(0.8), tau = 0;
+  std::vector<at::Tensor> predictions;  // at most four, the latest last
+  std::size_t last_point = 0;           // the step of the latest
 
-  std::vector<at::Tensor> predictions;
-  at::Tensor predicted = x, noise;
-  double h = 0, tau = 0;
+  auto step = [&](const at::Tensor& state, std::size_t order, std::size_t from, std::size_t to) {
+    auto end = static_cast<std::int64_t>(last_point + 1), count = static_cast<std::int64_t>(order);
+    at::Tensor weights = adams_weights(lambdas.slice(0, end - count, end), lambdas[static_cast<std::int64_t>(from)],
+                                       lambdas[static_cast<std::int64_t>(to)], alpha(path, sigmas[to]), tau);
+    at::Tensor sum = (sigmas[to] / sigmas[from] * std::exp(-tau * tau * (log_snrs[to] - log_snrs[from]))) * state;
+    for (std::int64_t k = 0; k < count; ++k)
+      sum = sum + predictions[predictions.size() - order + static_cast<std::size_t>(k)] * weights[k].item<double>();
+    return sum;
+  };
+
+  at::Tensor predicted = x, corrected, noise;
   for (std::size_t i = 0; i + 1 < sigmas.size(); ++i) {
     at::Tensor denoised = evaluate(context, i, predicted, sigmas[i]).denoised;
     predictions.push_back(denoised);
     if (predictions.size() > 4) predictions.erase(predictions.begin());
-    auto latest = [&](std::size_t order) { return std::span(predictions).last(order); };
-    auto points = [&](std::size_t order) {
-      return lambdas.slice(0, static_cast<std::int64_t>(i + 1 - order), static_cast<std::int64_t>(i + 1));
-    };
+    last_point = i;
     bool to_zero = sigmas[i + 1] == 0;
-    std::size_t predictor = std::min<std::size_t>(3, predictions.size());
-    std::size_t corrector = i == 0 || (to_zero && !reevaluate) ? 0 : predictions.size();
-    if (sigmas.back() == 0) {  // lower orders towards the end
-      predictor = std::min(predictor, sigmas.size() - 2 - i);
-      corrector = std::min(corrector, sigmas.size() - 1 - i);
-    }
-    if (corrector == 0) {
-      x = predicted;
-    } else {
-      at::Tensor weights = adams_weights(points(corrector), at_step(i - 1), at_step(i), alpha(path, sigmas[i]), tau);
-      x = (sigmas[i] / sigmas[i - 1] * std::exp(-tau * tau * h)) * x + weighted_sum(latest(corrector), weights);
+    std::size_t left = sigmas.back() == 0 ? sigmas.size() - 1 - i : 4;  // lower orders towards a final 0
+    std::size_t corrector = i == 0 || (to_zero && !reevaluate) ? 0 : std::min(predictions.size(), left);
+    x = predicted;
+    if (corrector > 0) {
+      x = step(corrected, corrector, i - 1, i);
       if (tau > 0) x = x + noise;
       if (reevaluate) predictions.back() = denoised = context.denoise(x, sigmas[i]).denoised;
     }
-    if (to_zero) {
-      predicted = denoised;
-      continue;
-    }
+    if (to_zero) return denoised;
+    corrected = x;
     tau = noisy_from >= sigmas[i + 1] && sigmas[i + 1] >= noisy_to ? 1 : 0;
-    h = log_snrs[i + 1] - log_snrs[i];
-    at::Tensor weights = adams_weights(points(predictor), at_step(i), at_step(i + 1), alpha(path, sigmas[i + 1]), tau);
-    predicted = (sigmas[i + 1] / sigmas[i] * std::exp(-tau * tau * h)) * x + weighted_sum(latest(predictor), weights);
+    predicted = step(x, std::min({std::size_t{3}, predictions.size(), left - 1}), i, i + 1);
     if (tau > 0) {
+      double h = log_snrs[i + 1] - log_snrs[i];
       noise = draw(context, x, sigmas[i], sigmas[i + 1]) * (sigmas[i + 1] * std::sqrt(-std::expm1(-2 * h)));
       predicted = predicted + noise;
     }

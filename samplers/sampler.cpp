@@ -137,7 +137,7 @@ std::optional<SamplerChoice> choose_sampler(std::string_view name) {
   return std::nullopt;
 }
 
-std::string sampler_table() {
+std::string registry_table() {
   std::string table = "| sampler | what it does | noise |\n|---|---|---|\n";
   for (const SamplerRow& row : rows) {
     const char* noise = row.step_noise == NoiseSource::None       ? ""
@@ -145,7 +145,7 @@ std::string sampler_table() {
                                                                   : "each step";
     table += fmt::format("| `{}` | {} | {} |\n", row.name, row.summary, noise);
   }
-  return table;
+  return table + "\n" + schedule_table();
 }
 
 }  // namespace mgpu

@@ -29,7 +29,7 @@ using StepCallback = std::function<void(int step, double sigma, const at::Tensor
 
 /// What a sampler works with; everything random and everything visible is injected.
 struct SampleContext {
-  const SigmaTable& table;  ///< the noise path and its levels
+  const SigmaTable& table;  ///< the noise path and its levels; outlives the run
   Denoise denoise;
   StepNoise noise = nullptr;        ///< needed by rows whose step_noise is not None
   StepCallback callback = nullptr;  ///< may be empty
@@ -72,7 +72,7 @@ struct SamplerChoice {
 /// The sampler of that name, ComfyUI's or A1111's ("DPM++ 2M Karras", in any case), with the schedule it implies.
 std::optional<SamplerChoice> choose_sampler(std::string_view name);
 
-/// The registry as a Markdown table for the README.
-std::string sampler_table();
+/// The samplers and the schedules as two Markdown tables for the README.
+std::string registry_table();
 
 }  // namespace mgpu

@@ -3,10 +3,12 @@
 
     python tests/make_sampler_goldens.py --comfyui DIR      (DIR: a checkout of ComfyUI; made with 0.8.0)
 
-needs torch, numpy, scipy, torchsde and tqdm. Samplers run in fp64 over an analytic denoiser, with latents and noise
-from formulas that sampler_test.cpp states again, so that only results are stored.
+Needs torch, numpy, scipy, torchsde and tqdm. Samplers run over an analytic denoiser: in fp64 with latents and noise
+from formulas that sampler_test.cpp states again, so that only results are stored; and in fp32, 20 steps, with
+ComfyUI's own noise from a seed.
 """
 import argparse
+import contextlib
 import json
 import math
 import pathlib
@@ -20,6 +22,7 @@ import torch
 import torchsde
 
 SHAPE = (2, 2, 2, 2)
+SEEDED_SHAPE = (1, 2, 4, 4)
 CFG = 1.5
 SCHEDULE_STEPS = [1, 2, 4, 10, 20, 28, 50]
 
@@ -102,7 +105,7 @@ def elements(function):
 
 def mixture_mean(x, alpha, sigma, first):
     """The posterior mean of a mixture of three Gaussians over each image: the exact denoiser of that distribution."""
-    flat = x.reshape(x.shape[0], -1)
+    flat = x.reshape(x.shape[0], -1).double()
     size, spread = flat.shape[1], 0.25
     variance = alpha**2 * spread + sigma**2
     weights, means = [], []
@@ -112,15 +115,16 @@ def mixture_mean(x, alpha, sigma, first):
         weights.append(-(away**2).sum(1) / (2 * variance))
         means.append(mean + alpha * spread / variance * away)
     weights = torch.stack(weights, 0).softmax(0).unsqueeze(2)
-    return (weights * torch.stack(means, 0)).sum(0).reshape(x.shape)
+    return (weights * torch.stack(means, 0)).sum(0).reshape(x.shape).to(x.dtype)
 
 
-def reference_run(comfy_samplers, sampling, name, sigmas, flow):
-    sigmas = sigmas.double().clone()
+def reference_run(comfy_samplers, sampling, name, sigmas, flow, seed=None):
+    """One run in fp64 with noise from a formula, or, with a seed, in fp32 with ComfyUI's own noise."""
+    sigmas = sigmas.clone() if seed is not None else sigmas.double().clone()
     calls = {"noise": 0, "callback": 0}
 
     def model(x, sigma, model_options={}, **_):
-        level = sigma[0]
+        level = sigma[0].double()
         alpha = 1 - level if flow else torch.ones_like(level)
         uncond = mixture_mean(x, alpha, level, 2)
         denoised = uncond + CFG * (mixture_mean(x, alpha, level, 0) - uncond)
@@ -141,14 +145,18 @@ def reference_run(comfy_samplers, sampling, name, sigmas, flow):
     wrapped.inner_model.model_patcher.get_model_object.return_value = sampling
     top = float(sampling.sigma_max)
     from_top = math.isclose(top, float(sigmas[0]), rel_tol=1e-5) or float(sigmas[0]) > top
-    start = elements(lambda j: math.sqrt(2) * math.sin(12.9898 * (j + 1)))
-    x = sampling.noise_scaling(sigmas[0], start, torch.zeros(SHAPE, dtype=torch.float64), from_top)
     function = comfy_samplers.sampler_object(name).sampler_function
     diffusion = comfy_samplers.k_diffusion_sampling
-    with mock.patch.object(diffusion, "default_noise_sampler", lambda *a, **k: noise), \
-            mock.patch.object(diffusion, "BrownianTreeNoiseSampler", lambda *a, **k: noise), \
-            mock.patch.object(torch, "float32", torch.float64), torch.no_grad():
-        x = function(wrapped, x, sigmas, extra_args={"seed": 0, "model_options": {}}, callback=callback, disable=True)
+    with contextlib.ExitStack() as patches, torch.no_grad():
+        if seed is None:
+            start = elements(lambda j: math.sqrt(2) * math.sin(12.9898 * (j + 1)))
+            for target in ["default_noise_sampler", "BrownianTreeNoiseSampler"]:
+                patches.enter_context(mock.patch.object(diffusion, target, lambda *a, **k: noise))
+            patches.enter_context(mock.patch.object(torch, "float32", torch.float64))
+        else:
+            start = torch.randn(SEEDED_SHAPE, generator=torch.manual_seed(seed))
+        x = sampling.noise_scaling(sigmas[0], start.clone(), torch.zeros_like(start), from_top)
+        x = function(wrapped, x, sigmas, extra_args={"seed": seed, "model_options": {}}, callback=callback, disable=True)
     return sampling.inverse_noise_scaling(sigmas[-1], x), calls, wrapped.call_count
 
 
@@ -171,8 +179,21 @@ def sampler_goldens(comfy_samplers, samplings):
                 assert torch.isfinite(result).all(), (model, name, run)
                 cases.append({"model": model, "sampler": name, "run": run, "sigmas": [float(s) for s in sigmas],
                               "evaluations": evaluations, "callbacks": calls["callback"], "result":
-                              [float(f"{v:.12g}") for v in result.flatten()]})
+                              [float(f"{v:.9g}") for v in result.flatten()]})
     torch.set_default_dtype(torch.float32)
+    return cases
+
+
+def seeded_goldens(comfy_samplers, samplings):
+    cases = []
+    for model, scheduler in [("stable_diffusion", "normal"), ("flux_dev", "simple")]:
+        for name in comfy_samplers.SAMPLER_NAMES:
+            if name.endswith("_gpu"):
+                continue
+            sigmas = sigmas_of(comfy_samplers, samplings[model], name, scheduler, 20, 1.0)
+            result, _, _ = reference_run(comfy_samplers, samplings[model], name, sigmas, model == "flux_dev", seed=1234)
+            cases.append({"model": model, "scheduler": scheduler, "sampler": name,
+                          "result": [float(f"{v:.8g}") for v in result.flatten()]})
     return cases
 
 
@@ -198,7 +219,7 @@ def main():
     spans = {"quantiles": quantiles, "schedules": schedule_goldens(comfy_samplers, samplings)}
     arguments.out.mkdir(exist_ok=True)
     for name, value in [("schedules", spans), ("results", sampler_goldens(comfy_samplers, samplings)),
-                        ("brownian", brownian_goldens())]:
+                        ("seeded", seeded_goldens(comfy_samplers, samplings)), ("brownian", brownian_goldens())]:
         (arguments.out / f"samplers_{name}.json").write_text(json.dumps(value, separators=(",", ":")) + "\n")
 
 

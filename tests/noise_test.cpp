@@ -51,7 +51,9 @@ TEST_CASE("philox noise is what an NVIDIA GPU draws") {
   // torch.manual_seed(0); torch.randn(10, device="cuda"), as A1111's rng_philox.py records it.
   PhiloxGenerator generator(0);
   check_begins(generator.randn({10}),
-               {-0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284, -1.0745, -0.3631}, 2e-4);
+               {-0.92466259, -0.42534415, -2.6438457, 0.14518388, -0.12086647, -0.57972564, -0.62285122, -0.32838709,
+                -1.07454231, -0.36314407},
+               2e-6);
   at::Tensor second = generator.randn({10});
   CHECK_FALSE(at::equal(second, PhiloxGenerator(0).randn({10})));
   // The first element does not depend on how many follow.
@@ -63,16 +65,6 @@ TEST_CASE("philox noise is what an NVIDIA GPU draws") {
   PhiloxGenerator same(5);
   CHECK(at::equal(noise(1, 0.5), same.randn(shape)));
   CHECK(at::equal(noise(0.5, 0.2), same.randn(shape)));
-}
-
-TEST_CASE("a GPU of few threads deals four lanes of a block to each") {
-  PhiloxGenerator few(11, 16), wide(11);
-  at::Tensor dealt = few.randn({200}), plain = wide.randn({200});
-  CHECK(at::equal(dealt.slice(0, 0, 16), plain.slice(0, 0, 16)));
-  CHECK_FALSE(at::equal(dealt.slice(0, 16, 32), plain.slice(0, 16, 32)));
-  // Each thread used ceil(200 / 64) = 4 blocks; a plain draw of as many blocks stands at the same offset.
-  for (int i = 0; i < 3; ++i) wide.randn({1});
-  CHECK(at::equal(few.randn({16}), wide.randn({16})));
 }
 
 TEST_CASE("seed sequences equal numpy's") {

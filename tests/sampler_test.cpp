@@ -1,5 +1,6 @@
 #include "samplers/sampler.h"
 
+#include <ATen/Parallel.h>
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -7,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "samplers/denoiser.h"
+#include "samplers/noise.h"
 #include "samplers/steps.h"
 
 using namespace mgpu;
@@ -15,6 +17,13 @@ namespace {
 
 constexpr double cfg = 1.5;
 const std::vector<std::int64_t> shape{2, 2, 2, 2};
+
+/// Tensors here are tiny: threads would only wait for each other.
+struct OneThread {
+  int before = at::get_num_threads();
+  OneThread() { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(before); }
+};
 
 template <typename F>
 at::Tensor elements(F function) {
@@ -98,6 +107,7 @@ double relative(const at::Tensor& a, const at::Tensor& b) {
 TEST_SUITE_BEGIN("sampler");
 
 TEST_CASE("every sampler on both noise paths equals the reference over an analytic denoiser") {
+  OneThread one_thread;
   std::map<std::string_view, int> seen;
   for (const auto& c : nlohmann::json::parse(std::ifstream(MGPU_GOLDENS "/samplers_results.json"))) {
     const std::string model = c.at("model"), name = c.at("sampler"), run = c.at("run");
@@ -118,7 +128,31 @@ TEST_CASE("every sampler on both noise paths equals the reference over an analyt
   for (const SamplerRow& row : samplers()) CHECK_MESSAGE(seen[row.name] >= 12, row.name);
 }
 
+TEST_CASE("a seed's whole run in fp32 equals ComfyUI's, its noise included") {
+  OneThread one_thread;
+  const nlohmann::json cases = nlohmann::json::parse(std::ifstream(MGPU_GOLDENS "/samplers_seeded.json"));
+  CHECK(cases.size() == 2 * samplers().size());
+  const std::vector<std::int64_t> small{1, 2, 4, 4};
+  for (const auto& c : cases) {
+    const std::string model = c.at("model"), name = c.at("sampler");
+    INFO(fmt::format("{} {}", model, name));
+    const SamplerRow* row = find_sampler(name);
+    REQUIRE(row);
+    SigmaTable table = table_of(model);
+    std::vector<double> sigmas =
+        make_sigmas(*find_schedule(c.at("scheduler").get<std::string>()), table, 20, 1, row->extra_step);
+    auto denoise = [&](const at::Tensor& x, double sigma) { return analytic(table, cfg, x, sigma); };
+    at::Tensor noise = initial_noise(1234, small);
+    at::Tensor x = noised_latent(table, sigmas.front(), noise, at::zeros_like(noise));
+    StepNoise step_noise = make_step_noise(row->step_noise, StepNoiseKind::Cpu, 1234, small, sigmas);
+    x = final_latent(table, sigmas.back(), row->sample(x, sigmas, {table, denoise, step_noise, nullptr}));
+    at::Tensor expected = at::tensor(c.at("result").get<std::vector<double>>(), at::kDouble).reshape(small);
+    CHECK((x - expected).abs().max().item<double>() < 2e-4);
+  }
+}
+
 TEST_CASE("runs repeat, and noise is drawn exactly by those rows that say so") {
+  OneThread one_thread;
   SigmaTable tables[] = {flux_dev_sigmas(), stable_diffusion_sigmas()};
   for (const SigmaTable& table : tables)
     for (const SamplerRow& row : samplers()) {
@@ -133,6 +167,7 @@ TEST_CASE("runs repeat, and noise is drawn exactly by those rows that say so") {
 }
 
 TEST_CASE("one step is the denoised latent") {
+  OneThread one_thread;
   for (const SigmaTable& table : {flux_dev_sigmas(), stable_diffusion_sigmas()})
     for (const SamplerRow& row : samplers()) {
       INFO(fmt::format("{}", row.name));
@@ -147,6 +182,7 @@ TEST_CASE("one step is the denoised latent") {
 }
 
 TEST_CASE("deterministic samplers converge to the probability-flow solution") {
+  OneThread one_thread;
   for (const SigmaTable& table : {flux_schnell_sigmas(), stable_diffusion_sigmas()}) {
     auto run = [&](const SamplerRow& row, int steps, std::string_view schedule) {
       return Run(row, table, make_sigmas(*find_schedule(schedule), table, steps, 1, row.extra_step), 1).result;
@@ -163,6 +199,7 @@ TEST_CASE("deterministic samplers converge to the probability-flow solution") {
 }
 
 TEST_CASE("without guidance the unconditional part does not matter") {
+  OneThread one_thread;
   SigmaTable table = flux_dev_sigmas();
   std::vector<double> sigmas = make_sigmas(*find_schedule("simple"), table, 5, 1, false);
   for (const SamplerRow& row : samplers()) {
@@ -181,6 +218,7 @@ TEST_CASE("without guidance the unconditional part does not matter") {
 }
 
 TEST_CASE("a schedule without a step leaves x as it is") {
+  OneThread one_thread;
   SigmaTable table = flux_dev_sigmas();
   auto never = [](const at::Tensor&, double) -> Denoised { throw std::logic_error("evaluated"); };
   for (const SamplerRow& row : samplers()) {
@@ -211,8 +249,9 @@ TEST_CASE("names and other programs' spellings are found") {
   CHECK(choice("") == "none");
 }
 
-TEST_CASE("the table lists every sampler once") {
-  std::string table = sampler_table();
+TEST_CASE("the table lists every sampler and schedule once") {
+  std::string table = registry_table();
+  CHECK(table.ends_with("\n\n" + schedule_table()));
   for (const SamplerRow& row : samplers()) {
     std::string cell = fmt::format("| `{}` |", row.name);
     CHECK(table.find(cell) != std::string::npos);

@@ -13,12 +13,6 @@ namespace mgpu {
 /// ComfyUI's initial noise: one draw of `shape` [batch, C, h, w] in fp32 from the CPU generator seeded `seed`.
 at::Tensor initial_noise(std::uint64_t seed, at::IntArrayRef shape);
 
-/// Which random numbers step noise is made of.
-enum class StepNoiseKind {
-  Cpu,     ///< ComfyUI on a CPU
-  Philox,  ///< ComfyUI on an NVIDIA GPU, and its `*_gpu` samplers
-};
-
 /// The noise that a sampler row asks for over `sigmas`, each draw of the whole batch shape, fp32 on the CPU. Empty for
 /// NoiseSource::None. Independent noise comes from one fresh generator, seeded seed + 1 (modulo 2^64) on the CPU and
 /// seed for Philox, as in ComfyUI. Brownian noise is the tree's increment over the step divided by sqrt|next - sigma|,

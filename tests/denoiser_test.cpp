@@ -20,16 +20,16 @@ at::Tensor ramp() {
 
 /// A model that answers 2 * input for the positive and input / 2 for the negative, and remembers its calls.
 struct Model {
-  std::vector<Conditioning> asked;
+  std::vector<Conditioned> asked;
   std::vector<double> timesteps;
   at::Tensor input;
 
   ModelCall call() {
-    return [this](const at::Tensor& x, double timestep, Conditioning which) {
+    return [this](const at::Tensor& x, double timestep, Conditioned which) {
       asked.push_back(which);
       timesteps.push_back(timestep);
       input = x;
-      return x * (which == Conditioning::Positive ? 2 : 0.5);
+      return x * (which == Conditioned::Positive ? 2 : 0.5);
     };
   }
 };
@@ -44,7 +44,7 @@ TEST_CASE("a velocity is taken off along the flow") {
   Denoised out = make_denoiser(model.call(), flux_dev_sigmas(), sigmas, {})(ramp(), 0.5);
   CHECK(at::allclose(out.denoised, ramp() - 0.5 * 2 * ramp()));
   CHECK(at::equal(out.denoised, out.uncond));
-  CHECK((model.asked == std::vector{Conditioning::Positive}));
+  CHECK((model.asked == std::vector{Conditioned::Positive}));
   CHECK(model.timesteps == std::vector{0.5});
   CHECK(at::equal(model.input, ramp()));
 }
@@ -77,7 +77,7 @@ TEST_CASE("guidance goes from the negative through the positive, and exactly 1 s
   at::Tensor cond = ramp() - ramp(), uncond = ramp() - 0.25 * ramp();
   CHECK(at::allclose(out.denoised, uncond + 3 * (cond - uncond)));
   CHECK(at::allclose(out.uncond, uncond));
-  CHECK((guided.asked == std::vector{Conditioning::Positive, Conditioning::Negative}));
+  CHECK((guided.asked == std::vector{Conditioned::Positive, Conditioned::Negative}));
   run(1 + 1e-12, false, skipped);
   CHECK(skipped.asked.size() == 1);
   run(1.001, false, nearly);
@@ -89,7 +89,7 @@ TEST_CASE("guidance goes from the negative through the positive, and exactly 1 s
 TEST_CASE("a latent that is not finite fails the image and names the step") {
   std::vector<double> sigmas{1, 0.75, 0.5, 0.25, 0};
   auto message = [&](double sigma, double bad) {
-    ModelCall model = [&](const at::Tensor& x, double, Conditioning) {
+    ModelCall model = [&](const at::Tensor& x, double, Conditioned) {
       at::Tensor out = x.clone();
       out.flatten().slice(0, 0, 3).fill_(bad);
       return out;
@@ -111,7 +111,7 @@ TEST_CASE("a latent that is not finite fails the image and names the step") {
 }
 
 TEST_CASE("a model may answer in a narrower dtype") {
-  ModelCall model = [](const at::Tensor& x, double, Conditioning) { return x.to(at::kBFloat16); };
+  ModelCall model = [](const at::Tensor& x, double, Conditioned) { return x.to(at::kBFloat16); };
   std::vector<double> sigmas{1, 0};
   Denoised out = make_denoiser(model, flux_dev_sigmas(), sigmas, {})(ramp(), 0.5);
   CHECK((out.denoised.scalar_type() == at::kFloat));

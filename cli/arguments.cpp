@@ -42,13 +42,13 @@ void add_jobs(CLI::App& command, Arguments& arguments, Raw& raw) {
 }
 
 void add_amount(CLI::App& command, Arguments& arguments) {
-  command.add_flag("--quiet,-q", arguments.render.quiet, "say nothing but errors");
+  command.add_flag("--quiet,-q", arguments.quiet, "say nothing but errors");
   command.add_flag("--verbose,-v", arguments.verbose, "say more");
   command.add_option("--log", arguments.log, "write everything that happens to a file")->type_name("FILE");
 }
 
 void add_json(CLI::App& command, Arguments& arguments) {
-  command.add_flag("--json", arguments.render.json, "machine-readable on stdout");
+  command.add_flag("--json", arguments.json, "machine-readable on stdout");
 }
 
 void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {

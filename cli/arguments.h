@@ -15,6 +15,8 @@ struct Arguments {
   std::vector<std::string> files;  ///< jobs, or what the command is about
   std::vector<Setting> settings;
   RenderOptions render;
+  bool json = false;   ///< data as JSON on stdout
+  bool quiet = false;  ///< failures alone on stderr
   bool verbose = false;
   bool markdown = false;   ///< schema: the reference page
   std::string log;         ///< --log FILE

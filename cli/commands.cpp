@@ -9,6 +9,7 @@
 
 #include "cli/picture_job.h"
 #include "cli/png.h"
+#include "cli/prepare.h"
 #include "cli/sampling.h"
 #include "core/model_set.h"
 
@@ -19,12 +20,6 @@ using Json = nlohmann::ordered_json;
 
 std::string dump(const Json& json) {
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
-ModelSet open_models_of(const Job& job) {
-  const ModelFiles& f = job.files;
-  return open_models(
-      {f.checkpoint.path, f.clip_l.path, f.t5xxl.path, f.vae.path, f.clip_tokenizer.path, f.t5xxl_tokenizer.path});
 }
 
 Json part_json(const PartSummary& part) {
@@ -88,15 +83,13 @@ Answer validate(const Arguments& arguments) {
   Json list = Json::array();
   std::string text;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const ModelSet models = open_models_of(jobs[i]);
-    const std::string family(models.diffusion.row->name);
-    check_sizes(jobs[i], models.flow().size_multiple, family);
+    const std::string family(open_job(jobs[i]).set.diffusion.row->name);
     const auto count =
         std::count_if(pictures.begin(), pictures.end(), [&](const Picture& p) { return p.job == static_cast<int>(i); });
     text += fmt::format("{}: ok: {}, {} picture{}\n", jobs[i].file, family, count, count == 1 ? "" : "s");
     list.push_back({{"job", jobs[i].file}, {"status", "ok"}, {"family", family}, {"pictures", count}});
   }
-  return {Exit::Ok, arguments.render.json ? dump(list) : text};
+  return {Exit::Ok, arguments.json ? dump(list) : text};
 }
 
 Answer inspect(const Arguments& arguments) {
@@ -106,14 +99,14 @@ Answer inspect(const Arguments& arguments) {
   std::ifstream stream(path, std::ios::binary);
   std::string bytes(8, '\0');
   stream.read(bytes.data(), 8);
-  if (!is_png(bytes)) return inspect_weights(path, arguments.render.json);
+  if (!is_png(bytes)) return inspect_weights(path, arguments.json);
   bytes.append(std::istreambuf_iterator<char>(stream), {});
-  return inspect_picture(path, bytes, arguments.render.json);
+  return inspect_picture(path, bytes, arguments.json);
 }
 
 Answer devices(const Arguments& arguments) {
   const DeviceSurvey survey = survey_devices();
-  if (!arguments.render.json) return {Exit::Ok, describe_devices(survey)};
+  if (!arguments.json) return {Exit::Ok, describe_devices(survey)};
   Json gpus = Json::array();
   for (const GpuInfo& gpu : survey.gpus)
     gpus.push_back({{"id", gpu.id.to_string()},
@@ -137,7 +130,7 @@ Answer sigmas(const Arguments& arguments) {
   std::string text;
   for (const Job& job : load_jobs(arguments)) {
     const ImageJob& image = job.images.front();
-    const ModelSet models = open_models_of(job);
+    const ModelSet models = open_job(job).set;
     for (const double sigma : run_schedule(image.sampler, models.flow(), *image.width, *image.height).sigmas)
       text += fmt::format("{}\n", sigma);
   }

@@ -118,8 +118,7 @@ Answer compare(const Arguments& arguments) {
     const fs::path target = folders ? fs::path(arguments.difference) / c.name : fs::path(arguments.difference);
     write_file(target.string(), encode_png(c.difference, {}));
   }
-  if (arguments.render.json)
-    answer.text = list.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  if (arguments.json) answer.text = list.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   return answer;
 }
 

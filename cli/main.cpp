@@ -24,7 +24,7 @@ struct CloseFile {
 
 Exit run(const Arguments& arguments) {
   using Amount = ProgressStyle::Amount;
-  const Amount amount = arguments.render.quiet ? Amount::Quiet : arguments.verbose ? Amount::Verbose : Amount::Normal;
+  const Amount amount = arguments.quiet ? Amount::Quiet : arguments.verbose ? Amount::Verbose : Amount::Normal;
   std::unique_ptr<std::FILE, CloseFile> log;
   if (!arguments.log.empty()) {
     log.reset(std::fopen(arguments.log.c_str(), "w"));
@@ -35,7 +35,12 @@ Exit run(const Arguments& arguments) {
       log ? ProgressPrinter::Write([&](std::string_view text) { print(log.get(), text); }) : nullptr);
   const std::vector<Job> jobs = load_jobs(arguments);
   install_signal_handlers();
-  return render(jobs, arguments.render, progress);
+  const RenderResult result = render(jobs, arguments.render, progress);
+  for (const Report& report : result.reports) {
+    if (!arguments.quiet) print(stderr, to_tables(report));
+    if (arguments.json) print(stdout, to_json(report));
+  }
+  return result.code;
 }
 
 Exit answer(const Answer& reply) {

@@ -4,27 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "shard/plan.h"
+
 namespace mgpu {
-
-/// A number for each phase of a render.
-template <class T>
-struct Phases {
-  T encode{};
-  T sample{};
-  T decode{};
-};
-
-/// A contiguous run of blocks that a device executes.
-struct Assignment {
-  std::string component;  ///< unet, clip_l, clip_g, t5xxl, vae
-  std::string kind;       ///< of block, e.g. "double"; "all" for a component that is not cut
-  int first = 0;          ///< inclusive, from 0, within the kind
-  int last = 0;
-  int blocks = 0;
-  std::uint64_t bytes = 0;
-  bool streamed = false;
-  std::string from;  ///< the donor of streamed blocks
-};
 
 struct DeviceReport {
   std::string id;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
+#include "core/nn.h"
 
 namespace mgpu {
 namespace {
@@ -27,6 +28,16 @@ at::Tensor linear(const at::Tensor& x, const Linear& w) {
 
 at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const {
   return linear(x, w);
+}
+
+at::Tensor LocalOps::linear_col_gelu(const at::Tensor& x, const Linear& w) const {
+  const bool in_epilogue =
+      x.is_cuda() && w.bias.defined() && w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0;
+  if (!in_epilogue) return gelu_tanh(linear(x, w));
+  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = w.weight.size(0);
+  return at::_addmm_activation(w.bias, rows, w.weight.t(), 1, 1, /*use_gelu=*/true).view(shape);
 }
 
 at::Tensor LocalOps::linear_row(const at::Tensor& x, const Linear& w) const {

@@ -15,6 +15,9 @@ class Ops {
 
   /// x [..., in] -> [..., out]; a parallel placement may keep only this device's share of the output columns.
   virtual at::Tensor linear_col(const at::Tensor& x, const Linear& w) const = 0;
+  /// GELU (tanh approximation) of linear_col. On a GPU it is part of the product's epilogue and takes no pass of its
+  /// own.
+  virtual at::Tensor linear_col_gelu(const at::Tensor& x, const Linear& w) const = 0;
   /// x [..., in] -> [..., out], complete: a parallel placement reduces the partial sums over input columns.
   virtual at::Tensor linear_row(const at::Tensor& x, const Linear& w) const = 0;
   /// softmax(q k^T * scale + bias) v. q [B, H, N, D], k and v [B, H, M, D] -> [B, H, N, D]. scale 0 means 1 / sqrt(D);
@@ -40,6 +43,7 @@ class LocalOps final : public Ops {
  public:
   using Ops::attention;
   at::Tensor linear_col(const at::Tensor& x, const Linear& w) const override;
+  at::Tensor linear_col_gelu(const at::Tensor& x, const Linear& w) const override;
   at::Tensor linear_row(const at::Tensor& x, const Linear& w) const override;
   at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const AttentionOptions& options) const override;

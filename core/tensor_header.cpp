@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/strings.h"

@@ -42,12 +42,12 @@ Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const 
   return [model = std::move(model), table, levels, options](const at::Tensor& x, double sigma) -> Denoised {
     double timestep = table.timestep(sigma);
     at::Tensor input = table.path == NoisePath::Flow ? x : x / std::sqrt(sigma * sigma + 1);
-    auto predict = [&](Conditioning which) {
+    auto predict = [&](Conditioned which) {
       return clean(options.prediction, x, sigma, model(input, timestep, which).to(x.scalar_type()));
     };
-    at::Tensor denoised = predict(Conditioning::Positive), uncond = denoised;
+    at::Tensor denoised = predict(Conditioned::Positive), uncond = denoised;
     if (uses_negative(options)) {
-      uncond = predict(Conditioning::Negative);
+      uncond = predict(Conditioned::Negative);
       denoised = uncond + (denoised - uncond) * options.cfg;
     }
     check_finite(denoised, step_of(levels, sigma), static_cast<int>(levels.size()) - 1);

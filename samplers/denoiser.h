@@ -18,11 +18,11 @@ enum class Prediction {
 };
 
 /// Which text a model call is conditioned on.
-enum class Conditioning { Positive, Negative };
+enum class Conditioned { Positive, Negative };
 
 /// The model, injected: its prediction for `input` [B, C, h, w] at `timestep` (flow: sigma in 0..1, otherwise an index
 /// into the table), shaped like input. It sees fp32 on any device and may answer in any floating dtype.
-using ModelCall = std::function<at::Tensor(const at::Tensor& input, double timestep, Conditioning which)>;
+using ModelCall = std::function<at::Tensor(const at::Tensor& input, double timestep, Conditioned which)>;
 
 /// How to turn a model into a denoiser.
 struct DenoiserOptions {

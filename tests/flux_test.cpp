@@ -16,10 +16,8 @@ struct Golden {
   explicit Golden(const std::string& name)
       : file(TensorFile::open(golden(name + ".safetensors"))),
         cases(TensorFile::open(golden("flux_cases.safetensors"))),
-        model(flux_sizes(*file), Weights(file, "", at::kFloat, at::kCPU)),
+        model(find_part(file, Role::Diffusion).flux(), Weights(file, "", at::kFloat, at::kCPU)),
         prefix(name + ".") {}
-
-  static FluxSizes flux_sizes(const TensorFile& file);
 
   at::Tensor get(int index, const std::string& name) const {
     return read(*cases, fmt::format("{}{}.{}", prefix, index, name));
@@ -92,13 +90,4 @@ TEST_CASE("an odd latent is refused with its shape") {
                        doctest::Contains("latent 1x16x5x4 is not [1, 16, even, even]"), std::logic_error);
 }
 
-FluxSizes Golden::flux_sizes(const TensorFile& f) {
-  FluxSizes s;
-  s.hidden = f.find("img_in.weight")->shape[0];
-  s.mlp = 4 * s.hidden;
-  s.guidance = f.find("guidance_in.in_layer.weight");
-  s.depth = f.find("double_blocks.1.img_mod.lin.weight") ? 2 : 1;
-  s.depth_single = f.find("single_blocks.1.linear1.weight") ? 2 : 1;
-  return s;
-}
 TEST_SUITE_END();

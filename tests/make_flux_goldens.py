@@ -5,9 +5,10 @@ usage: make_flux_goldens.py [--out DIR]        (environment: golden_requirements
 
 flux_dev.safetensors      guidance, 2 heads, 1 double and 1 single block, bf16
 flux_schnell.safetensors  no guidance, 1 head, 2 double and 2 single blocks, fp16
-flux_cases.safetensors    fp32. For each case N: N.x [1, 16, h, w], N.context [1, tokens, 96], N.pooled [1, 128], N.sigma [1],
-                          N.guidance [1] (dev only) and the expected N.velocity [1, 16, h, w]. For the first case of each model
-                          also N.vec [1, hidden], N.double.I.{img,txt} and N.single.I (text tokens first), each after its block.
+flux_cases.safetensors    fp32. For each case N: N.x [1, 16, h, w], N.context [1, tokens, 96], N.pooled [1, 128],
+                          N.sigma [1], N.guidance [1] (dev only) and the expected N.velocity [1, 16, h, w]. For the
+                          first case of each model also N.vec [1, hidden], N.double.I.{img,txt} and N.single.I (text
+                          tokens first), each after its block.
 """
 import argparse
 import os
@@ -44,8 +45,8 @@ CASES = [  # model, latent height and width, text tokens, sigma, guidance
 
 
 class Draw:
-    """Weights whose activations neither vanish nor explode; every bias and norm differs from its neutral value, so that a
-    parameter left out or put in the wrong place shows."""
+    """Weights whose activations neither vanish nor explode; every bias and norm differs from its neutral value, so
+    that a parameter left out or put in the wrong place shows."""
 
     def __init__(self, seed):
         self.generator = torch.Generator().manual_seed(seed)
@@ -91,8 +92,8 @@ def draw_flux(s, seed):
 
 
 def to_diffusers(tensors, s):
-    """The same weights under diffusers' names: q, k, v (and the single blocks' MLP) cut apart, the final layer's shift and
-    scale exchanged."""
+    """The same weights under diffusers' names: q, k, v (and the single blocks' MLP) cut apart, the final layer's shift
+    and scale exchanged."""
     out, h = {}, s.hidden
 
     def move(theirs, ours, change=lambda t: t):
@@ -127,7 +128,8 @@ def to_diffusers(tensors, s):
     for i in range(s.single):
         p, q = f"single_transformer_blocks.{i}", f"single_blocks.{i}"
         move(f"{p}.norm.linear", f"{q}.modulation.lin")
-        cut([f"{p}.attn.to_q", f"{p}.attn.to_k", f"{p}.attn.to_v", f"{p}.proj_mlp"], f"{q}.linear1", [h, h, h, s.mlp * h])
+        parts = [f"{p}.attn.to_q", f"{p}.attn.to_k", f"{p}.attn.to_v", f"{p}.proj_mlp"]
+        cut(parts, f"{q}.linear1", [h, h, h, s.mlp * h])
         out[f"{p}.attn.norm_q.weight"] = tensors[f"{q}.norm.query_norm.scale"]
         out[f"{p}.attn.norm_k.weight"] = tensors[f"{q}.norm.key_norm.scale"]
         move(f"{p}.proj_out", f"{q}.linear2")
@@ -143,7 +145,8 @@ def reference_model(path, s):
     tensors = {k: v.float() for k, v in load_file(path).items()}
     model = FluxTransformer2DModel(
         num_layers=s.double, num_single_layers=s.single, num_attention_heads=s.hidden // HEAD_DIM,
-        attention_head_dim=HEAD_DIM, joint_attention_dim=CONTEXT, pooled_projection_dim=POOLED, guidance_embeds=s.guidance)
+        attention_head_dim=HEAD_DIM, joint_attention_dim=CONTEXT, pooled_projection_dim=POOLED,
+        guidance_embeds=s.guidance)
     model.load_state_dict(to_diffusers(tensors, s), strict=True)
     return model.eval()
 
@@ -184,7 +187,8 @@ def main():
     os.makedirs(out_dir, exist_ok=True)
 
     for name, (sizes, dtype, seed) in MODELS.items():
-        save_file({k: v.to(dtype).contiguous() for k, v in draw_flux(sizes, seed).items()}, f"{out_dir}/{name}.safetensors")
+        tensors = {k: v.to(dtype).contiguous() for k, v in draw_flux(sizes, seed).items()}
+        save_file(tensors, f"{out_dir}/{name}.safetensors")
 
     cases, generator, recorded = {}, torch.Generator().manual_seed(13), set()
     for index, (name, h, w, tokens, sigma, guidance) in enumerate(CASES):
@@ -198,8 +202,8 @@ def main():
         result = velocity(model, x, context, pooled, sigma, guidance)
         for handle in handles:
             handle.remove()
-        cases |= {f"{case}.x": x, f"{case}.context": context, f"{case}.pooled": pooled, f"{case}.sigma": torch.tensor([sigma]),
-                  f"{case}.velocity": result}
+        cases |= {f"{case}.x": x, f"{case}.context": context, f"{case}.pooled": pooled,
+                  f"{case}.sigma": torch.tensor([sigma]), f"{case}.velocity": result}
         if guidance is not None:
             cases[f"{case}.guidance"] = torch.tensor([guidance])
         print(f"{case}: velocity {result.std():.3f} +- against input {x.std():.3f}")

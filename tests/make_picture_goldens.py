@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Renders whole jobs with reference code: tokenizers and encoders of transformers, transformer and autoencoder of diffusers,
-noise, sigmas, Euler steps and 8 bits as ComfyUI has them, all in fp32 on the CPU.
+"""Renders whole jobs with reference code: tokenizers and encoders of transformers, transformer and autoencoder of
+diffusers, noise, sigmas, Euler steps and 8 bits as ComfyUI has them, all in fp32 on the CPU.
 
-usage: make_picture_goldens.py [--out DIR]    (environment: golden_requirements.txt; after make_flux_ and make_vae_goldens.py)
+usage: make_picture_goldens.py [--out DIR]    (environment: golden_requirements.txt; after make_flux_goldens.py and
+                                               make_vae_goldens.py)
 
 picture_clip_l.safetensors, picture_t5xxl.safetensors    small text encoders under the original names, fp16 and bf16
 picture_merges.txt, picture_spiece.model                 their tokenizers' data, learnt from made-up captions
 picture_{dev,schnell}.yaml                               the jobs; they take flux_dev, flux_schnell and vae_flux as well
 picture_{dev,schnell}-INDEX-SEED.png                     the pictures, under the names that the jobs give them
+picture_cases.safetensors                                what lies between, to tell where a wrong picture went wrong
+    For each picture N (e.g. dev.0): N.sigmas [steps + 1], N.noise and N.latent (the sampler's result) [1, 16, h, w],
+    and for P positive and, where cfg is not 1, negative: N.P.clip_ids [77], N.P.t5_ids [256], N.P.pooled [1, 128],
+    N.P.context [1, 256, 96]
 """
 import argparse
 import io
@@ -34,10 +39,10 @@ JOBS = {
     "picture_dev": {
         "checkpoint": "flux_dev.safetensors", "shift": 1.15, "levels": 10000, "guidance": 3.5,
         "images": [
-            {"prompt": "a red house beside a lake, two trees", "negative": "", "width": 96, "height": 64, "seed": 7, "steps": 6,
-             "cfg": 1.0},
-            {"prompt": "Night over the mountains; a small boat on dark water", "negative": "bright sun, blue sky", "width": 48,
-             "height": 80, "seed": 18446744073709551615, "steps": 5, "cfg": 2.0},
+            {"prompt": "a red house beside a lake, two trees", "negative": "", "width": 96, "height": 64, "seed": 7,
+             "steps": 6, "cfg": 1.0},
+            {"prompt": "Night over the mountains; a small boat on dark water", "negative": "bright sun, blue sky",
+             "width": 48, "height": 80, "seed": 18446744073709551615, "steps": 5, "cfg": 2.0},
         ]},
     "picture_schnell": {
         "checkpoint": "flux_schnell.safetensors", "shift": 0.0, "levels": 1000, "guidance": None,
@@ -52,7 +57,8 @@ def captions():
     """What the tokenizers learn from."""
     for colour in "red green blue yellow white black dark bright".split():
         for thing in "house tree boat horse hill mountain lake sun moon sky cloud".split():
-            for place in ("beside the water", "behind two hills", "on the lake", "over the mountains", "at night", "in the snow"):
+            for place in ("beside the water", "behind two hills", "on the lake", "over the mountains", "at night",
+                          "in the snow"):
                 yield f"A small {colour} {thing} {place}, and trees"
 
 
@@ -96,7 +102,8 @@ def make_tokenizers(out_dir):
 
 
 def clip_tokenizer(out_dir):
-    """transformers' CLIP tokenizer; the vocabulary follows from the merges: bytes, bytes that end a word, merges, start, end."""
+    """transformers' CLIP tokenizer. The vocabulary follows from the merges: bytes, bytes that end a word, merges,
+    start, end."""
     from transformers import CLIPTokenizer
     from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
@@ -164,25 +171,26 @@ class Encoders:
         self.end = self.clip_tokens.eos_token_id
         self.clip = CLIPTextModel(CLIPTextConfig(
             vocab_size=self.end + 1, hidden_size=POOLED, intermediate_size=4 * POOLED, num_hidden_layers=CLIP_LAYERS,
-            num_attention_heads=CLIP_HEADS, hidden_act="quick_gelu", bos_token_id=self.end - 1, eos_token_id=self.end)).eval()
+            num_attention_heads=CLIP_HEADS, hidden_act="quick_gelu", bos_token_id=self.end - 1,
+            eos_token_id=self.end)).eval()
         self.clip.load_state_dict({k: v.float() for k, v in load_file(f"{out_dir}/picture_clip_l.safetensors").items()})
 
         self.t5_tokens = T5Tokenizer(f"{out_dir}/picture_spiece.model", extra_ids=0, legacy=True)
         self.t5 = T5EncoderModel(T5Config(
-            vocab_size=T5_VOCABULARY, d_model=CONTEXT, d_kv=T5_HEAD_DIM, d_ff=T5_FF, num_layers=T5_LAYERS, num_heads=T5_HEADS,
-            feed_forward_proj="gated-gelu", is_encoder_decoder=False)).eval()
+            vocab_size=T5_VOCABULARY, d_model=CONTEXT, d_kv=T5_HEAD_DIM, d_ff=T5_FF, num_layers=T5_LAYERS,
+            num_heads=T5_HEADS, feed_forward_proj="gated-gelu", is_encoder_decoder=False)).eval()
         tensors = {k: v.float() for k, v in load_file(f"{out_dir}/picture_t5xxl.safetensors").items()}
         missing, unexpected = self.t5.load_state_dict(tensors, strict=False)
         assert missing in ([], ["encoder.embed_tokens.weight"]) and not unexpected, (missing, unexpected)
 
     def encode(self, prompt):
-        """-> context [1, 256, 96], pooled [1, 128]. Padding is attended: no masks. Pooled stands at the first end token."""
-        ids = self.clip_tokens(prompt)["input_ids"]
-        ids += [self.end] * (CLIP_TOKENS - len(ids))
-        pooled = self.clip(torch.tensor([ids])).pooler_output
-        ids = self.t5_tokens(prompt)["input_ids"]
-        ids += [0] * (T5_TOKENS - len(ids))
-        return self.t5(torch.tensor([ids])).last_hidden_state, pooled
+        """-> {clip_ids, t5_ids, context, pooled}. Padding is attended: no masks. Pooled stands at the first end."""
+        clip_ids = self.clip_tokens(prompt)["input_ids"]
+        clip_ids = torch.tensor(clip_ids + [self.end] * (CLIP_TOKENS - len(clip_ids)))
+        t5_ids = self.t5_tokens(prompt)["input_ids"]
+        t5_ids = torch.tensor(t5_ids + [0] * (T5_TOKENS - len(t5_ids)))
+        return {"clip_ids": clip_ids, "t5_ids": t5_ids, "context": self.t5(t5_ids[None]).last_hidden_state,
+                "pooled": self.clip(clip_ids[None]).pooler_output}
 
 
 def simple_sigmas(shift, levels, steps):
@@ -193,14 +201,18 @@ def simple_sigmas(shift, levels, steps):
 
 
 def render(job, item, encoders, transformer, autoencoder):
-    """-> [height, width, 3], 8 bits."""
+    """-> [height, width, 3] in 8 bits, and what lies between."""
     positive, negative = encoders.encode(item["prompt"]), encoders.encode(item["negative"])
     generator = torch.Generator().manual_seed(item["seed"])
     x = torch.randn(1, 16, item["height"] // 8, item["width"] // 8, generator=generator)
     sigmas = simple_sigmas(job["shift"], job["levels"], item["steps"])
+    between = {"sigmas": torch.tensor(sigmas), "noise": x} | {f"positive.{k}": v for k, v in positive.items()}
+    if item["cfg"] != 1.0:
+        between |= {f"negative.{k}": v for k, v in negative.items()}
 
     def denoise(conditioning, sigma):
-        return x - sigma * flux.velocity(transformer, x, *conditioning, sigma, job["guidance"])
+        context, pooled = conditioning["context"], conditioning["pooled"]
+        return x - sigma * flux.velocity(transformer, x, context, pooled, sigma, job["guidance"])
 
     for sigma, following in zip(sigmas, sigmas[1:]):
         denoised = denoise(positive, sigma)
@@ -210,7 +222,7 @@ def render(job, item, encoders, transformer, autoencoder):
         x = x + (x - denoised) / sigma * (following - sigma)
     image = autoencoder.decode(x / 0.3611 + 0.1159, return_dict=False)[0]
     image = ((image + 1) / 2).clamp(0, 1)[0].permute(1, 2, 0).numpy()
-    return (np.float32(255) * image).astype(np.uint8)
+    return (np.float32(255) * image).astype(np.uint8), between | {"latent": x}
 
 
 def job_text(name):
@@ -251,16 +263,19 @@ def main():
     save(draw_t5(), torch.bfloat16, f"{out_dir}/picture_t5xxl.safetensors")
     encoders = Encoders(out_dir)
     autoencoder = vae.reference_model(f"{out_dir}/vae_flux.safetensors", vae.MODELS["vae_flux"][0])
+    cases = {}
     for name, job in JOBS.items():
         with open(f"{out_dir}/{name}.yaml", "w", encoding="utf-8") as f:
             f.write(job_text(name))
         stem = job["checkpoint"].removesuffix(".safetensors")
         transformer = flux.reference_model(f"{out_dir}/{job['checkpoint']}", flux.MODELS[stem][0])
         for index, item in enumerate(job["images"]):
-            pixels = render(job, item, encoders, transformer, autoencoder)
+            pixels, between = render(job, item, encoders, transformer, autoencoder)
+            cases |= {f"{name.removeprefix('picture_')}.{index}.{k}": v.contiguous() for k, v in between.items()}
             Image.fromarray(pixels).save(f"{out_dir}/{name}-{index:04}-{item['seed']}.png")
             clipped = np.mean((pixels == 0) | (pixels == 255))
-            print(f"{name} {index}: mean {pixels.mean():.0f}, standard deviation {pixels.std():.0f}, clipped {clipped:.1%}")
+            print(f"{name} {index}: mean {pixels.mean():.0f}, deviation {pixels.std():.0f}, clipped {clipped:.1%}")
+    save_file(cases, f"{out_dir}/picture_cases.safetensors")
 
 
 if __name__ == "__main__":

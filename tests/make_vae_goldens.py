@@ -4,10 +4,11 @@
 usage: make_vae_goldens.py [--out DIR]        (environment: golden_requirements.txt)
 
 vae_flux.safetensors   16 latent channels, 4 levels (8x), 1 residual block a level, no quant convolutions, fp16
-vae_sd.safetensors     4 latent channels, 2 levels (2x), 2 residual blocks a level, quant and post-quant convolutions, all keys
-                       under first_stage_model., bf16
-vae_cases.safetensors  fp32, no latent scale or shift. For each case N either N.latent [b, c, h, w] and the decoded N.image
-                       [b, 3, H, W] in -1..1, or N.pixels [b, 3, H, W] and the encoder's N.mean and N.logvar [b, c, h, w]
+vae_sd.safetensors     4 latent channels, 2 levels (2x), 2 residual blocks a level, quant and post-quant convolutions,
+                       all keys under first_stage_model., bf16
+vae_cases.safetensors  fp32, no latent scale or shift. For each case N either N.latent [b, c, h, w] and the decoded
+                       N.image [b, 3, H, W], about -1..1, or N.pixels [b, 3, H, W] and the encoder's N.mean and
+                       N.logvar [b, c, h, w]
 """
 import argparse
 import os
@@ -102,8 +103,8 @@ def reference_model(path, s):
     levels = len(s.multipliers)
     model = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(s.base * m for m in s.multipliers), layers_per_block=s.blocks, latent_channels=s.latent,
-        use_quant_conv=s.quant, use_post_quant_conv=s.quant)
+        block_out_channels=tuple(s.base * m for m in s.multipliers), layers_per_block=s.blocks,
+        latent_channels=s.latent, use_quant_conv=s.quant, use_post_quant_conv=s.quant)
     tensors = {k.removeprefix("first_stage_model."): v.float() for k, v in load_file(path).items()}
     model.load_state_dict(convert_ldm_vae_checkpoint(tensors, model.config), strict=True)
     return model.eval()

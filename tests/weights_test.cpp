@@ -70,7 +70,8 @@ TEST_CASE("every type is read as its values") {
   entries.push_back({"BOOL", DType::Bool, {2}, std::string("\0\1", 2)});
   const Weights weights = open(folder, entries, at::kFloat);
   for (const auto& [dtype, scalar] : floats)
-    CHECK_MESSAGE(at::equal(weights.get(name_of(dtype)), values.to(scalar).to(at::kFloat)), std::string(name_of(dtype)));
+    CHECK_MESSAGE(at::equal(weights.get(name_of(dtype)), values.to(scalar).to(at::kFloat)),
+                  std::string(name_of(dtype)));
   for (const auto& [dtype, scalar] : integers)
     CHECK_MESSAGE(at::equal(weights.get(name_of(dtype)), whole), std::string(name_of(dtype)));
   CHECK(at::equal(weights.get("BOOL"), at::tensor(std::vector<float>{0.0f, 1.0f})));
@@ -123,7 +124,7 @@ TEST_CASE("prefixes, layers and optional biases") {
       const Linear l = q.linear("l");
       CHECK((l.weight.scalar_type() == at::kBFloat16));
       CHECK(l.bias.item<float>() == 5.0f);
-      CHECK_FALSE(l.scale.defined());
+      CHECK(l.scale == 1.0);
       CHECK_FALSE(q.linear("n").bias.defined());
       CHECK(q.norm("n").weight.item<float>() == 7.0f);
       CHECK_FALSE(q.norm("n").bias.defined());
@@ -160,9 +161,7 @@ TEST_CASE("scaled fp8 in either spelling") {
       const Weights weights = open(folder, entries, at::kBFloat16);
       const Linear linear = weights.linear("l");
       CHECK((linear.weight.scalar_type() == at::kFloat8_e4m3fn));
-      CHECK((linear.scale.scalar_type() == at::kFloat));
-      CHECK(linear.scale.dim() == 0);
-      CHECK(linear.scale.item<float>() == 0.3f);
+      CHECK(linear.scale == 0.3f);
       const at::Tensor expected = (at::tensor(values) * 0.3f).to(at::kBFloat16).reshape({3, 1});
       CHECK(at::equal(weights.get("l.weight"), expected));
     }
@@ -179,10 +178,10 @@ TEST_CASE("8-bit weights without a scale, and wide ones with one") {
                                 {"scale_weight", DType::F32, {}, bytes_of<float>({4.0f})}},
                                at::kFloat);
   CHECK((weights.linear("plain").weight.scalar_type() == at::kFloat8_e4m3fn));
-  CHECK_FALSE(weights.linear("plain").scale.defined());
+  CHECK(weights.linear("plain").scale == 1.0);
   CHECK(weights.get("plain.weight").item<float>() == 2.0f);
   CHECK(weights.linear("wide").weight.item<float>() == 1.0f);  // the scale is spent: none is left to apply
-  CHECK_FALSE(weights.linear("wide").scale.defined());
+  CHECK(weights.linear("wide").scale == 1.0);
   CHECK(weights.get("weight").item<float>() == 4.0f);
 }
 

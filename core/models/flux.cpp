@@ -166,7 +166,7 @@ void Flux::run(const DoubleBlock& block, std::size_t index, FluxState& state, co
   const auto rest = [&](const Stream& s, const at::Tensor& x, const at::Tensor& attention, const Triple& after,
                         const Triple& mlp) {
     const at::Tensor y = gated_add(x, after.gate, ops.linear_row(attention, s.proj));
-    const at::Tensor wide = gelu_tanh(ops.linear_col(layer_norm_modulate(y, mlp.shift, mlp.scale), s.mlp.in));
+    const at::Tensor wide = ops.linear_col_gelu(layer_norm_modulate(y, mlp.shift, mlp.scale), s.mlp.in);
     return gated_add(y, mlp.gate, ops.linear_row(wide, s.mlp.out));
   };
   state.text = rest(block.text, state.text, mixed.narrow(1, 0, n_text), ta, tm);

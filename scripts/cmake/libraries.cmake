@@ -15,7 +15,7 @@ endforeach()
 target_link_options(libtorch INTERFACE "LINKER:--no-as-needed")  # nothing else pulls in libtorch_cuda
 
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
+pkg_check_modules(icu REQUIRED IMPORTED_TARGET icu-uc)
 find_package(nlohmann_json 3 REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)

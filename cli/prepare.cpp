@@ -1,0 +1,150 @@
+#include "cli/prepare.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "core/error.h"
+#include "core/sha256.h"
+
+namespace mgpu {
+namespace {
+
+constexpr std::uint64_t kModuleBytes = std::uint64_t{512}
+                                       << 20;  // kernels of cuBLAS, cuDNN and ours, loaded at first use
+constexpr int kLowestForBf16 = 80;             // compute capability, times ten
+
+FileIdentity identity(const TensorFile& file) {
+  return {std::filesystem::path(file.path()).filename().string(), file.file_bytes(), file.header_sha256()};
+}
+
+FileIdentity identity(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in) fail_file(path, "cannot be read");
+  return {std::filesystem::path(path).filename().string(), bytes.size(), sha256_hex(bytes)};
+}
+
+/// Every file that the picture depends on, each once.
+std::vector<FileIdentity> identities(const ModelSet& set) {
+  std::vector<const TensorFile*> seen;
+  std::vector<FileIdentity> out;
+  for (const Part* part : {&set.diffusion, &set.clip_l, &set.t5xxl, &set.vae}) {
+    if (std::ranges::find(seen, part->file.get()) != seen.end()) continue;
+    seen.push_back(part->file.get());
+    out.push_back(identity(*part->file));
+  }
+  out.push_back(identity(set.clip_tokenizer));
+  out.push_back(identity(set.t5xxl_tokenizer));
+  return out;
+}
+
+/// The job's device: the one it names, else the first GPU that can be used, else the CPU.
+DeviceId choose_device(const Job& job, const DeviceSurvey& survey) {
+  const auto& wanted = job.placement.gpu_ids;
+  if (!wanted.given) {
+    const auto usable =
+        std::ranges::find_if(survey.gpus, [](const GpuInfo& gpu) { return unusable_reason(gpu).empty(); });
+    return usable == survey.gpus.end() ? DeviceId::cpu() : usable->id;
+  }
+  const DeviceId id = wanted->front();
+  if (!id.is_cuda()) return id;
+  const auto gpu = std::ranges::find(survey.gpus, id, &GpuInfo::id);
+  if (gpu == survey.gpus.end()) {
+    throw job.error(wanted.mark, fmt::format("device \"{}\" is not on this machine", id.to_string()),
+                    fmt::format("there are: {}", device_list(survey)));
+  }
+  if (const std::string reason = unusable_reason(*gpu); !reason.empty()) {
+    throw job.error(wanted.mark, fmt::format("device \"{}\" cannot be used: {}", id.to_string(), reason));
+  }
+  return id;
+}
+
+DeviceRoom room_of(const Job& job, const DeviceId& id, const DeviceSurvey& survey) {
+  DeviceRoom room{id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes, 0};
+  if (id.is_cuda()) {
+    const GpuInfo& gpu = *std::ranges::find(survey.gpus, id, &GpuInfo::id);
+    room = {id, gpu.name, gpu.uuid, gpu.total_bytes, gpu.free_bytes, kModuleBytes};
+  }
+  const VramLimit& limit = *job.placement.vram_limit;
+  if (const auto own = limit.device.find(id); own != limit.device.end()) {
+    room.limit_bytes = own->second;
+  } else if (limit.each) {
+    room.limit_bytes = *limit.each;
+  }
+  return room;
+}
+
+/// `auto` on a device that has bf16 or not.
+ComputeType resolve(ComputeType wanted, ComputeType automatic) {
+  return wanted == ComputeType::Auto ? automatic : wanted;
+}
+
+at::ScalarType scalar_type_of(ComputeType type) {
+  switch (type) {
+    case ComputeType::Bf16:
+      return at::kBFloat16;
+    case ComputeType::Fp16:
+      return at::kHalf;
+    default:
+      return at::kFloat;
+  }
+}
+
+bool has_bf16(const DeviceId& id, const DeviceSurvey& survey) {
+  const auto gpu = std::ranges::find(survey.gpus, id, &GpuInfo::id);
+  return gpu != survey.gpus.end() && gpu->major * 10 + gpu->minor >= kLowestForBf16;
+}
+
+LargestPicture largest_picture(const Job& job) {
+  LargestPicture out;
+  for (const ImageJob& image : job.images) {
+    if (std::int64_t{*image.width} * *image.height > out.width * out.height)
+      out.width = *image.width, out.height = *image.height;
+    // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
+    out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(image.prompt.size() / 2));
+  }
+  return out;
+}
+
+}  // namespace
+
+JobModels open_job(const Job& job) {
+  const ModelFiles& files = job.files;
+  ModelSet set = open_models({.checkpoint = files.checkpoint.path,
+                              .clip_l = files.clip_l.path,
+                              .t5xxl = files.t5xxl.path,
+                              .vae = files.vae.path,
+                              .clip_tokenizer = files.clip_tokenizer.path,
+                              .t5xxl_tokenizer = files.t5xxl_tokenizer.path});
+  check_sizes(job, set.flow().size_multiple, set.diffusion.row->name);
+  std::vector<FileIdentity> identified = identities(set);
+  check_expected_files(job, identified);
+  return {std::move(set), std::move(identified)};
+}
+
+PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey) {
+  const DeviceId id = choose_device(job, survey);
+  const ComputeType automatic = has_bf16(id, survey) ? ComputeType::Bf16 : ComputeType::Fp32;
+  PreparedJob out;
+  out.job = &job;
+  // Encoders compute in fp32 from weights as they are stored, unless the job narrows them.
+  out.types = {resolve(*job.dtype.unet, automatic), resolve(*job.dtype.clip, ComputeType::Fp32),
+               resolve(*job.dtype.vae, automatic)};
+  out.dtypes.unet = scalar_type_of(out.types.unet);
+  out.dtypes.vae = scalar_type_of(out.types.vae);
+  if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);
+  out.plan = plan_single(component_needs(models.set, out.dtypes, largest_picture(job)), room_of(job, id, survey));
+  out.models = std::move(models);
+  if (!out.plan.fits()) {
+    throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall,
+                "a smaller picture, 8-bit weights or a device with more memory would fit");
+  }
+  return out;
+}
+
+}  // namespace mgpu

@@ -1,0 +1,306 @@
+#include "cli/render.h"
+
+#include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <map>
+#include <thread>
+
+#include "cli/output.h"
+#include "cli/picture_job.h"
+#include "cli/png.h"
+#include "cli/prepare.h"
+#include "cli/sampling.h"
+#include "cli/signals.h"
+#include "core/arithmetic.h"
+#include "core/error.h"
+#include "core/memory.h"
+#include "core/sha256.h"
+#include "shard/engine.h"
+#include "vae/codec.h"
+
+namespace mgpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Thrown between steps once a signal has been caught.
+struct Interrupted {};
+
+void stop_if_interrupted() {
+  if (caught_signal() != 0) throw Interrupted{};
+}
+
+/// A picture on its way: what was asked for, and what has come of it.
+struct Entry {
+  Picture picture;
+  std::string record;  ///< its mgpu_job chunk
+  ImageReport report;
+};
+
+/// Renders one job's pictures on its engine.
+class JobRun {
+ public:
+  JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options, Progress& progress)
+      : job_(*prepared.job), prepared_(prepared), progress_(progress) {
+    for (Picture& picture : pictures) {
+      std::string record = picture_record(job_, picture, prepared.types, prepared.models.files);
+      const bool keep = existing_picture(picture.path, record, options.overwrite, options.resume) == Existing::Keep;
+      ImageReport report{picture.file, keep ? "kept" : "skipped", picture.seed, {}, {}, {}};
+      entries_.push_back({std::move(picture), std::move(record), std::move(report)});
+    }
+  }
+
+  /// Returns the worst that happened.
+  Exit run() {
+    const bool needed = std::ranges::any_of(entries_, &JobRun::is_open);
+    for (const Entry& entry : entries_) {
+      if (!is_open(entry)) progress_.finished(entry.picture.path, "kept", 0.0, {});
+    }
+    if (!needed) return Exit::Ok;
+    try {
+      render_all();
+    } catch (const Interrupted&) {
+      interrupted_ = true;
+    } catch (const Error& error) {
+      fail_open(error.what());
+      code_ = error.code();
+    } catch (const c10::OutOfMemoryError& error) {
+      fail_open(out_of_memory(error));
+      code_ = Exit::ImageFailed;
+    } catch (const c10::Error& error) {
+      fail_open(fmt::format("the device failed: {}", error.what_without_backtrace()));
+      code_ = Exit::Device;
+    }
+    return code_;
+  }
+
+  Report report() const {
+    Report out;
+    out.mode = prepared_.plan.mode;
+    out.mode_reason = prepared_.plan.mode_reason;
+    out.job = job_.file;
+    out.kernel_table = "untuned";
+    for (const Entry& entry : entries_) out.images.push_back(entry.report);
+    out.status = status_of(out.images, interrupted_);
+    out.devices.push_back(device_report());
+    return out;
+  }
+
+ private:
+  using Group = std::vector<Entry*>;  // the pictures of one run: one draw of one seed
+
+  static bool is_open(const Entry& entry) { return entry.report.status == "skipped"; }
+
+  /// Neighbours that come from the same draw are sampled together.
+  std::vector<Group> runs() {
+    std::vector<Group> out;
+    for (Entry& entry : entries_) {
+      if (!is_open(entry)) continue;
+      const Picture* last = out.empty() ? nullptr : &out.back().front()->picture;
+      if (!last || last->item != entry.picture.item || last->seed != entry.picture.seed) out.emplace_back();
+      out.back().push_back(&entry);
+    }
+    return out;
+  }
+
+  void render_all() {
+    engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, prepared_.plan);
+    const std::vector<Group> groups = runs();
+    encode(groups);
+    progress_.phase(groups.front().front()->picture.path, "load");
+    engine_->load_diffusion();
+    decoder_ = std::make_unique<Decoder>(autoencoder_sizes(engine_->vae_weights()), engine_->vae_weights());
+    for (const Group& group : groups) {
+      stop_if_interrupted();
+      render_run(group);
+    }
+  }
+
+  /// Every prompt of the job, each once, before anything is sampled.
+  void encode(const std::vector<Group>& groups) {
+    progress_.phase(groups.front().front()->picture.path, "encode");
+    std::vector<std::string> prompts;
+    const auto want = [&](const std::string& prompt) {
+      if (conditionings_.try_emplace(prompt).second) prompts.push_back(prompt);
+    };
+    std::size_t pictures = 0;
+    for (const Group& group : groups) {
+      const Picture& picture = group.front()->picture;
+      want(picture.image->prompt);
+      if (evaluates_negative(picture.sampler())) want(picture.image->negative);
+      pictures += group.size();
+    }
+    std::vector<Conditioning> encoded;
+    const double seconds = engine_->meter().measure(Phase::Encode, [&] { encoded = engine_->encode(prompts); });
+    for (std::size_t i = 0; i < prompts.size(); ++i) conditionings_[prompts[i]] = std::move(encoded[i]);
+    // Prompts are encoded together: each picture bears an equal share.
+    for (const Group& group : groups) {
+      for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures);
+    }
+  }
+
+  /// Samples a run and writes its pictures. What fails here fails this run alone, unless the device is lost.
+  void render_run(const Group& group) {
+    try {
+      const at::Tensor latents = sample_run(group);
+      for (Entry* entry : group) finish(*entry, latents.narrow(0, entry->picture.in_batch, 1));
+    } catch (const Error& error) {
+      fail(group, error.what());
+      code_ = std::max(code_, error.code());
+    } catch (const c10::OutOfMemoryError& error) {
+      release_cached(engine_->device());
+      fail(group, out_of_memory(error));
+      code_ = std::max(code_, Exit::ImageFailed);
+    }
+  }
+
+  at::Tensor sample_run(const Group& group) {
+    const Picture& picture = group.front()->picture;
+    const bool negative = evaluates_negative(picture.sampler());
+    const Run run{.seed = picture.seed,
+                  .batch = picture.batch,
+                  .width = picture.width(),
+                  .height = picture.height(),
+                  .options = &picture.sampler(),
+                  .positive = &conditionings_.at(picture.image->prompt),
+                  .negative = negative ? &conditionings_.at(picture.image->negative) : nullptr};
+    progress_.phase(picture.path, "sample");
+    at::Tensor latents;
+    const double seconds = engine_->meter().measure(Phase::Sample, [&] {
+      latents = sample(*engine_, run, [&](int step, int steps) {
+        stop_if_interrupted();
+        progress_.step(picture.path, step, steps);
+      });
+    });
+    for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(group.size());
+    return latents;
+  }
+
+  void finish(Entry& entry, const at::Tensor& latent) {
+    const Picture& picture = entry.picture;
+    ImageReport& report = entry.report;
+    stop_if_interrupted();
+    progress_.phase(picture.path, "decode");
+    Rgb8 pixels;
+    report.seconds.decode = engine_->meter().measure(Phase::Decode, [&] {
+      const FlowTraining& training = engine_->models().flow();
+      const LatentFormat format{engine_->models().diffusion.row->name, training.latent_channels, training.latent_scale,
+                                training.latent_shift};
+      pixels = to_rgb8(decode(latent, format, *decoder_, engine_->ops())[0].cpu());
+    });
+
+    progress_.phase(picture.path, "write");
+    const Clock::time_point start = Clock::now();
+    const std::string png =
+        encode_png(pixels, {{"parameters", a1111_parameters(job_, picture)}, {"mgpu_job", entry.record}});
+    write_file(picture.path, png);
+    report.seconds.write = seconds_since(start);
+    report.sha256 = sha256_hex(png);
+    report.status = "ok";
+    append_file(manifest_path(), manifest_line(report, job_.file, picture.index));
+    const ImageReport::Seconds& s = report.seconds;
+    progress_.finished(picture.path, "ok", s.encode + s.sample + s.decode + s.write, {});
+  }
+
+  void fail(const Group& group, const std::string& why) {
+    for (Entry* entry : group) {
+      if (!is_open(*entry)) continue;
+      entry->report.status = "failed";
+      entry->report.error = why;
+      progress_.finished(entry->picture.path, "failed", 0.0, why);
+    }
+  }
+
+  void fail_open(const std::string& why) {
+    Group all;
+    for (Entry& entry : entries_) all.push_back(&entry);
+    fail(all, why);
+  }
+
+  std::string out_of_memory(const c10::OutOfMemoryError& error) const {
+    const std::string text = error.what_without_backtrace();
+    return fmt::format("out of memory on {}: {}", prepared_.plan.devices.front().room.id.to_string(),
+                       text.substr(0, text.find('\n')));
+  }
+
+  std::string manifest_path() const { return job_.output.directory.path + "/manifest.jsonl"; }
+
+  DeviceReport device_report() const {
+    const PlannedDevice& planned = prepared_.plan.devices.front();
+    DeviceReport out;
+    out.id = planned.room.id.to_string();
+    out.name = planned.room.name;
+    out.uuid = planned.room.uuid;
+    out.total_bytes = planned.room.total_bytes;
+    out.limit_bytes = planned.room.limit_bytes;
+    out.driver_bytes = planned.room.driver_bytes;
+    out.predicted_peak_bytes = planned.peak;
+    out.assignments = planned.assignments;
+    if (!engine_) return out;
+    const Meter& meter = engine_->meter();
+    out.before_bytes = meter.before_bytes();
+    out.after_load_bytes = meter.after_load_bytes();
+    out.peak_bytes = meter.peaks();
+    out.blocks_executed_per_pass = meter.blocks_per_pass();
+    out.passes = static_cast<std::int64_t>(meter.passes());
+    out.busy_seconds = meter.busy_seconds();
+    return out;
+  }
+
+  const Job& job_;
+  const PreparedJob& prepared_;
+  Progress& progress_;
+  std::vector<Entry> entries_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Decoder> decoder_;
+  std::map<std::string, Conditioning> conditionings_;
+  Exit code_ = Exit::Ok;
+  bool interrupted_ = false;
+};
+
+/// Files, sizes, outputs, devices and memory of every job, before anything is rendered.
+std::vector<PreparedJob> prepare_all(std::span<const Job> jobs, const DeviceSurvey& survey) {
+  std::vector<JobModels> models;
+  for (const Job& job : jobs) {
+    models.push_back(open_job(job));
+    check_output_directory(job);
+  }
+  std::vector<PreparedJob> out;
+  for (std::size_t i = 0; i < jobs.size(); ++i) out.push_back(prepare(jobs[i], std::move(models[i]), survey));
+  return out;
+}
+
+}  // namespace
+
+RenderResult render(std::span<const Job> jobs, const RenderOptions& options, Progress& progress) {
+  const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
+  const std::vector<std::string> report_files = report_paths(jobs, options.part);
+  const DeviceSurvey survey = survey_devices();
+  const std::vector<PreparedJob> prepared = prepare_all(jobs, survey);
+  set_exact_arithmetic(survey.host_threads);
+
+  RenderResult result;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    std::vector<Picture> own;
+    std::ranges::copy_if(pictures, std::back_inserter(own),
+                         [&](const Picture& p) { return p.job == static_cast<int>(i); });
+    JobRun run(prepared[i], std::move(own), options, progress);
+    if (caught_signal() == 0) result.code = std::max(result.code, run.run());
+    result.reports.push_back(run.report());
+    if (!report_files[i].empty()) write_file(report_files[i], to_json(result.reports.back()));
+  }
+  if (const int signal = caught_signal(); signal != 0)
+    result.code = signal == SIGTERM ? Exit::Terminated : Exit::Interrupted;
+  return result;
+}
+
+}  // namespace mgpu

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "cli/job.h"
+#include "core/family.h"
+#include "core/text/conditioning.h"
+#include "samplers/sampler.h"
+#include "samplers/schedule.h"
+#include "shard/engine.h"
+
+namespace mgpu {
+
+/// The noise levels of one run, and the table that they come from.
+struct RunSchedule {
+  SigmaTable table;
+  std::vector<double> sigmas;  ///< first to last, descending to 0
+};
+
+/// What the options make of a model's training and a picture's size (shift may depend on it).
+RunSchedule run_schedule(const SamplerOptions& options, const FlowTraining& training, int width, int height);
+
+/// One run: the pictures that come from one draw of one seed.
+struct Run {
+  std::uint64_t seed = 0;
+  int batch = 1;
+  int width = 0;
+  int height = 0;
+  const SamplerOptions* options = nullptr;
+  const Conditioning* positive = nullptr;
+  const Conditioning* negative = nullptr;  ///< null where it is not evaluated
+};
+
+/// Whether a run with these options evaluates its negative prompt.
+bool evaluates_negative(const SamplerOptions& options);
+
+/// Samples a run: noise from its seed, then the sampler over the engine's diffusion model -> latents [batch, 16, h, w]
+/// fp32 on the CPU. `on_step` hears of every step (from 1) and may throw to stop. Throws Error (an image failed) when a
+/// latent is not finite.
+at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int step, int steps)>& on_step);
+
+}  // namespace mgpu

@@ -1,0 +1,19 @@
+#include "core/text/embedding.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+
+namespace mgpu {
+
+at::Tensor embed_tokens(const at::Tensor& table, const at::Tensor& ids, const std::string& path) {
+  // Checked here, since on a GPU an id past the table would take the device down.
+  const auto largest = ids.max().item<std::int64_t>();
+  if (largest >= table.size(0)) {
+    fail_file(path, fmt::format("the encoder knows {} tokens, and its tokenizer gave token {}", table.size(0), largest),
+              "give the tokenizer that belongs to this encoder (tokenizers: in the job)");
+  }
+  return at::embedding(table, ids.to(table.device())).to(at::kFloat);
+}
+
+}  // namespace mgpu

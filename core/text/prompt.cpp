@@ -1,0 +1,159 @@
+#include "core/text/prompt.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace mgpu {
+namespace {
+
+constexpr int kDeepest = 500;
+constexpr std::size_t kMovesWhole = 8;  // segments of fewer tokens are never cut
+
+// Escaped parentheses travel through the parser as bytes that are no parentheses and that UTF-8 never uses.
+constexpr char kEscapedOpen = '\xFE';
+constexpr char kEscapedClose = '\xFF';
+
+std::string hide_escapes(std::string_view text) {
+  std::string hidden;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : '\0';
+    if (next == '(' || next == ')') {
+      hidden += next == '(' ? kEscapedOpen : kEscapedClose;
+      ++i;
+    } else {
+      hidden += text[i];
+    }
+  }
+  return hidden;
+}
+
+std::string show_escapes(std::string_view text) {
+  std::string shown(text);
+  std::ranges::replace(shown, kEscapedOpen, '(');
+  std::ranges::replace(shown, kEscapedClose, ')');
+  return shown;
+}
+
+/// Cuts before each outermost "(" and after the ")" that closes it. The level goes below zero at a stray ")" and stays
+/// there until an "(" makes up for it.
+std::vector<std::string_view> split_outermost(std::string_view text) {
+  std::vector<std::string_view> parts;
+  std::size_t begin = 0;
+  int level = 0;
+  const auto cut = [&](std::size_t end) {
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end;
+  };
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '(' && level++ == 0) cut(i);
+    if (text[i] == ')' && --level == 0) cut(i + 1);
+  }
+  cut(text.size());
+  return parts;
+}
+
+/// A number as Python's float() reads it, as far as people write weights: blanks around it, a sign, an exponent.
+std::optional<double> number(std::string_view text) {
+  const auto blank = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); };
+  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
+  if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
+  double value = 0.0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+  return value;
+}
+
+void weigh(std::string_view text, double weight, int depth, std::vector<Segment>& segments) {
+  if (depth > kDeepest) {
+    throw Error(Exit::Usage, {}, fmt::format("the prompt's parentheses nest deeper than {}", kDeepest),
+                "write \\( and \\) for parentheses that are no weights");
+  }
+  for (std::string_view part : split_outermost(text)) {
+    if (part.size() < 2 || part.front() != '(' || part.back() != ')') {
+      segments.push_back({show_escapes(part), weight});
+      continue;
+    }
+    part = part.substr(1, part.size() - 2);
+    double inner = weight * 1.1;
+    const std::size_t colon = part.rfind(':');
+    if (colon != std::string_view::npos && colon > 0) {
+      if (const std::optional<double> given = number(part.substr(colon + 1))) {
+        inner = *given;
+        part = part.substr(0, colon);
+      }
+    }
+    weigh(part, inner, depth + 1, segments);
+  }
+}
+
+/// Fills chunks from the front.
+class Chunker {
+ public:
+  explicit Chunker(const ChunkRule& rule) : rule_(rule) { open(); }
+
+  void add(const std::vector<std::int64_t>& ids, double weight) {
+    const bool whole = ids.size() < kMovesWhole;
+    std::size_t next = 0;
+    while (next < ids.size()) {
+      const std::size_t left = ids.size() - next;
+      const std::size_t take = left <= room() ? left : whole ? 0 : room();
+      for (std::size_t i = 0; i < take; ++i) chunks_.back().push_back({ids[next + i], weight});
+      next += take;
+      if (next < ids.size()) {
+        close();
+        open();
+      }
+    }
+  }
+
+  std::vector<Chunk> finish() {
+    close();
+    return std::move(chunks_);
+  }
+
+ private:
+  std::size_t room() const { return rule_.longest - 1 - chunks_.back().size(); }  // the end token takes one
+
+  void open() {
+    chunks_.emplace_back();
+    if (rule_.start) chunks_.back().push_back({*rule_.start});
+  }
+
+  void close() {
+    Chunk& chunk = chunks_.back();
+    chunk.push_back({rule_.end});
+    if (chunk.size() < rule_.shortest) chunk.resize(rule_.shortest, {rule_.pad});
+  }
+
+  const ChunkRule& rule_;
+  std::vector<Chunk> chunks_;
+};
+
+}  // namespace
+
+std::vector<Segment> parse_weights(std::string_view prompt) {
+  std::vector<Segment> segments;
+  weigh(hide_escapes(prompt), 1.0, 0, segments);
+  return segments;
+}
+
+std::vector<Chunk> tokenize(std::string_view prompt, const EncodeText& encode, const ChunkRule& rule) {
+  MGPU_CHECK(rule.longest > kMovesWhole + 2, "a chunk of {} tokens", rule.longest);
+  Chunker chunker(rule);
+  for (const Segment& segment : parse_weights(prompt)) chunker.add(encode(segment.text), segment.weight);
+  return chunker.finish();
+}
+
+Chunk empty_chunk(const ChunkRule& rule, std::size_t length) {
+  Chunk chunk;
+  if (rule.start) chunk.push_back({*rule.start});
+  chunk.push_back({rule.end});
+  chunk.resize(length, {rule.pad});
+  return chunk;
+}
+
+}  // namespace mgpu

@@ -1,0 +1,86 @@
+#include "core/text/t5_encoder.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/text/embedding.h"
+
+namespace mgpu {
+namespace {
+
+constexpr double kEps = 1e-6;
+constexpr double kFarthest = 128;  // distances from here on share a bucket
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight) {
+  return weight * (x * at::rsqrt(x.square().mean(-1, /*keepdim=*/true) + kEps));
+}
+
+/// Bucket of each key's distance from each query, [n, n] int64. Half of the buckets are for keys after the query; of
+/// each half the first half are single distances, the rest grow logarithmically.
+at::Tensor relative_buckets(std::int64_t n, std::int64_t buckets) {
+  const std::int64_t half = buckets / 2, exact = half / 2;
+  const at::Tensor place = at::arange(n, at::kLong);
+  const at::Tensor distance = place.unsqueeze(0) - place.unsqueeze(1);
+  const at::Tensor length = distance.abs();
+  // In fp32 and in this order, since a rounding may move a distance to the next bucket.
+  const at::Tensor scaled = at::log(length.to(at::kFloat) / static_cast<double>(exact)) /
+                            std::log(kFarthest / static_cast<double>(exact)) * static_cast<double>(half - exact);
+  const at::Tensor far = at::clamp_max(exact + scaled.clamp_min(0).to(at::kLong), half - 1);
+  return at::where(length < exact, length, far) + (distance > 0).to(at::kLong) * half;
+}
+
+}  // namespace
+
+T5Encoder::T5Encoder(const Weights& weights) : path_(weights.file().path()) {
+  tokens_ = weights.get(weights.has("shared.weight") ? "shared.weight" : "encoder.embed_tokens.weight");
+  position_bias_ = weights.get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight").to(at::kFloat);
+  const auto norm = [](const Weights& part) { return part.get("layer_norm.weight").to(at::kFloat); };
+  for (std::int64_t i = 0; weights.has(fmt::format("encoder.block.{}.layer.0.SelfAttention.q.weight", i)); ++i) {
+    const Weights attention = weights.at(fmt::format("encoder.block.{}.layer.0", i));
+    const Weights mlp = weights.at(fmt::format("encoder.block.{}.layer.1", i));
+    blocks_.push_back({.attention_norm = norm(attention),
+                       .mlp_norm = norm(mlp),
+                       .q = attention.linear("SelfAttention.q"),
+                       .k = attention.linear("SelfAttention.k"),
+                       .v = attention.linear("SelfAttention.v"),
+                       .o = attention.linear("SelfAttention.o"),
+                       .wi_0 = mlp.linear("DenseReluDense.wi_0"),
+                       .wi_1 = mlp.linear("DenseReluDense.wi_1"),
+                       .wo = mlp.linear("DenseReluDense.wo")});
+  }
+  final_norm_ = weights.get("encoder.final_layer_norm.weight").to(at::kFloat);
+}
+
+T5Encoder::State T5Encoder::embed(const at::Tensor& ids) const {
+  const at::Tensor buckets = relative_buckets(ids.size(1), position_bias_.size(0)).to(position_bias_.device());
+  const at::Tensor bias = at::embedding(position_bias_, buckets).permute({2, 0, 1}).unsqueeze(0).contiguous();
+  return {embed_tokens(tokens_, ids, path_), bias};
+}
+
+void T5Encoder::block(std::int64_t index, State& state, const Ops& ops) const {
+  const Block& b = blocks_.at(static_cast<std::size_t>(index));
+  const std::int64_t heads = state.bias.size(1);
+  const auto split_heads = [heads](const at::Tensor& x) { return x.unflatten(-1, {heads, -1}).transpose(1, 2); };
+  at::Tensor normed = rms_norm(state.x, b.attention_norm);
+  const at::Tensor attended =
+      ops.attention(split_heads(ops.linear_col(normed, b.q)), split_heads(ops.linear_col(normed, b.k)),
+                    split_heads(ops.linear_col(normed, b.v)), {.scale = 1.0, .causal = false, .bias = state.bias});
+  state.x = state.x + ops.linear_row(attended.transpose(1, 2).flatten(2), b.o);
+  normed = rms_norm(state.x, b.mlp_norm);
+  const at::Tensor gate = at::gelu(ops.linear_col(normed, b.wi_0), "tanh");
+  state.x = state.x + ops.linear_row(gate * ops.linear_col(normed, b.wi_1), b.wo);
+}
+
+at::Tensor T5Encoder::finish(const State& state) const {
+  return rms_norm(state.x, final_norm_);
+}
+
+at::Tensor T5Encoder::forward(const at::Tensor& ids, const Ops& ops) const {
+  State state = embed(ids);
+  for (std::int64_t i = 0; i < blocks(); ++i) block(i, state, ops);
+  return finish(state);
+}
+
+}  // namespace mgpu

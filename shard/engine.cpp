@@ -1,0 +1,81 @@
+#include "shard/engine.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+#include "core/memory.h"
+
+namespace mgpu {
+namespace {
+
+constexpr std::size_t kT5Tokens = 256;  // Flux pads T5's tokens to this many; longer prompts stay longer
+
+at::Device torch_device(const DeviceId& id) {
+  return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
+}
+
+}  // namespace
+
+Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
+    : models_(std::move(models)),
+      dtypes_(dtypes),
+      plan_(std::move(plan)),
+      device_(torch_device(plan_.devices.at(0).room.id)),
+      meter_(device_) {}
+
+std::vector<Conditioning> Engine::encode(std::span<const std::string> prompts) {
+  std::vector<Conditioning> out(prompts.size());
+  {
+    const ClipTokenizer tokenizer(models_.clip_tokenizer);
+    ClipOptions options;
+    options.end = tokenizer.end();
+    const ClipEncoder clip(encoder_weights(models_.clip_l), options);
+    const ChunkRule rule = tokenizer.chunks(tokenizer.end());
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      out[i].pooled = encode_clip(prompts[i], tokenizer, rule, clip, ops_).pooled;
+    }
+  }
+  {
+    const T5Tokenizer tokenizer(models_.t5xxl_tokenizer);
+    const T5Encoder t5(encoder_weights(models_.t5xxl));
+    const ChunkRule rule = tokenizer.chunks(kT5Tokens);
+    for (std::size_t i = 0; i < prompts.size(); ++i) out[i].context = encode_t5(prompts[i], tokenizer, rule, t5, ops_);
+  }
+  release_cached(device_);
+  return out;
+}
+
+void Engine::load_diffusion() {
+  if (flux_) return;
+  flux_ = std::make_unique<Flux>(models_.diffusion.flux(), weights_of(models_.diffusion, dtypes_.unet, device_));
+  meter_.loaded();
+}
+
+at::Tensor Engine::velocity(const at::Tensor& x, double sigma, const Conditioning& conditioning, double guidance) {
+  MGPU_CHECK(flux_, "the diffusion model is not loaded");
+  const FluxCondition condition{conditioning.context, conditioning.pooled, guidance};
+  std::vector<at::Tensor> out;
+  for (std::int64_t i = 0; i < x.size(0); ++i) out.push_back(run(x.narrow(0, i, 1), sigma, condition));
+  return at::cat(out, 0);
+}
+
+at::Tensor Engine::run(const at::Tensor& x, double sigma, const FluxCondition& condition) {
+  const FluxModulation modulation = flux_->modulate(sigma, condition, ops_);
+  FluxState state = flux_->begin(x, condition, modulation, ops_);
+  for (int i = 0; i < flux_->block_count(); ++i) {
+    flux_->block(i, state, ops_);
+    meter_.block_executed();
+  }
+  meter_.pass_done();
+  return flux_->finish(state, ops_).to(x.scalar_type());
+}
+
+Weights Engine::encoder_weights(const Part& part) const {
+  return weights_of(part, dtypes_.encoders.value_or(stored_type(part)), device_);
+}
+
+Weights Engine::vae_weights() const {
+  return weights_of(models_.vae, dtypes_.vae, device_);
+}
+
+}  // namespace mgpu

@@ -1,0 +1,100 @@
+#include "core/text/prompt.h"
+
+#include <doctest/doctest.h>
+
+#include "core/error.h"
+
+using namespace mgpu;
+
+namespace {
+
+using Segments = std::vector<Segment>;
+
+/// One token a character, its code.
+std::vector<std::int64_t> characters(std::string_view text) {
+  return {text.begin(), text.end()};
+}
+
+constexpr ChunkRule kTwelve{.start = 1, .end = 2, .pad = 0, .shortest = 12, .longest = 12};
+
+std::vector<std::int64_t> ids(const Chunk& chunk) {
+  std::vector<std::int64_t> result;
+  for (const Token& token : chunk) result.push_back(token.id);
+  return result;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("prompt");
+
+TEST_CASE("parentheses multiply by 1.1, a number replaces the weight") {
+  CHECK((parse_weights("a cat") == Segments{{"a cat", 1.0}}));
+  CHECK(parse_weights("").empty());
+  CHECK(parse_weights("()").empty());
+  CHECK((parse_weights("a (b) c") == Segments{{"a ", 1.0}, {"b", 1.1}, {" c", 1.0}}));
+  CHECK((parse_weights("((a))") == Segments{{"a", 1.1 * 1.1}}));
+  CHECK((parse_weights("(a (b:1.5) c:0.8)") == Segments{{"a ", 0.8}, {"b", 1.5}, {" c", 0.8}}));
+  CHECK((parse_weights("((a:1.2) b)") == Segments{{"a", 1.2}, {" b", 1.1}}));
+  CHECK((parse_weights("(a:-1)(b:.5)(c: 1e-1 )(d:+2)") == Segments{{"a", -1.0}, {"b", 0.5}, {"c", 0.1}, {"d", 2.0}}));
+}
+
+TEST_CASE("what is no number is text") {
+  CHECK((parse_weights("(at 10:30 o'clock)") == Segments{{"at 10:30 o'clock", 1.1}}));
+  CHECK((parse_weights("(a:)") == Segments{{"a:", 1.1}}));
+  CHECK((parse_weights("(:1.3)") == Segments{{":1.3", 1.1}}));
+  CHECK((parse_weights("(a:nan)(a:inf)(a:+-1)(a:0x2)") ==
+         Segments{{"a:nan", 1.1}, {"a:inf", 1.1}, {"a:+-1", 1.1}, {"a:0x2", 1.1}}));
+}
+
+TEST_CASE("escaped and unbalanced parentheses are text") {
+  CHECK((parse_weights(R"(\(a\))") == Segments{{"(a)", 1.0}}));
+  CHECK((parse_weights(R"((a \(b\):1.2))") == Segments{{"a (b)", 1.2}}));
+  CHECK((parse_weights(R"(a\b\)") == Segments{{R"(a\b\)", 1.0}}));
+  CHECK((parse_weights("(a") == Segments{{"(a", 1.0}}));
+  CHECK((parse_weights("((a)") == Segments{{"(a", 1.1}}));
+  CHECK((parse_weights("a) (b) c") == Segments{{"a) (b) c", 1.0}}));
+  CHECK((parse_weights("(a))(b)") == Segments{{"a", 1.1}, {")(b)", 1.0}}));
+}
+
+TEST_CASE("nesting is bounded") {
+  const auto nested = [](std::size_t depth) { return std::string(depth, '(') + "a" + std::string(depth, ')'); };
+  CHECK(parse_weights(nested(500)).size() == 1);
+  CHECK_THROWS_WITH_AS(
+      parse_weights(nested(501)),
+      "the prompt's parentheses nest deeper than 500\n  write \\( and \\) for parentheses that are no weights", Error);
+}
+
+TEST_CASE("a prompt that fits makes one padded chunk") {
+  const auto chunks = tokenize("a(b:2)", characters, kTwelve);
+  REQUIRE(chunks.size() == 1);
+  CHECK(ids(chunks[0]) == std::vector<std::int64_t>{1, 'a', 'b', 2, 0, 0, 0, 0, 0, 0, 0, 0});
+  CHECK(chunks[0][1].weight == 1.0);
+  CHECK(chunks[0][2].weight == 2.0);
+  CHECK(chunks[0][3].weight == 1.0);
+  CHECK((tokenize("", characters, kTwelve) == std::vector<Chunk>{empty_chunk(kTwelve, 12)}));
+}
+
+TEST_CASE("a full chunk needs no second one") {
+  CHECK(tokenize("0123456789", characters, kTwelve).size() == 1);
+  CHECK(tokenize("0123456789a", characters, kTwelve).size() == 2);
+}
+
+TEST_CASE("a segment of seven tokens moves whole, one of eight is cut") {
+  const auto moved = tokenize("01234(5678901)", characters, kTwelve);
+  REQUIRE(moved.size() == 2);
+  CHECK(ids(moved[0]) == std::vector<std::int64_t>{1, '0', '1', '2', '3', '4', 2, 0, 0, 0, 0, 0});
+  CHECK(ids(moved[1]) == std::vector<std::int64_t>{1, '5', '6', '7', '8', '9', '0', '1', 2, 0, 0, 0});
+  const auto cut = tokenize("01234(56789012)", characters, kTwelve);
+  REQUIRE(cut.size() == 2);
+  CHECK(ids(cut[0]) == std::vector<std::int64_t>{1, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 2});
+  CHECK(ids(cut[1]) == std::vector<std::int64_t>{1, '0', '1', '2', 2, 0, 0, 0, 0, 0, 0, 0});
+}
+
+TEST_CASE("without a longest chunk there is one, padded to the shortest") {
+  const ChunkRule rule{.start = {}, .end = 2, .pad = 0, .shortest = 4};
+  CHECK(ids(tokenize("a", characters, rule)[0]) == std::vector<std::int64_t>{'a', 2, 0, 0});
+  CHECK(tokenize(std::string(1000, 'a'), characters, rule)[0].size() == 1001);
+  CHECK(ids(empty_chunk(rule, 5)) == std::vector<std::int64_t>{2, 0, 0, 0, 0});
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,56 @@
+#include "vae/codec.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+
+namespace mgpu {
+namespace {
+
+constexpr LatentFormat kFormats[] = {
+    {"flux", 16, 0.3611, 0.1159},
+    {"sd1", 4, 0.18215, 0.0},
+    {"sdxl", 4, 0.13025, 0.0},
+};
+
+/// `code` of each image by itself, fp32.
+template <typename Code>
+at::Tensor one_by_one(const at::Tensor& batch, const Code& code) {
+  std::vector<at::Tensor> out;
+  for (const at::Tensor& one : batch.to(at::kFloat).split(1)) out.push_back(code(one).to(at::kFloat).contiguous());
+  return out.size() == 1 ? out.front() : at::cat(out);
+}
+
+}  // namespace
+
+std::span<const LatentFormat> latent_formats() {
+  return kFormats;
+}
+
+const LatentFormat* find_latent_format(std::string_view family) {
+  const auto* row = std::ranges::find(kFormats, family, &LatentFormat::family);
+  return row == std::end(kFormats) ? nullptr : row;
+}
+
+at::Tensor decode(const at::Tensor& latent, const LatentFormat& format, const Decoder& decoder, const Ops& ops) {
+  MGPU_CHECK_EQ(format.channels, decoder.sizes().latent_channels);
+  const at::Tensor image =
+      one_by_one(latent, [&](const at::Tensor& x) { return decoder.forward(x / format.scale + format.shift, ops); });
+  if (!image.isfinite().all().item<bool>())
+    throw Error(Exit::ImageFailed, {}, "the decoded image is not finite",
+                decoder.dtype() == at::kHalf ? "fp16 is too narrow for this VAE: set dtype: {vae: bf16} or {vae: fp32}"
+                                             : "look for damage in the VAE file");
+  return ((image + 1) / 2).clamp(0.0, 1.0);
+}
+
+at::Tensor encode(const at::Tensor& image, const LatentFormat& format, const Encoder& encoder, const Ops& ops) {
+  MGPU_CHECK_EQ(format.channels, encoder.sizes().latent_channels);
+  const std::int64_t factor = encoder.sizes().factor();
+  MGPU_CHECK(image.size(2) % factor == 0 && image.size(3) % factor == 0, "{}x{} is not a multiple of {}", image.size(3),
+             image.size(2), factor);
+  const at::Tensor latent =
+      one_by_one(image, [&](const at::Tensor& x) { return encoder.forward(x * 2 - 1, ops).mean; });
+  return (latent - format.shift) * format.scale;
+}
+
+}  // namespace mgpu

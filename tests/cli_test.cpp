@@ -117,7 +117,7 @@ TEST_CASE("arguments in any order") {
   const Arguments b = parse({"--quiet", "--set", "a=1", "run", "a.yaml", "b.yaml", "--set", "b=2"});
   CHECK(b.files.size() == 2);
   CHECK(b.settings.size() == 2);
-  CHECK(b.render.quiet);
+  CHECK(b.quiet);
   CHECK(parse({"-"}).files == std::vector<std::string>{"-"});
   CHECK(parse({"--version"}).text == "mgpu-render 0.1.0\n");
   CHECK_THROWS_WITH_AS(parse({"rnu"}), "unknown command \"rnu\"\n  did you mean \"run\"?", Error);

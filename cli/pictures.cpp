@@ -175,7 +175,9 @@ std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<O
   if (only) {
     for (const auto& range : only->ranges) {
       const int last = range.second;
-      if (std::ranges::find(pictures, last, &Picture::index) == pictures.end())
+      const bool any =
+          std::any_of(pictures.begin(), pictures.end(), [last](const Picture& p) { return p.index == last; });
+      if (!any)
         throw Error(Exit::Usage, Mark{"--only"}, fmt::format("there is no picture {}", last),
                     "pictures count from 0, as {index} does");
     }

@@ -215,7 +215,6 @@ TEST_CASE("what is not supported yet says so at its place") {
   CHECK(line("replicas: 2") == "job.yaml:3:11: \"replicas: 2\" is not supported yet");
   CHECK(line("split_cfg: true") == "job.yaml:3:12: \"split_cfg: true\" is not supported yet");
   CHECK(line("gpu_ids: [0, 1]") == "job.yaml:3:10: more than one device in \"gpu_ids\" is not supported yet");
-  CHECK(line("vram_limit: 8GB") == "job.yaml:3:13: \"vram_limit\" is not supported yet");
   CHECK(line("allocation: {unet: \"cuda:0,50%;cpu,50%\"}") ==
         "job.yaml:3:20: an allocation other than the one device of \"gpu_ids\" is not supported yet");
   CHECK(line("gpu_ids: [cpu]\nallocation: {unet: cpu, vae: [cpu]}") == "no error");

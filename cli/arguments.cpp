@@ -81,17 +81,29 @@ void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {
 /// CLI11's message in our wording: lower-case first letter, no full stop.
 std::string worded(std::string message) {
   while (!message.empty() && (message.back() == '.' || message.back() == '\n')) message.pop_back();
-  if (message.size() > 1 && std::islower(static_cast<unsigned char>(message[1])))
+  if (message.size() > 1 && !std::isupper(static_cast<unsigned char>(message[1])))
     message[0] = static_cast<char>(std::tolower(message[0]));
   return message;
+}
+
+/// The first word that is neither a flag nor a flag's value.
+std::vector<std::string>::iterator first_plain_word(std::vector<std::string>& words) {
+  constexpr std::array<std::string_view, 5> take_a_value{"--set", "--only", "--part", "--log", "--difference"};
+  for (auto word = words.begin(); word != words.end(); ++word) {
+    if (std::find(take_a_value.begin(), take_a_value.end(), *word) != take_a_value.end()) {
+      if (++word == words.end()) break;
+    } else if (*word == "-" || !word->starts_with('-')) {
+      return word;
+    }
+  }
+  return words.end();
 }
 
 }  // namespace
 
 Arguments parse_arguments(int argc, const char* const* argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
-  const auto first =
-      std::find_if(words.begin(), words.end(), [](const std::string& w) { return w == "-" || !w.starts_with('-'); });
+  const auto first = first_plain_word(words);
   const bool names_command =
       first != words.end() && std::find(commands.begin(), commands.end(), *first) != commands.end();
   if (first != words.end() && !names_command) {

@@ -89,6 +89,11 @@ std::string json_string(std::string_view text) {
 
 }  // namespace
 
+Shape::Shape() = default;
+
+Shape::Shape(std::string words_, std::string schema_, std::vector<std::string_view> choices_)
+    : words(std::move(words_)), schema(std::move(schema_)), choices(std::move(choices_)) {}
+
 void Value::fail(const std::string& message, const std::string& hint) const {
   throw source.error(node.mark, message, hint);
 }
@@ -148,7 +153,7 @@ Type<std::string> text() {
             if (value.node.kind != YamlNode::Kind::Scalar) value.wrong("text", R"(for an empty text write "")");
             return value.node.text;
           },
-          [](const std::string& shown) { return json_string(shown); }};
+          [](const std::string& shown) { return shown.empty() ? shown : json_string(shown); }};
 }
 
 Type<FileReference> file() {
@@ -196,7 +201,7 @@ Type<double> number(double least, double most) {
 
 Type<bool> boolean() {
   return {[] {
-            return Shape{"true or false", R"({"type":"boolean"})", {}, {}, {"true", "false"}};
+            return Shape{"true or false", R"({"type":"boolean"})", {"true", "false"}};
           },
           [](const YamlNode& node) { return fields::is_word(node, "true") || fields::is_word(node, "false"); },
           [](const Value& value) {

@@ -20,11 +20,14 @@ struct Statement;
 
 /// What is said of a type.
 struct Shape {
-  std::string words;                           ///< "an integer from 1 to 10000"
-  std::string schema;                          ///< JSON Schema
-  std::vector<Statement> keys = {};            ///< of a map, or of the maps in a list
-  std::string below = {};                      ///< what stands between the key and those keys in a path: "" or "[]"
-  std::vector<std::string_view> choices = {};  ///< fixed words among the values
+  Shape();
+  Shape(std::string words, std::string schema, std::vector<std::string_view> choices = {});
+
+  std::string words;                      ///< "an integer from 1 to 10000"
+  std::string schema;                     ///< JSON Schema
+  std::vector<std::string_view> choices;  ///< fixed words among the values
+  std::vector<Statement> keys;            ///< of a map, or of the maps in a list
+  std::string below;                      ///< what stands between the key and those keys in a path: "" or "[]"
 };
 
 /// What is said of a key.
@@ -140,7 +143,7 @@ Type<T> choice(std::vector<std::pair<std::string_view, T>> words) {
   std::vector<std::string_view> names;
   for (const auto& [name, value] : words) names.push_back(name);
   return {[names] {
-            return Shape{fields::one_word_of(names), fields::words_schema(names), {}, {}, names};
+            return Shape{fields::one_word_of(names), fields::words_schema(names), names};
           },
           [names](const YamlNode& node) {
             for (const std::string_view name : names)
@@ -150,7 +153,7 @@ Type<T> choice(std::vector<std::pair<std::string_view, T>> words) {
           [words, names](const Value& value) {
             for (const auto& [name, result] : words)
               if (fields::is_word(value.node, name)) return result;
-            fields::wrong(value, Shape{fields::one_word_of(names), {}, {}, {}, names});
+            fields::wrong(value, Shape{fields::one_word_of(names), {}, names});
           },
           [words](const T& shown) {
             for (const auto& [name, result] : words)
@@ -171,10 +174,12 @@ template <class T>
 Type<std::vector<T>> list(Type<T> item, bool may_be_empty = true) {
   return {[item, may_be_empty] {
             const Shape one = item.shape();
-            return Shape{fields::list_words(one.words),
-                         "{\"type\":\"array\"," + std::string(may_be_empty ? "" : "\"minItems\":1,") +
-                             "\"items\":" + one.schema + "}",
-                         one.keys, "[]"};
+            Shape shape{fields::list_words(one.words), "{\"type\":\"array\"," +
+                                                           std::string(may_be_empty ? "" : "\"minItems\":1,") +
+                                                           "\"items\":" + one.schema + "}"};
+            shape.keys = one.keys;
+            shape.below = "[]";
+            return shape;
           },
           [](const YamlNode& node) { return node.kind == YamlNode::Kind::List; },
           [item, may_be_empty](const Value& value) {
@@ -217,7 +222,7 @@ Type<std::map<DeviceId, T>> per_device(Type<T> of) {
 template <class T>
 Type<T> section(std::function<void(Section&, T&)> state, T base = {}) {
   return {[state, base] {
-            Shape shape{"a map", "", {}, ""};
+            Shape shape{"a map", ""};
             Section described(shape.keys);
             T target = base;
             state(described, target);

@@ -3,21 +3,14 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <limits>
 
 #include "cli/job_fields.h"
-#include "cli/picture_job.h"
 #include "cli/pictures.h"
-#include "cli/png.h"
 #include "cli/yaml_reader.h"
 
 namespace mgpu {
 namespace {
-
-constexpr std::uintmax_t largest_job_bytes = 64 << 20;
 
 void check_seeds(const Job& job) {
   for (const ImageJob& image : job.images) {
@@ -35,22 +28,6 @@ void check_conditions(const Job& job) {
       if (condition.start > condition.end)
         throw job.error(image.conditions.mark,
                         fmt::format("a condition that starts at {} and ends at {}", condition.start, condition.end));
-}
-
-std::string read_all(const std::string& file) {
-  if (file == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
-  std::error_code fault;
-  const auto status = std::filesystem::status(file, fault);
-  if (!std::filesystem::exists(status)) fail_file(file, "no such file");
-  if (std::filesystem::is_directory(status)) fail_file(file, "is a directory, not a job file");
-  const auto bytes = std::filesystem::file_size(file, fault);
-  if (!fault && bytes > largest_job_bytes)
-    fail_file(file, fmt::format("is no job file: {} bytes", bytes),
-              "a job is a YAML file, or a picture that mgpu-render made");
-  std::ifstream stream(file, std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(stream), {});
-  if (!stream) fail_file(file, "cannot be read");
-  return text;
 }
 
 }  // namespace
@@ -89,23 +66,6 @@ Job read_job(const std::string& text, const std::string& name, const std::string
   check_seeds(job);
   check_conditions(job);
   check_output_names(job);
-  return job;
-}
-
-Job load_job(const std::string& file, const std::vector<Setting>& settings) {
-  const std::string text = read_all(file);
-  Job job;
-  if (is_png(text)) {
-    job = read_picture_job(text, file, settings);
-  } else if (file == "-") {
-    job = read_job(text, "standard input", "", settings);
-    job.name = "job";
-  } else {
-    job = read_job(text, file, std::filesystem::path(file).parent_path().string(), settings);
-  }
-  job.file = file;
-  refuse_unsupported(job);
-  resolve_files(job);
   return job;
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/devices.h"
 #include "core/error.h"
+#include "samplers/schedule.h"
 
 namespace mgpu {
 
@@ -119,8 +120,6 @@ struct Shift {
   double base = 0.5;   ///< ByResolution: mu at 256 image tokens
   double max = 1.15;   ///< ByResolution: mu at 4096 image tokens
 };
-
-enum class StepNoiseKind : std::uint8_t { Cpu, Philox };
 
 struct SamplerOptions {
   Marked<std::string> name{"euler", {}, false};        ///< a name of samplers(), in its canonical spelling

@@ -189,7 +189,7 @@ Type<DecodeOptions> decode() {
 Type<std::string> registered(std::vector<std::string_view> names, std::string_view (*canonical)(std::string_view),
                              std::string what) {
   return {[names, what] {
-            return Shape{what, fields::words_schema(names), {}, {}, names};
+            return Shape{what, fields::words_schema(names), names};
           },
           [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
           [=](const Value& value) {
@@ -267,8 +267,6 @@ Type<Seed> seed() {
             return Shape{
                 words,
                 R"({"anyOf":[{"type":"integer","minimum":0,"maximum":18446744073709551615},{"enum":["random"]}]})",
-                {},
-                {},
                 {"random"}};
           },
           [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
@@ -278,7 +276,7 @@ Type<Seed> seed() {
             const std::string& text = value.node.text;
             if (!digits(value.node) ||
                 std::from_chars(text.data(), text.data() + text.size(), result.value).ec != std::errc{})
-              fields::wrong(value, Shape{words, {}, {}, {}, {"random"}});
+              fields::wrong(value, Shape{words, {}, {"random"}});
             return result;
           },
           [](const Seed& shown) { return fmt::format("{}", shown.value); }};

@@ -173,8 +173,10 @@ PartOfRun parse_part(std::string_view text) {
 std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<Only>& only,
                             const std::optional<PartOfRun>& part) {
   if (only) {
-    for (const auto& [first, last] : only->ranges) {
-      const bool any = std::any_of(pictures.begin(), pictures.end(), [&](const Picture& p) { return p.index == last; });
+    for (const auto& range : only->ranges) {
+      const int last = range.second;
+      const bool any =
+          std::any_of(pictures.begin(), pictures.end(), [last](const Picture& p) { return p.index == last; });
       if (!any)
         throw Error(Exit::Usage, Mark{"--only"}, fmt::format("there is no picture {}", last),
                     "pictures count from 0, as {index} does");

@@ -286,7 +286,7 @@ RenderResult render(std::span<const Job> jobs, const RenderOptions& options, Pro
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
   const DeviceSurvey survey = survey_devices();
   const std::vector<PreparedJob> prepared = prepare_all(jobs, survey);
-  set_exact_arithmetic(survey.host_threads);
+  set_exact_arithmetic();
 
   RenderResult result;
   for (std::size_t i = 0; i < jobs.size(); ++i) {

@@ -66,7 +66,7 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
   const SampleContext context{
       .table = table,
       .denoise = make_denoiser(model, table, sigmas, denoiser_options(options)),
-      .noise = cpu_step_noise(run.seed, shape),
+      .noise = make_step_noise(sampler_of(options).step_noise, *options.step_noise, run.seed, shape, sigmas),
       .callback = [&](int step, double, const at::Tensor&, const at::Tensor&) { on_step(step + 1, steps); }};
 
   const at::Tensor noise = initial_noise(run.seed, shape);

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "cli/job_fields.h"
 
@@ -23,14 +24,17 @@ std::string escape_cell(const std::string& text) {
   return result;
 }
 
-void write_rows(const std::vector<Statement>& statements, const std::string& path, std::string& text) {
+/// `shown` holds the maps that were written already: the allocations and the images' samplers have the keys of an
+/// earlier one.
+void write_rows(const std::vector<Statement>& statements, const std::string& path, std::set<std::string>& shown,
+                std::string& text) {
   for (const Statement& s : statements) {
     const std::string name = path.empty() ? s.name : path + "." + s.name;
     const std::string standard = s.required ? "required" : s.standard.empty() ? "" : "`" + s.standard + "`";
     text += fmt::format("| `{}` | {} | {} | {} |\n", name, escape_cell(s.shape.words), escape_cell(standard),
                         escape_cell(s.doc));
-    if (name == "images[].sampler") continue;  // the job's own keys once more
-    write_rows(s.shape.keys, name + s.shape.below, text);
+    if (!s.shape.keys.empty() && shown.insert(fields::map_schema(s.shape.keys)).second)
+      write_rows(s.shape.keys, name + s.shape.below, shown, text);
   }
 }
 
@@ -52,7 +56,8 @@ std::string job_reference() {
       "list.\n"
       "Paths are relative to the job file; those of `--set` to the working directory.\n\n"
       "| key | type | default | |\n|---|---|---|---|\n";
-  write_rows(job_statements(), "", text);
+  std::set<std::string> shown;
+  write_rows(job_statements(), "", shown, text);
   return text;
 }
 

@@ -28,7 +28,6 @@ bool is_one_device(const ComponentAllocation& allocation, const PlacementOptions
 
 void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) {
   refuse.when(placement.gpu_ids->size() > 1, placement.gpu_ids.mark, "more than one device in \"gpu_ids\"");
-  refuse.when(placement.vram_limit.given, placement.vram_limit.mark, "\"vram_limit\"");
   refuse.when(*placement.mode != Mode::Auto && *placement.mode != Mode::Single, placement.mode.mark,
               fmt::format("\"mode: {}\"", name_of(*placement.mode)), "one device renders: mode: auto or single");
   refuse.when(*placement.replicas > 1, placement.replicas.mark, fmt::format("\"replicas: {}\"", *placement.replicas));
@@ -42,7 +41,6 @@ void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) 
 void refuse_sampling(const Refusal& refuse, const SamplerOptions& sampler) {
   refuse.when(*sampler.denoise < 1.0, sampler.denoise.mark, "\"denoise\" below 1");
   refuse.when(*sampler.clip_skip != 0, sampler.clip_skip.mark, "\"clip_skip\"");
-  refuse.when(*sampler.step_noise == StepNoiseKind::Philox, sampler.step_noise.mark, "\"step_noise: philox\"");
 }
 
 }  // namespace

@@ -1,11 +1,10 @@
 #include "core/arithmetic.h"
 
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 
 namespace mgpu {
 
-void set_exact_arithmetic(int threads) {
+void set_exact_arithmetic() {
   at::Context& context = at::globalContext();
   context.setAllowTF32CuBLAS(false);
   context.setAllowTF32CuDNN(false);
@@ -13,7 +12,6 @@ void set_exact_arithmetic(int threads) {
   context.setAllowBF16ReductionCuBLAS(false);
   context.setBenchmarkCuDNN(false);
   context.setDeterministicCuDNN(true);
-  at::set_num_threads(threads);
 }
 
 }  // namespace mgpu

@@ -2,11 +2,10 @@
 
 #include <cuda_runtime_api.h>
 #include <fmt/ranges.h>
-#include <sys/sysinfo.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
+#include <fstream>
 #include <thread>
 
 namespace mgpu {
@@ -54,27 +53,18 @@ GpuInfo ask_gpu(int index) {
   return gpu;
 }
 
-}  // namespace
-
-std::string DeviceId::to_string() const {
-  if (is_cuda()) return fmt::format("cuda:{}", index);
-  return index < 0 ? "cpu" : fmt::format("cpu:{}", index);
-}
-
-std::optional<DeviceId> parse_device(std::string_view text) {
-  if (text == "cpu") return DeviceId::cpu();
-  DeviceId id = DeviceId::cuda(0);
-  if (text.starts_with("cuda:")) {
-    text.remove_prefix(5);
-  } else if (text.starts_with("cpu:")) {
-    id.kind = DeviceId::Kind::Cpu;
-    text.remove_prefix(4);
+/// Main memory; free is what programs could have, the page cache given back.
+void ask_host(DeviceSurvey& survey) {
+  std::ifstream stream("/proc/meminfo");
+  std::string key;
+  std::uint64_t kib = 0;
+  for (std::string rest; stream >> key >> kib && std::getline(stream, rest);) {
+    if (key == "MemTotal:") survey.host_total_bytes = kib * 1024;
+    if (key == "MemAvailable:") survey.host_free_bytes = kib * 1024;
   }
-  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), id.index);
-  const bool whole = fault == std::errc{} && end == text.data() + text.size();
-  if (!whole || id.index < 0 || id.index > 1023) return std::nullopt;
-  return id;
 }
+
+}  // namespace
 
 DeviceSurvey survey_devices() {
   DeviceSurvey survey;
@@ -87,11 +77,7 @@ DeviceSurvey survey_devices() {
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   survey.hidden = visible != nullptr && fault == cudaErrorNoDevice;
   for (int i = 0; fault == cudaSuccess && i < count; ++i) survey.gpus.push_back(ask_gpu(i));
-  struct sysinfo memory {};
-  if (sysinfo(&memory) == 0) {
-    survey.host_total_bytes = static_cast<std::uint64_t>(memory.totalram) * memory.mem_unit;
-    survey.host_free_bytes = static_cast<std::uint64_t>(memory.freeram + memory.bufferram) * memory.mem_unit;
-  }
+  ask_host(survey);
   survey.host_threads = static_cast<int>(std::thread::hardware_concurrency());
   return survey;
 }

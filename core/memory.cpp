@@ -6,6 +6,7 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 
@@ -66,6 +67,15 @@ void reset_peak_bytes(at::Device device) {
 
 void release_cached(at::Device device) {
   if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
+}
+
+void limit_allocations(at::Device device, std::uint64_t bytes) {
+  if (!device.is_cuda()) return;
+  const c10::cuda::CUDAGuard guard(device);
+  std::size_t free = 0, all = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free, &all));
+  c10::cuda::CUDACachingAllocator::setMemoryFraction(
+      std::min(1.0, static_cast<double>(bytes) / static_cast<double>(all)), device.index());
 }
 
 void synchronize(at::Device device) {

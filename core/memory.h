@@ -17,6 +17,10 @@ void reset_peak_bytes(at::Device device);
 /// Gives cached but unused memory back to the device, once its queued work is done.
 void release_cached(at::Device device);
 
+/// From here on allocations on a CUDA device fail with out of memory where they would pass `bytes`. No effect on the
+/// CPU.
+void limit_allocations(at::Device device, std::uint64_t bytes);
+
 /// Waits for the device's queued work.
 void synchronize(at::Device device);
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -28,7 +29,7 @@ using StepCallback = std::function<void(int step, double sigma, const at::Tensor
 
 /// What a sampler works with; everything random and everything visible is injected.
 struct SampleContext {
-  const SigmaTable& table;  ///< the noise path and its levels
+  const SigmaTable& table;  ///< the noise path and its levels; outlives the run
   Denoise denoise;
   StepNoise noise = nullptr;        ///< needed by rows whose step_noise is not None
   StepCallback callback = nullptr;  ///< may be empty
@@ -61,7 +62,17 @@ std::span<const SamplerRow> samplers();
 /// The sampler of that name, or null.
 const SamplerRow* find_sampler(std::string_view name);
 
-/// The registry as a Markdown table for the README.
-std::string sampler_table();
+/// What a name stands for.
+struct SamplerChoice {
+  const SamplerRow* sampler = nullptr;
+  const ScheduleRow* schedule = nullptr;  ///< where the name holds one ("DPM++ 2M Karras"), else null
+  bool philox = false;                    ///< ComfyUI's `*_gpu`: step noise as an NVIDIA GPU draws it
+};
+
+/// The sampler of that name, ComfyUI's or A1111's ("DPM++ 2M Karras", in any case), with the schedule it implies.
+std::optional<SamplerChoice> choose_sampler(std::string_view name);
+
+/// The samplers and the schedules as two Markdown tables for the README.
+std::string registry_table();
 
 }  // namespace mgpu

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +12,12 @@ namespace mgpu {
 enum class NoisePath {
   VarianceExploding,  ///< x = latent + sigma * noise (SD 1.x, 2.x, SDXL)
   Flow,               ///< x = (1 - sigma) * latent + sigma * noise (Flux, SD3)
+};
+
+/// Which random numbers step noise is made of.
+enum class StepNoiseKind : std::uint8_t {
+  Cpu,     ///< ComfyUI on a CPU
+  Philox,  ///< ComfyUI on an NVIDIA GPU, and its `*_gpu` samplers
 };
 
 /// The noise levels a model was trained on and how they map to the model's timesteps: ComfyUI's "model sampling".

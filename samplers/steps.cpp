@@ -7,6 +7,12 @@
 
 namespace mgpu::steps {
 
+Denoised evaluate(const SampleContext& context, std::size_t step, const at::Tensor& x, double sigma) {
+  Denoised result = context.denoise(x, sigma);
+  if (context.callback) context.callback(static_cast<int>(step), sigma, x, result.denoised);
+  return result;
+}
+
 at::Tensor derivative(const at::Tensor& x, double sigma, const at::Tensor& denoised) {
   return (x - denoised) / sigma;
 }
@@ -17,6 +23,8 @@ at::Tensor draw(const SampleContext& context, const at::Tensor& x, double sigma,
 }
 
 Ancestral ancestral_exploding(double sigma, double next, double eta) {
+  if (eta == 0) return {.down = next, .up = 0, .scale = 1};
+  // From an infinite sigma (a flow's pure noise) the square root is NaN, and min keeps `next`, which is the limit.
   double up = std::min(next, eta * std::sqrt(next * next * (sigma * sigma - next * next) / (sigma * sigma)));
   return {.down = std::sqrt(next * next - up * up), .up = up, .scale = 1};
 }
@@ -28,6 +36,10 @@ Ancestral ancestral(NoisePath path, double sigma, double next) {
   return {.down = down, .up = std::sqrt(std::max(0.0, next * next - down * down * scale * scale)), .scale = scale};
 }
 
+double alpha(NoisePath path, double sigma) {
+  return path == NoisePath::Flow ? 1 - sigma : 1;
+}
+
 double half_log_snr(NoisePath path, double sigma) {
   return path == NoisePath::Flow ? -std::log(sigma / (1 - sigma)) : -std::log(sigma);
 }
@@ -36,16 +48,17 @@ double sigma_of_half_log_snr(NoisePath path, double half_log_snr) {
   return path == NoisePath::Flow ? 1 / (1 + std::exp(half_log_snr)) : std::exp(-half_log_snr);
 }
 
-std::vector<double> finite_log_snr(std::span<const double> sigmas, const SigmaTable& table) {
+std::vector<double> finite_log_snr(std::span<const double> sigmas, const SigmaTable& table, at::ScalarType dtype) {
   std::vector<double> moved(sigmas.begin(), sigmas.end());
-  if (table.path == NoisePath::Flow && moved.size() > 1 && moved[0] >= 1)
-    moved[0] = static_cast<float>(table.percent_to_sigma(1e-4));
+  if (table.path == NoisePath::Flow && moved.size() > 1 && moved[0] >= 1) {
+    double first = table.percent_to_sigma(1e-4);
+    moved[0] = dtype == at::kDouble ? first : static_cast<float>(first);
+  }
   return moved;
 }
 
-void report(const SampleContext& context, std::size_t step, double sigma, const at::Tensor& x,
-            const at::Tensor& denoised) {
-  if (context.callback) context.callback(static_cast<int>(step), sigma, x, denoised);
+double log_midpoint(double a, double b) {
+  return std::sqrt(a * b);
 }
 
 }  // namespace mgpu::steps

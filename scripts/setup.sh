@@ -4,8 +4,7 @@
 # The second run finds the stamp and touches neither the network nor the package manager.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-root=$PWD
-deps=$root/.deps
+deps=$PWD/.deps
 stamp=$deps/stamp
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -15,22 +14,34 @@ if [[ -f $stamp && $(<"$stamp") == "$want" ]]; then
   exit 0
 fi
 
-packages=(g++ cmake ninja-build git python3 python3-venv python3-jsonschema libcli11-dev libyaml-cpp-dev libfmt-dev
-  doctest-dev liblodepng-dev nlohmann-json3-dev libicu-dev ccache clang-format clang-tidy)
-missing=()
-for p in "${packages[@]}"; do
-  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
-done
-if ((${#missing[@]})); then
-  say "installing ${missing[*]}"
-  as_root=()
-  if [[ $(id -u) != 0 ]]; then
-    command -v sudo >/dev/null || { say "these packages are missing and there is no sudo: ${missing[*]}"; exit 2; }
-    as_root=(sudo)
+as_root() {
+  if [[ $(id -u) == 0 ]]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    say "neither root nor sudo: cannot run: $*"
+    exit 2
   fi
-  "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+}
+installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
+install() {  # installs those of the named packages that are missing
+  local missing=() p
+  for p in "$@"; do installed "$p" || missing+=("$p"); done
+  ((${#missing[@]})) || return 0
+  say "installing ${missing[*]}"
+  if [[ -z ${updated:-} ]]; then
+    as_root apt-get update -qq
+    updated=1
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+install g++ cmake ninja-build pkg-config git ca-certificates python3 python3-venv python3-jsonschema python3-yaml \
+  libcli11-dev libyaml-cpp-dev libfmt-dev doctest-dev liblodepng-dev nlohmann-json3-dev libicu-dev libboost-dev \
+  ccache clang clang-format clang-tidy
+# The fuzz tests link clang's runtime, whose package bears clang's version in its name.
+install "libclang-rt-$(clang --version | grep -oP 'version \K[0-9]+' | head -1)-dev"
 
 wheels=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85 nvidia-cublas==13.1.0.3 nvidia-cufft==12.0.0.61
   nvidia-cufile==1.15.1.6 nvidia-curand==10.4.0.35 nvidia-cusparse==12.6.3.3 nvidia-nvjitlink==13.0.88

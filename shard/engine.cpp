@@ -21,7 +21,10 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
       dtypes_(dtypes),
       plan_(std::move(plan)),
       device_(torch_device(plan_.devices.at(0).room.id)),
-      meter_(device_) {}
+      meter_(device_) {
+  const DeviceRoom& room = plan_.devices.front().room;
+  limit_allocations(device_, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
+}
 
 std::vector<Conditioning> Engine::encode(std::span<const std::string> prompts) {
   std::vector<Conditioning> out(prompts.size());

@@ -14,8 +14,6 @@ TEST_SUITE_BEGIN("flux");
 
 namespace {
 
-constexpr int kThreads = 4;  // nothing is computed on the CPU but comparisons
-
 at::Tensor forward(const std::shared_ptr<const TensorFile>& file, const TensorFile& cases, const std::string& prefix,
                    at::ScalarType dtype) {
   const FluxSizes sizes = find_part(file, Role::Diffusion).flux();
@@ -28,7 +26,7 @@ at::Tensor forward(const std::shared_ptr<const TensorFile>& file, const TensorFi
 }  // namespace
 
 TEST_CASE("the goldens in fp32, IEEE and not TF32") {
-  set_exact_arithmetic(kThreads);
+  set_exact_arithmetic();
   const auto cases = TensorFile::open(golden("flux_cases.safetensors"));
   for (const std::string name : {"flux_dev.0.", "flux_dev.1.", "flux_schnell.3.", "flux_schnell.4."}) {
     CAPTURE(name);
@@ -48,7 +46,7 @@ TEST_CASE("a full-size forward in bf16 errs at most 1.1 times as much as the ref
   const std::size_t space = text.find(' ');
   const auto file = TensorFile::open(text.substr(0, space));
   const auto cases = TensorFile::open(text.substr(space + 1));
-  set_exact_arithmetic(kThreads);
+  set_exact_arithmetic();
 
   const at::Tensor exact = read(*cases, "velocity_fp32");
   const double theirs = relative_l2(read(*cases, "velocity_bf16"), exact);

@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""Runs the binary as a user does: exact output and exit codes for bad input, the schema held against every preset.
+
+cli_messages_test.py BINARY SOURCE_FOLDER
+"""
+import glob
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import jsonschema
+
+BINARY, SOURCE = map(os.path.abspath, sys.argv[1:3])
+GOLDENS = os.path.join(SOURCE, "tests", "goldens")
+GOOD = """checkpoint: flux_schnell.safetensors
+encoders: {clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}
+vae: vae_flux.safetensors
+tokenizers: {clip: picture_merges.txt, t5xxl: picture_spiece.model}
+model_paths: [GOLDENS]
+gpu_ids: [cpu]
+sampler: {steps: 2, cfg: 1.0}
+images: [{prompt: "a yellow sun", width: 64, height: 64, seed: 3}]
+"""
+
+
+def run(*words, folder=None, text=None, **more):
+    return subprocess.run([BINARY, *words], cwd=folder, input=text, capture_output=True, text=True, timeout=120, **more)
+
+
+def write_weights(path, names):
+    """A safetensors file of one-element tensors."""
+    header = json.dumps({n: {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i, n in enumerate(names)}).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(header)) + header + bytes(4 * len(names)))
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.write("job.yaml", GOOD.replace("GOLDENS", GOLDENS))
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w", encoding="utf-8") as f:
+            f.write(text)
+
+    def refused(self, words, message, **more):
+        result = run(*words, folder=self.folder, **more)
+        self.assertEqual(result.stderr, "error: " + message + "\n")
+        self.assertEqual(result.stdout, "")
+        self.assertEqual(result.returncode, 2)
+
+    def refused_job(self, text, message):
+        self.write("bad.yaml", text)
+        for command in ("validate", "run"):
+            self.refused([command, "bad.yaml"], message)
+
+
+class Usage(Case):
+    def test_nothing(self):
+        self.refused([], "a subcommand is required\n  mgpu-render --help lists what there is")
+
+    def test_unknown_flag(self):
+        self.refused(["run", "job.yaml", "--fast"],
+                     "the following argument was not expected: --fast\n  mgpu-render --help lists what there is")
+
+    def test_unknown_command(self):
+        self.refused(["valdate", "job.yaml"], 'unknown command "valdate"\n  did you mean "validate"?')
+
+    def test_missing_job(self):
+        self.refused(["run", "nope.yaml"], "nope.yaml: no such file")
+        self.refused(["nope.yaml"], "nope.yaml: no such file")
+        self.refused(["inspect", "nope.png"], "nope.png: no such file")
+
+    def test_folder(self):
+        self.refused(["run", "."], ".: is a directory, not a job file")
+
+    def test_help_and_version(self):
+        self.assertIn("Examples:", run("--help").stdout)
+        self.assertIn("--overwrite", run("run", "--help").stdout)
+        self.assertNotIn("schema", run("--help").stdout)
+        self.assertRegex(run("--version").stdout, r"^mgpu-render \d+\.\d+\.\d+\n$")
+
+
+class Jobs(Case):
+    def test_misspelt_key(self):
+        self.refused_job("checkpoint: a\nsampler:\n  stpes: 20\nimages: [{prompt: x}]\n",
+                         'bad.yaml:3:3: unknown key "stpes" in sampler\n   3 |   stpes: 20\n     |   ^\n  did you mean "steps"?')
+
+    def test_unknown_key(self):
+        self.refused_job("checkpoint: a\nimages: [{prompt: x}]\nquality: 9\n",
+                         'bad.yaml:3:1: unknown key "quality"\n   3 | quality: 9\n     | ^\n  known are checkpoint, encoders, vae, '
+                         "tokenizers, model_paths, loras, dtype, exact, gpu_ids, vram_limit, mode, replicas, split_cfg, speed, "
+                         "missing_devices, allocation, decode, sampler, images, output")
+
+    def test_repeated_key(self):
+        self.refused_job("checkpoint: a\ncheckpoint: b\nimages: [{prompt: x}]\n",
+                         'bad.yaml:2:1: key "checkpoint" is given twice\n   2 | checkpoint: b\n     | ^\n  the first is at bad.yaml:1:1')
+
+    def test_wrong_type(self):
+        self.refused_job("checkpoint: a\nimages: [{prompt: x, width: wide}]\n",
+                         'bad.yaml:2:29: "images.0.width" must be an integer from 16 to 16384, not "wide"\n'
+                         "   2 | images: [{prompt: x, width: wide}]\n     |                             ^")
+
+    def test_out_of_range(self):
+        self.refused_job("checkpoint: a\nimages: [{prompt: x, batch: 0}]\n",
+                         'bad.yaml:2:29: "images.0.batch" must be an integer from 1 to 1024, not "0"\n'
+                         "   2 | images: [{prompt: x, batch: 0}]\n     |                             ^")
+
+    def test_missing_weights(self):
+        self.refused_job("checkpoint: nope.safetensors\nimages: [{prompt: x}]\n",
+                         'bad.yaml:1:13: no file "nope.safetensors"\n   1 | checkpoint: nope.safetensors\n'
+                         f"     |             ^\n  looked in {os.path.realpath(self.folder)}")
+
+    def test_not_supported_yet(self):
+        self.refused_job("checkpoint: a\nimages: [{prompt: x}]\nmode: tensor\n",
+                         'bad.yaml:3:7: "mode: tensor" is not supported yet\n   3 | mode: tensor\n     |       ^\n'
+                         "  one device renders: mode: auto or single")
+
+    def test_setting(self):
+        self.refused(["run", "job.yaml", "--set", "sampler.steps=many"],
+                     '--set sampler.steps=many: "sampler.steps" must be an integer from 1 to 10000, not "many"')
+        self.refused(["run", "job.yaml", "--set", "steps"],
+                     "--set steps: a setting is path=value\n  as in --set sampler.steps=20")
+
+    def test_standard_input(self):
+        self.refused(["validate", "-"], 'standard input:1:1: missing key "images"\n   1 | checkpoint: a\n     | ^', text="checkpoint: a\n")
+
+    def test_repeated_name(self):
+        self.refused(["validate", "job.yaml", "--set", "images.0.count=2", "--set", "output.name=a.png"],
+                     f'--set output.name=a.png: two pictures would be written to "out/a.png"\n  picture 0 of images.0 at job.yaml:8:10 '
+                     "and picture 1 of images.0 at job.yaml:8:10: put {index} into output.name")
+
+
+class Models(Case):
+    def test_good(self):
+        result = run("validate", "job.yaml", folder=self.folder)
+        self.assertEqual((result.stdout, result.stderr, result.returncode), ("job.yaml: ok: flux1-schnell, 1 picture\n", "", 0))
+        result = run("validate", "job.yaml", "--json", folder=self.folder)
+        self.assertEqual(json.loads(result.stdout)[0]["pictures"], 1)
+
+    def test_unknown_family(self):
+        write_weights(os.path.join(self.folder, "odd.safetensors"), ["layer.weight"])
+        result = run("validate", "job.yaml", "--set", "checkpoint=odd.safetensors", folder=self.folder)
+        self.assertRegex(result.stderr, r"^error: odd\.safetensors: is of no family that mgpu-render knows\n  looked for double_blocks\.")
+        self.assertEqual(result.returncode, 2)
+
+    def test_encoders_that_do_not_belong(self):
+        self.refused(["validate", "job.yaml", "--set", "encoders.clip_l=vae_flux.safetensors"],
+                     f'{GOLDENS}/vae_flux.safetensors: is an autoencoder of 16 latent channels, not a CLIP-L text encoder\n  it belongs under "vae"')
+
+    def test_width(self):
+        self.refused(["validate", "job.yaml", "--set", "images.0.width=100"],
+                     '--set images.0.width=100: "width" 100 is not a multiple of 16, as flux1-schnell needs\n  the nearest is 96')
+
+    def test_sigmas(self):
+        result = run("sigmas", "job.yaml", "--set", "sampler.steps=4", folder=self.folder)
+        self.assertEqual(result.stdout, "1\n0.75\n0.5\n0.25\n0\n")
+
+    def test_inspect(self):
+        result = run("inspect", os.path.join(GOLDENS, "flux_schnell.safetensors"))
+        self.assertIn("a Flux.1 schnell transformer", result.stdout)
+        result = run("inspect", os.path.join(GOLDENS, "flux_schnell.safetensors"), "--json")
+        self.assertTrue(json.loads(result.stdout)["parts"][0]["supported"])
+
+
+class Other(Case):
+    def test_devices(self):
+        result = run("devices", "--json", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+        answer = json.loads(result.stdout)
+        self.assertEqual([d["id"] for d in answer["devices"]], ["cpu"])
+        self.assertEqual(len(answer["warnings"]), 1)
+        self.assertEqual(result.returncode, 0)
+
+    def test_compare(self):
+        a, b = (sorted(glob.glob(os.path.join(GOLDENS, "picture_*.png")))[i] for i in (0, 1))
+        name = os.path.basename(a)
+        same = run("compare", a, a)
+        self.assertEqual((same.stdout, same.returncode), (f"{name}: equal\n", 0))
+        self.assertEqual(run("compare", a, b).returncode, 1)
+        self.assertEqual(run("compare", a, "nope.png").returncode, 2)
+
+
+class Schema(unittest.TestCase):
+    """The committed schema and reference are the ones that the binary prints, and every preset and example keeps to them."""
+
+    def test_committed(self):
+        for name, words in (("job.schema.json", ["schema"]), ("job.md", ["schema", "--markdown"])):
+            with open(os.path.join(SOURCE, "presets", name), encoding="utf-8") as f:
+                self.assertEqual(f.read(), run(*words).stdout, f"presets/{name} is old: mgpu-render {' '.join(words)} > presets/{name}")
+
+    def test_presets(self):
+        import yaml
+        with open(os.path.join(SOURCE, "presets", "job.schema.json"), encoding="utf-8") as f:
+            schema = json.load(f)
+        jsonschema.Draft7Validator.check_schema(schema)
+        validator = jsonschema.Draft7Validator(schema)
+        jobs = [j for pattern in ("presets/**/*.yaml", "tests/goldens/*.yaml") for j in glob.glob(os.path.join(SOURCE, pattern), recursive=True)]
+        self.assertGreaterEqual(len(jobs), 2)
+        for job in jobs:
+            with self.subTest(job=os.path.relpath(job, SOURCE)), open(job, encoding="utf-8") as f:
+                validator.validate(yaml.safe_load(f))
+        for bad in ({"images": [{"prompt": "x"}]}, {"checkpoint": "a", "images": []}, {"checkpoint": "a", "images": [{"prompt": "x", "wdith": 3}]},
+                    {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"steps": 0}}):
+            self.assertFalse(validator.is_valid(bad), bad)
+        for good in ({"vram_limit": "8GB", "gpu_ids": [0, "cuda:1", "cpu:0"]}, {"dtype": {"unet": "bf16"}}, {"dtype": "fp32"},
+                     {"sampler": {"shift": {"base": 0.5}, "clip_skip": "auto"}}, {"split_cfg": True}, {"allocation": {"vae": ["cuda:0"], "clip": {"compute": "cpu"}}}):
+            validator.validate({"checkpoint": "a", "images": [{"prompt": "x", "seed": "random"}], **good})
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=1)

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Renders small pictures with the binary: what is written, kept, rendered again, refused, and what a terminal shows.
+
+cli_run_test.py BINARY SOURCE_FOLDER
+"""
+import json
+import os
+import pty
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BINARY, SOURCE = map(os.path.abspath, sys.argv[1:3])
+GOLDENS = os.path.join(SOURCE, "tests", "goldens")
+JOB = f"""checkpoint: flux_schnell.safetensors
+encoders: {{clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}}
+vae: vae_flux.safetensors
+tokenizers: {{clip: picture_merges.txt, t5xxl: picture_spiece.model}}
+model_paths: [{GOLDENS}]
+gpu_ids: [cpu]
+sampler: {{steps: 1, cfg: 1.0}}
+images:
+  - {{prompt: "a yellow sun: g\u00fcn, \u72d0", width: 32, height: 32, seed: 3, count: 2}}
+  - {{prompt: "a boat", width: 32, height: 16, seed: 9, batch: 2}}
+"""
+NAMES = ["job-0000-3.png", "job-0001-4.png", "job-0002-9.png", "job-0003-9.png"]
+
+
+class Run(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        with open(self.path("job.yaml"), "w", encoding="utf-8") as f:
+            f.write(JOB)
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    def run_job(self, *words, code=0, **more):
+        result = subprocess.run([BINARY, "run", *words], cwd=self.folder, capture_output=True, text=True, timeout=300, **more)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result
+
+    def pictures(self, folder="out"):
+        return sorted(n for n in os.listdir(self.path(folder)) if n.endswith(".png"))
+
+    def bytes_of(self, *names):
+        with open(self.path(*names), "rb") as f:
+            return f.read()
+
+    def report(self, *names):
+        with open(self.path(*(names or ("out", "report.json"))), encoding="utf-8") as f:
+            return json.load(f)
+
+    def statuses(self, report):
+        return [i["status"] for i in report["images"]]
+
+    def test_pictures_report_and_manifest(self):
+        result = self.run_job("job.yaml")
+        self.assertEqual(result.stdout, "")
+        self.assertNotIn("\x1b", result.stderr)
+        self.assertNotIn("\r", result.stderr)
+        for name in NAMES:
+            self.assertEqual(sum(name in line for line in result.stderr.splitlines() if ": ok, " in line), 1, result.stderr)
+        self.assertEqual(self.pictures(), NAMES)
+        report = self.report()
+        self.assertEqual((report["version"], report["status"], self.statuses(report)), (1, "ok", ["ok"] * 4))
+        with open(self.path("out", "manifest.jsonl"), encoding="utf-8") as f:
+            self.assertEqual([json.loads(line)["file"] for line in f], NAMES)
+
+    def test_existing_pictures_are_kept_unless_overwritten(self):
+        self.run_job("job.yaml", "--only", "0")
+        with open(self.path("out", NAMES[0]), "wb") as f:
+            f.write(b"mine")
+        self.run_job("job.yaml")
+        self.assertEqual(self.bytes_of("out", NAMES[0]), b"mine")
+        self.assertEqual(self.statuses(self.report()), ["kept", "ok", "ok", "ok"])
+        self.run_job("job.yaml", "--overwrite", "--quiet")
+        self.assertTrue(self.bytes_of("out", NAMES[0]).startswith(b"\x89PNG"))
+
+    def test_resume_renders_what_was_made_otherwise(self):
+        self.run_job("job.yaml", "--only", "0-1")
+        before = os.stat(self.path("out", NAMES[1])).st_mtime_ns
+        shutil.copy(self.path("out", NAMES[1]), self.path("out", NAMES[0]))
+        self.run_job("job.yaml", "--only", "0-1", "--resume")
+        self.assertEqual(self.statuses(self.report()), ["ok", "kept"])
+        self.assertEqual(os.stat(self.path("out", NAMES[1])).st_mtime_ns, before)
+
+    def test_parts_make_what_the_whole_makes(self):
+        self.run_job("job.yaml", "--set", "output.directory=whole")
+        for i in range(3):
+            self.run_job("job.yaml", "--part", f"{i}/3")
+        self.assertEqual(self.pictures(), NAMES)
+        for name in NAMES:
+            self.assertEqual(self.bytes_of("out", name), self.bytes_of("whole", name), name)
+        self.assertEqual(len(self.report("out", "report-1-of-3.json")["images"]), 1)
+
+    def test_a_picture_gives_its_job_and_itself_back(self):
+        self.run_job("job.yaml")
+        for name in (NAMES[0], NAMES[3]):
+            shutil.copy(self.path("out", name), self.path("p.png"))
+            self.run_job("p.png", "--set", f"model_paths=[{GOLDENS}]", "--set", "gpu_ids=[cpu]", "--set", "output.directory=again",
+                         "--set", "output.name=same.png" if name == NAMES[0] else "output.name=same-{index}.png")
+        self.assertEqual(self.bytes_of("again", "same.png"), self.bytes_of("out", NAMES[0]))
+        self.assertEqual(self.bytes_of("again", "same-1.png"), self.bytes_of("out", NAMES[3]))
+        yaml = subprocess.run([BINARY, "inspect", self.path("out", NAMES[0])], capture_output=True, text=True, check=True).stdout
+        self.assertIn('checkpoint: "flux_schnell.safetensors"\n', yaml)
+        with open(self.path("again.yaml"), "w", encoding="utf-8") as f:
+            f.write(yaml)
+        self.run_job("again.yaml", "--set", f"model_paths=[{GOLDENS}]", "--set", "gpu_ids=[cpu]", "--set", "output.directory=yaml",
+                     "--set", "output.name=same.png")
+        self.assertEqual(self.bytes_of("yaml", "same.png"), self.bytes_of("out", NAMES[0]))
+
+    def test_a_job_on_standard_input(self):
+        self.run_job("-", "--only", "0", input=JOB)
+        self.assertEqual(self.pictures(), [NAMES[0]])
+
+    def test_an_output_directory_that_cannot_be_written(self):
+        with open(self.path("file"), "w") as f:
+            f.write("x")
+        result = self.run_job("job.yaml", "--set", "output.directory=file/out", code=2)
+        self.assertEqual(result.stderr, 'error: --set output.directory=file/out: cannot write to the output directory "file/out": '
+                                        "Not a directory\n  name another with output.directory\n")
+
+    def test_a_full_disk_fails_the_pictures_and_leaves_no_half_file(self):
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+        result = self.run_job("job.yaml", "--set", "output.report=", "--only", "0", code=2)
+        self.assertIn('"output.report" has no value', result.stderr)
+        result = self.run_job("job.yaml", "--set", 'output.report=""', "--only", "0", code=1, preexec_fn=limit)
+        self.assertIn(f"{NAMES[0]}: failed: ", result.stderr)
+        self.assertIn("File too large", result.stderr)
+        self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
+
+    def test_a_signal_drops_what_is_in_flight(self):
+        process = subprocess.Popen([BINARY, "run", "job.yaml", "--set", "sampler.steps=10000"], cwd=self.folder, stderr=subprocess.PIPE)
+        time.sleep(3)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 143)
+        self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
+        self.assertEqual(self.report()["status"], "interrupted")
+
+    def test_a_terminal_gets_a_bar(self):
+        for term, no_color in (("xterm", None), ("dumb", None), ("xterm", "1")):
+            environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+            environment["TERM"] = term
+            if no_color:
+                environment["NO_COLOR"] = no_color
+            master, slave = pty.openpty()
+            process = subprocess.Popen([BINARY, "run", "job.yaml", "--only", "0", "--overwrite"], cwd=self.folder, stderr=slave,
+                                       stdout=subprocess.DEVNULL, env=environment)
+            os.close(slave)
+            text = b""
+            while True:
+                try:
+                    chunk = os.read(master, 65536)
+                except OSError:
+                    break
+                if not chunk:
+                    break
+                text += chunk
+            os.close(master)
+            self.assertEqual(process.wait(timeout=60), 0)
+            self.assertEqual(b"\r\x1b[K" in text and b"########] 1/1" in text, term == "xterm", text)
+            self.assertEqual(b"\x1b[32m" in text, term == "xterm" and not no_color, text)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=1)

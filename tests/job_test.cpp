@@ -1,0 +1,319 @@
+#include "cli/job.h"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "cli/pictures.h"
+#include "cli/yaml_reader.h"
+
+using namespace mgpu;
+
+namespace {
+
+/// The whole of what the user would see.
+std::string fault_of(const std::string& text, const std::vector<Setting>& settings = {}) {
+  try {
+    refuse_unsupported(read_job(text, "job.yaml", "", settings));
+  } catch (const Error& e) {
+    CHECK(e.code() == Exit::Usage);
+    return e.what();
+  }
+  return "no error";
+}
+
+const std::string start = "checkpoint: a.safetensors\nimages: [{prompt: x}]\n";
+
+Job job_of(const std::string& more, const std::vector<Setting>& settings = {}) {
+  return read_job(start + more, "job.yaml", "", settings);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("job");
+
+TEST_CASE("defaults") {
+  const Job job = job_of("");
+  CHECK(job.name == "job");
+  CHECK(job.files.checkpoint.text == "a.safetensors");
+  CHECK(job.files.checkpoint.mark.to_string() == "job.yaml:1:13");
+  CHECK(*job.sampler.name == "euler");
+  CHECK(*job.images[0].width == 1024);
+  CHECK(*job.images[0].seed == 0);
+  CHECK(*job.images[0].count == 1);
+  CHECK(job.output.directory.text == "out");
+  CHECK(*job.placement.replicas == 0);
+  CHECK_FALSE(job.placement.gpu_ids.given);
+  CHECK(job.exact);
+}
+
+TEST_CASE("an unknown key is named with its place, its line and what was meant") {
+  CHECK(fault_of(start + "sampler:\n  stpes: 20\n") ==
+        "job.yaml:4:3: unknown key \"stpes\" in sampler\n"
+        "   4 |   stpes: 20\n"
+        "     |   ^\n"
+        "  did you mean \"steps\"?");
+  CHECK(fault_of("chekpoint: a\nimages: [{prompt: x}]") ==
+        "job.yaml:1:1: unknown key \"chekpoint\"\n"
+        "   1 | chekpoint: a\n"
+        "     | ^\n"
+        "  did you mean \"checkpoint\"?");
+  CHECK(fault_of(start + "output: {qqqqq: 1}\n") ==
+        "job.yaml:3:10: unknown key \"qqqqq\" in output\n"
+        "   3 | output: {qqqqq: 1}\n"
+        "     |          ^\n"
+        "  known are directory, name, report");
+}
+
+TEST_CASE("a repeated key is refused, with both places") {
+  CHECK(fault_of(start + "exact: true\nexact: false\n") ==
+        "job.yaml:4:1: key \"exact\" is given twice\n"
+        "   4 | exact: false\n"
+        "     | ^\n"
+        "  the first is at job.yaml:3:1");
+}
+
+TEST_CASE("a missing key is named") {
+  CHECK(fault_of("images: [{prompt: x}]") ==
+        "job.yaml:1:1: missing key \"checkpoint\"\n"
+        "   1 | images: [{prompt: x}]\n"
+        "     | ^");
+  CHECK(fault_of("checkpoint: a\nimages:\n  - seed: 3\n") ==
+        "job.yaml:3:5: missing key \"prompt\" in images.0\n"
+        "   3 |   - seed: 3\n"
+        "     |     ^");
+  CHECK(fault_of("checkpoint: a\nimages: []\n") ==
+        "job.yaml:2:9: \"images\" is empty\n"
+        "   2 | images: []\n"
+        "     |         ^");
+}
+
+TEST_CASE("wrong types and ranges") {
+  const auto line = [](const std::string& more) {
+    const std::string text = fault_of(start + more);
+    return text.substr(0, text.find('\n'));
+  };
+  CHECK(line("sampler: {steps: abc}") ==
+        "job.yaml:3:18: \"sampler.steps\" must be an integer from 1 to 10000, not \"abc\"");
+  CHECK(line("sampler: {steps: 0}") ==
+        "job.yaml:3:18: \"sampler.steps\" must be an integer from 1 to 10000, not \"0\"");
+  CHECK(line("sampler: {steps: 1.5}") ==
+        "job.yaml:3:18: \"sampler.steps\" must be an integer from 1 to 10000, not \"1.5\"");
+  CHECK(line("sampler: {steps: \"20\"}") ==
+        "job.yaml:3:18: \"sampler.steps\" must be an integer from 1 to 10000, not the text \"20\"");
+  CHECK(line("sampler: {steps: 99999999999999}") ==
+        "job.yaml:3:18: \"sampler.steps\" must be an integer from 1 to 10000, not \"99999999999999\"");
+  CHECK(line("sampler: {cfg: nan}") == "job.yaml:3:16: \"sampler.cfg\" must be a number from 0 to 1000, not \"nan\"");
+  CHECK(line("sampler: {cfg: [1]}") == "job.yaml:3:16: \"sampler.cfg\" must be a number from 0 to 1000, not a list");
+  CHECK(line("sampler: 3") == "job.yaml:3:10: \"sampler\" must be a map, not \"3\"");
+  CHECK(line("exact: yes") == "job.yaml:3:8: \"exact\" must be true or false, not \"yes\"");
+  CHECK(line("vae:") == "job.yaml:3:1: \"vae\" has no value");
+  CHECK(line("vram_limit: 8TB") == "job.yaml:3:13: \"vram_limit\" must be a size such as 8GB, not \"8TB\"");
+  CHECK(line("gpu_ids: [gpu0]") == "job.yaml:3:11: \"gpu_ids.0\" must be a device: cuda:N, cpu or cpu:N, not \"gpu0\"");
+  CHECK(line("replicas: 0") == "job.yaml:3:11: \"replicas\" must be an integer from 1 to 1024, not \"0\"");
+  CHECK(line("vram_limit: {cuda:0: 1GB, \"0\": 2GB}") == "job.yaml:3:27: device \"cuda:0\" is given twice");
+  CHECK(fault_of(start + "mode: shrad") ==
+        "job.yaml:3:7: \"mode\" must be auto, single, shard, tensor, sequence, patch, replicate or split-cfg, not "
+        "\"shrad\"\n"
+        "   3 | mode: shrad\n     |       ^\n  did you mean \"shard\"?");
+}
+
+TEST_CASE("names of samplers and schedulers") {
+  CHECK(fault_of(start + "sampler: {name: eulr}") ==
+        "job.yaml:3:17: \"sampler.name\" is not the name of a sampler: \"eulr\"\n"
+        "   3 | sampler: {name: eulr}\n     |                 ^\n  did you mean \"euler\"?");
+  CHECK(*job_of("sampler: {scheduler: karras}").sampler.scheduler == "karras");
+}
+
+TEST_CASE("numbers are decimal, sizes are powers of 1024") {
+  CHECK(*job_of("sampler: {steps: 012}").sampler.steps == 12);
+  CHECK(job_of("vram_limit: 8GB").placement.vram_limit->each == std::uint64_t(8) << 30);
+  CHECK(job_of("vram_limit: 8GiB").placement.vram_limit->each == std::uint64_t(8) << 30);
+  CHECK(job_of("vram_limit: {cuda:1: .5gb}").placement.vram_limit->device.at(DeviceId::cuda(1)) == std::uint64_t(1)
+                                                                                                       << 29);
+  CHECK((job_of("gpu_ids: [1, cuda:0, cpu, cpu:3]").placement.gpu_ids.value ==
+         std::vector{DeviceId::cuda(1), DeviceId::cuda(0), DeviceId::cpu(), DeviceId::cpu(3)}));
+}
+
+TEST_CASE("seeds") {
+  const auto seed = [](const std::string& value) {
+    return fault_of("checkpoint: a\nimages: [{prompt: x, " + value + "}]").substr(0, 200);
+  };
+  CHECK(seed("seed: 18446744073709551615") == "no error");
+  CHECK(seed("seed: 18446744073709551616")
+            .starts_with("job.yaml:2:28: \"images.0.seed\" must be an integer from 0 to 18446744073709551615, or "
+                         "random, not \"18446744073709551616\""));
+  CHECK(seed("seed: -1").starts_with("job.yaml:2:28: \"images.0.seed\" must be"));
+  CHECK(seed("seed: 18446744073709551615, count: 2")
+            .starts_with("job.yaml:2:28: \"seed\" 18446744073709551615 and \"count\" 2 pass the largest seed, "
+                         "18446744073709551615"));
+  const Job a = read_job("checkpoint: a\nimages: [{prompt: x, seed: random}]", "job.yaml", "");
+  const Job b = read_job("checkpoint: a\nimages: [{prompt: x, seed: random}]", "job.yaml", "");
+  CHECK(a.images[0].random_seed);
+  CHECK(*a.images[0].seed != *b.images[0].seed);
+}
+
+TEST_CASE("an image's sampler is merged over the job's") {
+  const Job job = read_job(
+      "checkpoint: a\nsampler: {steps: 28, guidance: 2.5}\nimages: [{prompt: x, sampler: {steps: 4}}, {prompt: y}]",
+      "job.yaml", "");
+  CHECK(*job.images[0].sampler.steps == 4);
+  CHECK(*job.images[0].sampler.guidance == 2.5);
+  CHECK(*job.images[1].sampler.steps == 28);
+}
+
+TEST_CASE("--set wins over the file and marks what it gave") {
+  const Job job =
+      job_of("sampler: {steps: 5}", {{"sampler.steps", "7"}, {"images.0.seed", "9"}, {"output.directory", "there"}});
+  CHECK(*job.sampler.steps == 7);
+  CHECK(job.sampler.steps.mark.to_string() == "--set sampler.steps=7");
+  CHECK(*job.images[0].seed == 9);
+  CHECK(job.output.directory.from_option);
+  CHECK(fault_of(start, {{"sampler.stpes", "7"}}) ==
+        "--set sampler.stpes=7: unknown key \"stpes\" in sampler\n  did you mean \"steps\"?");
+  CHECK(fault_of(start, {{"images.1.seed", "7"}}) ==
+        "--set images.1.seed=7: \"images\" has no entry \"1\"\n  it has 1, counted from 0");
+  CHECK(fault_of(start, {{"checkpoint.x", "7"}}) ==
+        "--set checkpoint.x=7: \"checkpoint\" is one value in the job, \"a.safetensors\"\n  set it as a whole: --set "
+        "checkpoint=...");
+  CHECK(fault_of(start, {{"sampler", "{"}}).starts_with("--set sampler={: not valid YAML"));
+  CHECK_THROWS_WITH_AS(parse_setting("steps"), "--set steps: a setting is path=value\n  as in --set sampler.steps=20",
+                       Error);
+}
+
+TEST_CASE("what is not YAML") {
+  CHECK(fault_of("checkpoint: [a\nimages: x").starts_with("job.yaml:2:"));
+  CHECK(fault_of(std::string("a: \xff")) == "job.yaml: byte 3 is not UTF-8 text\n  a job file is YAML");
+  CHECK(fault_of("") ==
+        "job.yaml:1:1: a job is a map of keys\n   1 | \n     | ^\n  as in \"checkpoint: flux1-dev.safetensors\"");
+  CHECK(fault_of(start + "---\n" + start).find("a second document\n") != std::string::npos);
+  CHECK(fault_of("a: !odd 3").starts_with("job.yaml:1:4: unknown tag \"!odd\""));
+  std::string bomb = "a0: &a0 x\n";
+  for (int i = 1; i < 30; ++i) {
+    bomb += fmt::format("a{}: &a{} [*a{}, *a{}, *a{}]\n", i, i, i - 1, i - 1, i - 1);
+  }
+  CHECK(fault_of(bomb).find("more than 1000000 values") != std::string::npos);
+}
+
+TEST_CASE("columns count characters, and the caret stands below") {
+  CHECK(fault_of("checkpoint: a\nimages: [{prompt: \"\xC3\xBC\xE7\x8B\x90\", sedd: 1}]") ==
+        "job.yaml:2:25: unknown key \"sedd\" in images.0\n"
+        "   2 | images: [{prompt: \"\xC3\xBC\xE7\x8B\x90\", sedd: 1}]\n"
+        "     |                         ^\n"
+        "  did you mean \"seed\"?");
+}
+
+TEST_CASE("what is not supported yet says so at its place") {
+  const auto line = [](const std::string& more) {
+    const std::string text = fault_of(start + more);
+    return text.substr(0, text.find('\n'));
+  };
+  CHECK(line("loras: [{file: x}]") == "job.yaml:3:8: \"loras\" is not supported yet");
+  CHECK(line("mode: shard") == "job.yaml:3:7: \"mode: shard\" is not supported yet");
+  CHECK(line("replicas: 2") == "job.yaml:3:11: \"replicas: 2\" is not supported yet");
+  CHECK(line("split_cfg: true") == "job.yaml:3:12: \"split_cfg: true\" is not supported yet");
+  CHECK(line("gpu_ids: [0, 1]") == "job.yaml:3:10: more than one device in \"gpu_ids\" is not supported yet");
+  CHECK(line("allocation: {unet: \"cuda:0,50%;cpu,50%\"}") ==
+        "job.yaml:3:20: an allocation other than the one device of \"gpu_ids\" is not supported yet");
+  CHECK(line("gpu_ids: [cpu]\nallocation: {unet: cpu, vae: [cpu]}") == "no error");
+  CHECK(line("decode: {way: tiled}") == "job.yaml:3:15: \"decode.way: tiled\" is not supported yet");
+  CHECK(line("sampler: {denoise: 0.5}") == "job.yaml:3:20: \"denoise\" below 1 is not supported yet");
+  CHECK(fault_of("checkpoint: a\nimages: [{prompt: x, init_image: b.png}]")
+            .starts_with("job.yaml:2:34: \"init_image\" is not supported yet"));
+  CHECK(fault_of("checkpoint: a\nimages: [{prompt: x, conditions: [{prompt: y}]}]")
+            .starts_with("job.yaml:2:34: \"conditions\" is not supported yet"));
+}
+
+TEST_CASE("sizes that do not suit the model") {
+  const Job job = read_job("checkpoint: a\nimages: [{prompt: x, width: 1000, height: 520}]", "job.yaml", "");
+  CHECK_THROWS_WITH_AS(check_sizes(job, 16, "flux1-dev"),
+                       "job.yaml:2:29: \"width\" 1000 is not a multiple of 16, as flux1-dev needs\n"
+                       "   2 | images: [{prompt: x, width: 1000, height: 520}]\n"
+                       "     |                             ^\n"
+                       "  the nearest is 1008",
+                       Error);
+  CHECK_NOTHROW(check_sizes(job, 8, "sd15"));
+}
+
+TEST_CASE("files are found beside the job, then in model_paths by their kind") {
+  namespace fs = std::filesystem;
+  const fs::path root = fs::temp_directory_path() / "mgpu_job_test";
+  fs::remove_all(root);
+  for (const char* folder : {"jobs", "models/unet", "models/text_encoders", "comfy/models/vae"})
+    fs::create_directories(root / folder);
+  for (const char* file : {"models/unet/a.safetensors", "models/text_encoders/t5.safetensors",
+                           "comfy/models/vae/ae.safetensors", "jobs/clip.safetensors"})
+    std::ofstream(root / file) << "x";
+  std::ofstream(root / "paths.yaml")
+      << "comfyui:\n  base_path: comfy\n  is_default: true\n  vae: |\n    nowhere\n    models/vae\n";
+  const std::string text =
+      "checkpoint: a.safetensors\nencoders: {t5xxl: t5.safetensors, clip_l: clip.safetensors}\nvae: ae.safetensors\n"
+      "model_paths: [../models, ../paths.yaml]\nimages: [{prompt: x}]\n";
+  Job job = read_job(text, "job.yaml", (root / "jobs").string());
+  resolve_files(job);
+  CHECK(job.files.checkpoint.path == (root / "models/unet/a.safetensors").string());
+  CHECK(job.files.t5xxl.path == (root / "models/text_encoders/t5.safetensors").string());
+  CHECK(job.files.clip_l.path == (root / "jobs/clip.safetensors").string());
+  CHECK(job.files.vae.path == (root / "comfy/models/vae/ae.safetensors").string());
+  CHECK(job.output.directory.path == (root / "jobs/out").string());
+  Job missing = read_job("checkpoint: b.safetensors\nimages: [{prompt: x}]\n", "job.yaml", (root / "jobs").string());
+  CHECK_THROWS_WITH_AS(resolve_files(missing),
+                       ("job.yaml:1:13: no file \"b.safetensors\"\n   1 | checkpoint: b.safetensors\n     |            "
+                        " ^\n  looked in " +
+                        (root / "jobs").string())
+                           .c_str(),
+                       Error);
+  fs::remove_all(root);
+}
+
+TEST_CASE("pictures of a job") {
+  const Job job = read_job(
+      "checkpoint: a\nimages:\n- {prompt: x, seed: 5, count: 2, batch: 2}\n- {prompt: y, width: 512}\n"
+      "output: {name: \"{{{item}}}-{index:03}-{seed}-{width}.png\"}",
+      "dir/night.yaml", "dir");
+  const std::vector<Picture> pictures = expand(std::span(&job, 1));
+  REQUIRE(pictures.size() == 5);
+  CHECK(pictures[3].file == "{0}-003-6-1024.png");
+  CHECK(pictures[3].seed == 6);
+  CHECK(pictures[3].in_batch == 1);
+  CHECK(pictures[4].file == "{1}-004-0-512.png");
+  std::vector<int> left;
+  for (const Picture& p : select(pictures, parse_only("0,3-4"), std::nullopt)) left.push_back(p.index);
+  CHECK(left == std::vector{0, 3, 4});
+  std::vector<int> parts;
+  for (int i = 0; i < 3; ++i)
+    for (const Picture& p : select(pictures, std::nullopt, PartOfRun{i, 3})) parts.push_back(p.index);
+  CHECK(parts == std::vector{0, 1, 2, 3, 4});
+  CHECK_THROWS_WITH_AS(select(pictures, parse_only("5"), std::nullopt),
+                       "--only: there is no picture 5\n  pictures count from 0, as {index} does", Error);
+  CHECK_THROWS_WITH_AS(parse_only("3-1"), "--only 3-1: \"3-1\" is no picture number or range\n  as in --only 0,3-5",
+                       Error);
+  CHECK_THROWS_WITH_AS(parse_part("2/2"), "--part 2/2: a part is I/N with I from 0 to N - 1\n  as in --part 0/4",
+                       Error);
+  CHECK(report_name("report.json", PartOfRun{1, 4}) == "report-1-of-4.json");
+}
+
+TEST_CASE("names that repeat or are no template are refused") {
+  const Job job = read_job(
+      "checkpoint: a\nimages: [{prompt: x, count: 2}]\noutput: {name: \"{item}.png\", directory: d}", "job.yaml", "");
+  CHECK_THROWS_WITH_AS(expand(std::span(&job, 1)),
+                       "job.yaml:3:16: two pictures would be written to \"0.png\"\n"
+                       "   3 | output: {name: \"{item}.png\", directory: d}\n"
+                       "     |                ^\n"
+                       "  picture 0 of images.0 at job.yaml:2:10 and picture 1 of images.0 at job.yaml:2:10: put "
+                       "{index} into output.name",
+                       Error);
+  const auto line = [](const std::string& name) {
+    const std::string text = fault_of(start + "output: {name: '" + name + "'}");
+    return text.substr(0, text.find('\n'));
+  };
+  CHECK(line("{sed}.png") == "job.yaml:3:16: \"output.name\" has an unknown field \"{sed}\"");
+  CHECK(line("{seed:x}.png") == "job.yaml:3:16: \"output.name\" has an unknown format \"{seed:x}\"");
+  CHECK(line("{seed.png") == "job.yaml:3:16: \"output.name\" has a \"{\" without its \"}\"");
+  CHECK(line("{seed}.jpg") == "job.yaml:3:16: \"output.name\" must end in .png");
+  CHECK(line("../{seed}.png") == "job.yaml:3:16: \"output.name\" leads out of the directory");
+}
+
+TEST_SUITE_END();

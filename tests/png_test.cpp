@@ -1,0 +1,117 @@
+#include "cli/png.h"
+
+#include <ATen/ATen.h>
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "cli/picture_job.h"
+#include "core/error.h"
+
+using namespace mgpu;
+
+namespace {
+
+const std::string job_text =
+    "checkpoint: models/flux1-dev.safetensors\nencoders: {clip_l: /w/clip_l.safetensors}\n"
+    "sampler: {steps: 28, guidance: 3.5, shift: {base: 0.5, max: 1.15}}\n"
+    "images: [{prompt: \"a \\\"red\\\" fox\\n\xE7\x8B\x90\", negative: \"blur: x\", width: 512, height: 256, seed: "
+    "18446744073709551615, batch: 2}]\n";
+
+std::string record_of(const Job& job) {
+  return picture_record(job, expand(std::span(&job, 1))[1], {ComputeType::Bf16, ComputeType::Fp32, ComputeType::Bf16},
+                        {{"flux1-dev.safetensors", 34, "ab12"}});
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("png");
+
+TEST_CASE("pixels are truncated, not rounded, and clamped") {
+  const at::Tensor image = at::tensor({0.0f, 0.999f, 1.0f, 2.0f, -1.0f, 0.5f}).reshape({3, 1, 2});
+  const Rgb8 picture = to_rgb8(image);
+  CHECK(picture.width == 2);
+  CHECK(picture.height == 1);
+  CHECK(picture.pixels == std::vector<std::uint8_t>{0, 255, 0, 254, 255, 127});
+  CHECK_THROWS_WITH_AS(to_rgb8(at::full({3, 1, 1}, std::nan(""))), "the picture has values that are not finite", Error);
+}
+
+TEST_CASE("pixels and text come back; Latin-1 goes into tEXt, the rest into iTXt, nothing into zTXt") {
+  Rgb8 picture{3, 2, {}};
+  for (int i = 0; i < 18; ++i) picture.pixels.push_back(static_cast<std::uint8_t>(i * 14));
+  const std::string latin = fmt::format("{:a>3000}\nna\xC3\xAFve", "");
+  const std::string chinese = "\xE7\x8B\x90";
+  const std::string bytes = encode_png(picture, {{"parameters", latin}, {"mgpu_job", "{}"}, {"other", chinese}});
+  CHECK(is_png(bytes));
+  const PngFile file = decode_png(bytes, "a.png");
+  CHECK(file.picture.pixels == picture.pixels);
+  CHECK(file.text.at("parameters") == latin);
+  CHECK(file.text.at("mgpu_job") == "{}");
+  CHECK(file.text.at("other") == chinese);
+  CHECK(bytes.find("tEXtparameters") != std::string::npos);
+  CHECK(bytes.find("iTXtother") != std::string::npos);
+  CHECK(bytes.find("zTXt") == std::string::npos);
+  CHECK(bytes == encode_png(picture, {{"parameters", latin}, {"mgpu_job", "{}"}, {"other", chinese}}));
+}
+
+TEST_CASE("a damaged file is named") {
+  CHECK_THROWS_WITH_AS(decode_png("\x89PNG\r\n\x1a\nxxxx", "a.png"), doctest::Contains("a.png: is no readable PNG: "),
+                       Error);
+}
+
+TEST_CASE("parameters read as AUTOMATIC1111's do") {
+  const Job job = read_job(job_text, "job.yaml", "");
+  CHECK(a1111_parameters(job, expand(std::span(&job, 1))[1]) ==
+        "a \"red\" fox\n\xE7\x8B\x90\nNegative prompt: blur: x\n"
+        "Steps: 28, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 3.5, Seed: "
+        "18446744073709551615, "
+        "Size: 512x256, Model: flux1-dev, Batch size: 2, Batch pos: 1, RNG: CPU, Version: mgpu-render 0.1.0");
+}
+
+TEST_CASE("a record holds what determines the picture, no folder, and gives its job back") {
+  const Job job = read_job(job_text, "job.yaml", "");
+  const std::string record = record_of(job);
+  CHECK(
+      record ==
+      R"({"version":1,"job":{"checkpoint":"flux1-dev.safetensors","encoders":{"clip_l":"clip_l.safetensors"},)"
+      R"("dtype":{"unet":"bf16","clip":"fp32","vae":"bf16"},"exact":true,"sampler":{"name":"euler","scheduler":"simple","steps":28,)"
+      R"("cfg":1.0,"guidance":3.5,"denoise":1.0,"shift":{"base":0.5,"max":1.15},"step_noise":"cpu"},)"
+      R"("images":[{"prompt":"a \"red\" fox\n\u72d0","negative":"blur: x","width":512,"height":256,"seed":18446744073709551615,"batch":2}]},)"
+      R"("files":[{"name":"flux1-dev.safetensors","bytes":34,"sha256":"ab12"}],"in_batch":1})");
+  const std::string yaml = record_to_yaml(record, "a.png");
+  CHECK(yaml.starts_with(
+      "# made with \"flux1-dev.safetensors\": 34 bytes, sha256 ab12\n# picture 1 of its batch, from 0\n"
+      "checkpoint: \"flux1-dev.safetensors\"\n"));
+  CHECK(record_of(read_job(yaml, "again.yaml", "")) == record);
+  CHECK_THROWS_WITH_AS(record_to_yaml("{\"version\": 2}", "a.png"),
+                       "a.png: its mgpu_job record is damaged, or of a later version", Error);
+}
+
+TEST_CASE("a picture is a job: the same record, the same place in its batch, the same files") {
+  const Job job = read_job(job_text, "job.yaml", "");
+  const std::string record = record_of(job);
+  const std::string png = encode_png({1, 1, {0, 0, 0}}, {{"mgpu_job", record}});
+  const Job again = read_picture_job(png, "out/a.png", {});
+  const std::vector<Picture> pictures = expand(std::span(&again, 1));
+  REQUIRE(pictures.size() == 1);
+  CHECK(pictures[0].in_batch == 1);
+  CHECK(pictures[0].batch == 2);
+  CHECK(pictures[0].file == "a-0001-18446744073709551615.png");
+  CHECK(picture_record(again, pictures[0], {ComputeType::Bf16, ComputeType::Fp32, ComputeType::Bf16},
+                       again.expected_files) == record);
+  CHECK_NOTHROW(check_expected_files(again, {{"flux1-dev.safetensors", 34, "ab12"}}));
+  Job read = again;
+  read.file = "out/a.png";
+  CHECK_THROWS_WITH_AS(check_expected_files(read, {{"flux1-dev.safetensors", 35, "ab12"}}),
+                       "out/a.png: was made with another file \"flux1-dev.safetensors\": 34 bytes, sha256 ab12\n"
+                       "  the one found has 35 bytes, sha256 ab12",
+                       Error);
+  CHECK_THROWS_WITH_AS(
+      read_picture_job(encode_png({1, 1, {0, 0, 0}}, {}), "b.png", {}),
+      "b.png: is a picture without an mgpu_job record\n  only pictures that mgpu-render made can be rendered again",
+      Error);
+}
+
+TEST_SUITE_END();

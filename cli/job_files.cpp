@@ -113,6 +113,15 @@ void find_file(const Job& job, FileReference& reference, const std::vector<Folde
                               picture ? "; name the folder with --set model_paths=[FOLDER]" : ""));
 }
 
+/// Tokenizer data that scripts/setup.sh installed: beside the program, or in the source tree that it was built in.
+std::string installed_tokenizer(const Job& job, std::string_view name, std::string_view key) {
+  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
+  for (const fs::path& folder : {program / "tokenizers", program / "../.deps/tokenizers"})
+    if (is_file(folder / name)) return (folder / name).lexically_normal().string();
+  throw job.error({job.file}, fmt::format("the tokenizer data {} is not installed", name),
+                  fmt::format("run scripts/setup.sh, or name the file under tokenizers: {}", key));
+}
+
 }  // namespace
 
 void resolve_files(Job& job) {
@@ -123,6 +132,8 @@ void resolve_files(Job& job) {
     find_file(job, *encoder, folders, encoder_kinds);
   find_file(job, files.vae, folders, vae_kinds);
   for (FileReference* data : {&files.clip_tokenizer, &files.t5xxl_tokenizer}) find_file(job, *data, folders, {});
+  if (!files.clip_tokenizer) files.clip_tokenizer.path = installed_tokenizer(job, "clip_merges.txt", "clip");
+  if (!files.t5xxl_tokenizer) files.t5xxl_tokenizer.path = installed_tokenizer(job, "t5xxl_spiece.model", "t5xxl");
   for (LoraOptions& lora : job.loras) find_file(job, lora.file, folders, lora_kinds);
   for (ImageJob& image : job.images)
     for (FileReference* picture : {&image.init_image, &image.mask}) find_file(job, *picture, {}, {});

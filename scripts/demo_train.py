@@ -288,7 +288,7 @@ def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: 
     sums, low = torch.zeros(2, device=device), low_share > 0
     while True:
         elapsed = time.time() - begun
-        progress = elapsed / (until - begun)
+        progress = elapsed / max(5.0, until - begun)
         if progress >= 1:
             break
         low = progress < low_share

@@ -80,8 +80,7 @@ def main() -> None:
 
     codec_minutes = a.codec_minutes if a.codec_minutes is not None else minutes * 0.25
     codec = train_codec(work, pool, s, codec_minutes, a.init, device)
-    until = max(begun + 60 * minutes, time.time() + 6)
-    models = train_flow(work, pool, codec, tokenizers, s, until, a.low_share, a.init, device)
+    models = train_flow(work, pool, codec, tokenizers, s, begun + 60 * minutes, a.low_share, a.init, device)
     demo_eval.export(work / "export", *models)
     result = demo_eval.evaluate(work / "export", tokenizers, s.heldout, s.steps, device, mus=(0.0,))
     (work / "export" / "result.json").write_text(json.dumps(result, indent=1))

@@ -16,7 +16,8 @@ import torch
 
 import demo_text
 from demo_captions import Named, caption
-from demo_scenes import SIZE, draw, sample_scene
+from demo_paint import draw
+from demo_scenes import SIZE, sample_scene
 
 CHUNK = 16  # scenes a slot of the ring
 CAPTIONS = 4  # wordings a scene

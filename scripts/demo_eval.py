@@ -23,7 +23,8 @@ import demo_files
 from demo_check import check
 from demo_codec import Codec
 from demo_model import CLIP, CODEC, FLUX, T5, ClipText, Flux, T5Encoder, pack, position_ids, rope, unpack
-from demo_scenes import draw, sample_scene
+from demo_paint import draw
+from demo_scenes import sample_scene
 from demo_text import T5_LENGTH
 
 Models = tuple[Codec, Flux, ClipText, T5Encoder]

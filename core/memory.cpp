@@ -25,7 +25,13 @@ std::uint64_t status_bytes(const std::string& key) {
   return 0;
 }
 
+/// LibTorch sets its allocator up at the first CUDA tensor; we ask it for numbers before that.
+void start_cuda() {
+  at::globalContext().lazyInitDevice(at::kCUDA);
+}
+
 c10::CachingDeviceAllocator::DeviceStats stats(at::Device device) {
+  start_cuda();
   return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
 }
 
@@ -59,6 +65,7 @@ std::uint64_t peak_bytes(at::Device device) {
 
 void reset_peak_bytes(at::Device device) {
   if (device.is_cuda()) {
+    start_cuda();
     c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
   } else {
     std::ofstream("/proc/self/clear_refs") << "5";  // proc(5): resets VmHWM to VmRSS
@@ -71,6 +78,7 @@ void release_cached(at::Device device) {
 
 void limit_allocations(at::Device device, std::uint64_t bytes) {
   if (!device.is_cuda()) return;
+  start_cuda();
   const c10::cuda::CUDAGuard guard(device);
   std::size_t free = 0, all = 0;
   C10_CUDA_CHECK(cudaMemGetInfo(&free, &all));

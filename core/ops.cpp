@@ -17,7 +17,7 @@ at::Tensor linear(const at::Tensor& x, const Linear& w) {
   const at::Tensor wide = w.weight.to(x.scalar_type());
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   const at::Tensor y = w.bias.defined()
-                           ? at::addmm(w.bias, rows, wide.t(), 1, w.scale)
+                           ? at::addmm(w.bias.to(x.scalar_type()), rows, wide.t(), 1, w.scale)
                            : at::addmm(at::zeros({wide.size(0)}, rows.options()), rows, wide.t(), 0, w.scale);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = wide.size(0);

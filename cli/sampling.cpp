@@ -54,7 +54,7 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
   const RunSchedule schedule = run_schedule(options, training, run.width, run.height);
   const SigmaTable& table = schedule.table;
   const std::vector<double>& sigmas = schedule.sigmas;
-  const std::vector<std::int64_t> shape = {run.batch, training.latent_channels, run.height / kLatentFactor,
+  const std::vector<std::int64_t> shape = {run.batch, training.latent.channels, run.height / kLatentFactor,
                                            run.width / kLatentFactor};
 
   const ModelCall model = [&](const at::Tensor& x, double sigma, Conditioned which) {

@@ -65,12 +65,11 @@ at::Tensor Engine::velocity(const at::Tensor& x, double sigma, const Conditionin
 at::Tensor Engine::run(const at::Tensor& x, double sigma, const FluxCondition& condition) {
   const FluxModulation modulation = flux_->modulate(sigma, condition, ops_);
   FluxState state = flux_->begin(x, condition, modulation, ops_);
-  for (int i = 0; i < flux_->block_count(); ++i) {
-    flux_->block(i, state, ops_);
-    meter_.block_executed();
-  }
-  meter_.pass_done();
-  return flux_->finish(state, ops_).to(x.scalar_type());
+  int executed = 0;
+  for (int i = 0; i < flux_->block_count(); ++i, ++executed) flux_->block(i, state, ops_);
+  const at::Tensor velocity = flux_->finish(state, ops_).to(x.scalar_type());
+  meter_.pass_done(executed);
+  return velocity;
 }
 
 Weights Engine::encoder_weights(const Part& part) const {

@@ -62,6 +62,11 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
     MGPU_CHECK(told, "the negative prompt was not encoded");
     return engine.velocity(x, sigma, *told, *options.guidance);
   };
+  std::vector<const Conditioning*> conditionings = {run.positive};
+  if (run.negative) conditionings.push_back(run.negative);
+  const auto evaluated = std::span(sigmas).first(sigmas.size() - 1);  // the last is where sampling ends
+  engine.prepare_run(evaluated, conditionings, *options.guidance);
+
   const int steps = static_cast<int>(sigmas.size()) - 1;
   const SampleContext context{
       .table = table,

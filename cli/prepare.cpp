@@ -67,9 +67,9 @@ DeviceId choose_device(const Job& job, const DeviceSurvey& survey) {
 }
 
 DeviceRoom room_of(const Job& job, const DeviceId& id, const DeviceSurvey& survey) {
-  // What this program holds is no longer free, and is ours to count.
-  DeviceRoom room{
-      id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + survey.process_bytes, survey.process_bytes};
+  // What this program holds is no longer free, and is the CPU's to count; virtual devices share it.
+  const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
+  DeviceRoom room{id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + program, program};
   if (id.is_cuda()) {
     const GpuInfo& gpu = *std::ranges::find(survey.gpus, id, &GpuInfo::id);
     room = {id, gpu.name, gpu.uuid, gpu.total_bytes, gpu.free_bytes, kDriverBytes};
@@ -131,8 +131,8 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
     if (plan(dtypes, smaller).fits()) return fmt::format("pictures of {}x{} would fit", smaller.width, smaller.height);
   }
   const PhaseBytes peak = plan(dtypes, picture).devices.front().peak;
-  return fmt::format("it takes a device or a vram_limit of {}",
-                     bytes_text(std::max({peak.encode, peak.sample, peak.decode})));
+  const std::uint64_t most = std::max({peak.encode, peak.sample, peak.decode});
+  return fmt::format("it takes a device or a vram_limit of {}MB", (most >> 20) + 1);
 }
 
 }  // namespace

@@ -282,23 +282,27 @@ TEST_CASE("a picture that cannot be written leaves the others of its job") {
 TEST_CASE("a job that does not fit is refused before anything is written, with what would fit") {
   const Folder folder;
   const auto refusal = [&](const std::string& image, const std::string& more) {
+    Job job = job_of(folder, "refused", "flux_schnell.safetensors", image, kParts, more);
+    job.placement.gpu_ids.value = {DeviceId::cpu(0)};  // which, unlike cpu, does not count the program itself
     try {
-      render_all({job_of(folder, "refused", "flux_schnell.safetensors", image, kParts, more)});
+      render_all({job});
     } catch (const Error& error) {
       CHECK(error.code() == Exit::DoesNotFit);
       return error.message() + " | " + error.hint();
     }
     return std::string("it fits");
   };
-  const std::string small = refusal(kBoat, "vram_limit: 1MB\n");
-  CHECK(small.starts_with("cpu needs "));
-  CHECK(small.find(" and may use 1.0 MB: ") != std::string::npos);
-  CHECK(small.find(" short | it takes a device or a vram_limit of ") != std::string::npos);
-  // A virtual device holds no program: its figures are the model's alone.
   const std::string wide = "{prompt: a boat, width: 2048, height: 1024}";
-  const std::string offer = refusal(wide, "vram_limit: 200MB\ndtype: bf16\n");
-  CHECK(offer.find(" to decode and may use ") != std::string::npos);
+  CHECK(refusal(kBoat, "vram_limit: 1MB\n") ==
+        "cpu:0 needs 75.7 MB to sample and may use 1.0 MB: 74.7 MB short | it takes a device or a vram_limit of 76MB");
+  CHECK(refusal(wide, "vram_limit: 400MB\n") ==
+        "cpu:0 needs 1.9 GB to decode and may use 400 MB: 1.6 GB short | pictures of 848x416 would fit");
+  CHECK(refusal(wide, "vram_limit: 1200MB\n") ==
+        "cpu:0 needs 1.9 GB to decode and may use 1.2 GB: 793 MB short | dtype: bf16 would fit");
   CHECK_FALSE(std::filesystem::exists(folder.path("refused/report.json")));
+  // What was offered fits.
+  CHECK(refusal(kBoat, "vram_limit: 76MB\n") == "it fits");
+  CHECK(refusal("{prompt: a boat, width: 848, height: 416, sampler: {steps: 1}}", "vram_limit: 400MB\n") == "it fits");
 }
 
 TEST_CASE("--part and --resume: each makes its share, and only what is missing or was made otherwise") {

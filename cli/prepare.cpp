@@ -17,8 +17,8 @@ namespace {
 
 // The context and the kernels of cuBLAS, cuDNN and ours: 1.0 GiB measured on an H200.
 constexpr std::uint64_t kDriverBytes = std::uint64_t{1126} << 20;
-constexpr int kLowestForBf16 = 80;             // compute capability, times ten
-constexpr std::int64_t kSmallestOffer = 256;   // pixels a side: below that a model draws nothing worth having
+constexpr int kLowestForBf16 = 80;            // compute capability, times ten
+constexpr std::int64_t kSmallestOffer = 256;  // pixels a side: below that a model draws nothing worth having
 
 FileIdentity identity(const TensorFile& file) {
   return {std::filesystem::path(file.path()).filename().string(), file.file_bytes(), file.header_sha256()};

@@ -50,8 +50,8 @@ class Flux {
 
   const FluxSizes& sizes() const { return sizes_; }
 
-  /// The modulation vectors of steps at these noise levels, computed before the blocks run: one reading of their weights
-  /// (a quarter of the model) serves all steps of a run.
+  /// The modulation vectors of steps at these noise levels, computed before the blocks run: one reading of their
+  /// weights (a quarter of the model) serves all steps of a run.
   std::vector<FluxModulation> modulate(std::span<const double> sigmas, const FluxCondition& condition,
                                        const Ops& ops) const;
 

@@ -32,6 +32,16 @@ std::string read_all(const std::string& file) {
   return text;
 }
 
+/// ComfyUI saves workflows as JSON, which is YAML too: its keys would be refused one by one.
+void refuse_workflow(const std::string& text, const std::string& file) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos || text[first] != '{') return;
+  for (const char* mark : {"\"class_type\"", "\"last_node_id\""}) {
+    if (text.find(mark) != std::string::npos)
+      fail_file(file, "is a ComfyUI workflow, not a job", "write a job file: presets/demo/demo.yaml is one");
+  }
+}
+
 }  // namespace
 
 Job load_job(const std::string& file, const std::vector<Setting>& settings) {
@@ -39,7 +49,7 @@ Job load_job(const std::string& file, const std::vector<Setting>& settings) {
   Job job;
   if (is_png(text)) {
     job = read_picture_job(text, file, settings);
-  } else if (file == "-") {
+  } else if (refuse_workflow(text, file); file == "-") {
     job = read_job(text, "standard input", "", settings);
     job.name = "job";
   } else {

@@ -128,9 +128,10 @@ std::vector<Picture> expand(std::span<const Job> jobs) {
     throw job.error(
         job.output.name.given ? job.output.name.mark : picture.image->mark,
         fmt::format("two pictures would be written to \"{}\"", picture.path),
-        fmt::format("picture {} of images.{} at {} and picture {} of images.{} at {}: put {{index}} into output.name",
-                    first.index, first.item, first.image->mark.to_string(), picture.index, picture.item,
-                    picture.image->mark.to_string()));
+        fmt::format("picture {} of images.{} at {} and picture {} of images.{} at {}: {}", first.index, first.item,
+                    first.image->mark.to_string(), picture.index, picture.item, picture.image->mark.to_string(),
+                    first.job == picture.job ? "put {index} into output.name"
+                                             : "give one of the jobs another output.directory"));
   }
   return pictures;
 }

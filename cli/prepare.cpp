@@ -10,13 +10,15 @@
 
 #include "core/error.h"
 #include "core/sha256.h"
+#include "core/strings.h"
 
 namespace mgpu {
 namespace {
 
-constexpr std::uint64_t kModuleBytes = std::uint64_t{512}
-                                       << 20;  // kernels of cuBLAS, cuDNN and ours, loaded at first use
-constexpr int kLowestForBf16 = 80;             // compute capability, times ten
+// The context and the kernels of cuBLAS, cuDNN and ours: 1.0 GiB measured on an H200.
+constexpr std::uint64_t kDriverBytes = std::uint64_t{1126} << 20;
+constexpr int kLowestForBf16 = 80;            // compute capability, times ten
+constexpr std::int64_t kSmallestOffer = 256;  // pixels a side: below that a model draws nothing worth having
 
 FileIdentity identity(const TensorFile& file) {
   return {std::filesystem::path(file.path()).filename().string(), file.file_bytes(), file.header_sha256()};
@@ -65,10 +67,12 @@ DeviceId choose_device(const Job& job, const DeviceSurvey& survey) {
 }
 
 DeviceRoom room_of(const Job& job, const DeviceId& id, const DeviceSurvey& survey) {
-  DeviceRoom room{id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes, 0};
+  // What this program holds is no longer free, and is the CPU's to count; virtual devices share it.
+  const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
+  DeviceRoom room{id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + program, program};
   if (id.is_cuda()) {
     const GpuInfo& gpu = *std::ranges::find(survey.gpus, id, &GpuInfo::id);
-    room = {id, gpu.name, gpu.uuid, gpu.total_bytes, gpu.free_bytes, kModuleBytes};
+    room = {id, gpu.name, gpu.uuid, gpu.total_bytes, gpu.free_bytes, kDriverBytes};
   }
   const VramLimit& limit = *job.placement.vram_limit;
   if (const auto own = limit.device.find(id); own != limit.device.end()) {
@@ -79,7 +83,7 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const DeviceSurvey& surve
   return room;
 }
 
-/// `auto` on a device that has bf16 or not.
+/// What `auto` comes to.
 ComputeType resolve(ComputeType wanted, ComputeType automatic) {
   return wanted == ComputeType::Auto ? automatic : wanted;
 }
@@ -111,6 +115,26 @@ LargestPicture largest_picture(const Job& job) {
   return out;
 }
 
+/// What would fit instead of a job that does not: the same in bf16, its largest picture made smaller, or more memory.
+std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, const LargestPicture& picture,
+                        const DeviceRoom& room) {
+  const auto plan = [&](const ComputeDtypes& types, const LargestPicture& size) {
+    return plan_single(component_needs(models, types, size), room);
+  };
+  const ComputeDtypes narrow{at::kBFloat16, at::kBFloat16, at::kBFloat16};
+  if (dtypes.unet == at::kFloat && plan(narrow, picture).fits()) return "dtype: bf16 would fit";
+  const std::int64_t unit = models.flow().size_multiple;
+  const std::int64_t longer = std::max(picture.width, picture.height);
+  for (std::int64_t side = longer - longer % unit; side >= kSmallestOffer; side -= unit) {
+    const auto scaled = [&](std::int64_t length) { return std::max(unit, length * side / longer / unit * unit); };
+    const LargestPicture smaller{scaled(picture.width), scaled(picture.height), picture.text_tokens};
+    if (plan(dtypes, smaller).fits()) return fmt::format("pictures of {}x{} would fit", smaller.width, smaller.height);
+  }
+  const PhaseBytes peak = plan(dtypes, picture).devices.front().peak;
+  const std::uint64_t most = std::max({peak.encode, peak.sample, peak.decode});
+  return fmt::format("it takes a device or a vram_limit of {}MB", (most >> 20) + 1);
+}
+
 }  // namespace
 
 JobModels open_job(const Job& job) {
@@ -138,11 +162,13 @@ PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey
   out.dtypes.unet = scalar_type_of(out.types.unet);
   out.dtypes.vae = scalar_type_of(out.types.vae);
   if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);
-  out.plan = plan_single(component_needs(models.set, out.dtypes, largest_picture(job)), room_of(job, id, survey));
+  const DeviceRoom room = room_of(job, id, survey);
+  const LargestPicture picture = largest_picture(job);
+  out.plan = plan_single(component_needs(models.set, out.dtypes, picture), room);
   out.models = std::move(models);
   if (!out.plan.fits()) {
     throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall,
-                "a smaller picture, 8-bit weights or a device with more memory would fit");
+                nearest_fit(out.models.set, out.dtypes, picture, room));
   }
   return out;
 }

@@ -1,15 +1,15 @@
 #include "cli/render.h"
 
 #include <ATen/ATen.h>
-#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <exception>
 #include <map>
-#include <thread>
 
+#include "cli/failure.h"
 #include "cli/output.h"
 #include "cli/picture_job.h"
 #include "cli/png.h"
@@ -68,17 +68,9 @@ class JobRun {
     if (!needed) return Exit::Ok;
     try {
       render_all();
-    } catch (const Interrupted&) {
-      interrupted_ = true;
-    } catch (const Error& error) {
-      fail_open(error.what());
-      code_ = error.code();
-    } catch (const c10::OutOfMemoryError& error) {
-      fail_open(out_of_memory(error));
-      code_ = Exit::ImageFailed;
-    } catch (const c10::Error& error) {
-      fail_open(fmt::format("the device failed: {}", error.what_without_backtrace()));
-      code_ = Exit::Device;
+    } catch (const Interrupted&) {  // what is open stays skipped
+    } catch (...) {
+      fail(everything(), failure_of(std::current_exception(), device_id()));
     }
     return code_;
   }
@@ -90,7 +82,8 @@ class JobRun {
     out.job = job_.file;
     out.kernel_table = "untuned";
     for (const Entry& entry : entries_) out.images.push_back(entry.report);
-    out.status = status_of(out.images, interrupted_);
+    const bool dropped = std::ranges::any_of(entries_, &JobRun::is_open);
+    out.status = status_of(out.images, dropped);
     out.devices.push_back(device_report());
     return out;
   }
@@ -116,9 +109,10 @@ class JobRun {
     engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, prepared_.plan);
     const std::vector<Group> groups = runs();
     encode(groups);
+    stop_if_interrupted();
     progress_.phase(groups.front().front()->picture.path, "load");
     engine_->load_diffusion();
-    decoder_ = std::make_unique<Decoder>(autoencoder_sizes(engine_->vae_weights()), engine_->vae_weights());
+    decoder_ = std::make_unique<Decoder>(engine_->models().vae.vae(), engine_->vae_weights());
     for (const Group& group : groups) {
       stop_if_interrupted();
       render_run(group);
@@ -153,13 +147,13 @@ class JobRun {
     try {
       const at::Tensor latents = sample_run(group);
       for (Entry* entry : group) finish(*entry, latents.narrow(0, entry->picture.in_batch, 1));
-    } catch (const Error& error) {
-      fail(group, error.what());
-      code_ = std::max(code_, error.code());
-    } catch (const c10::OutOfMemoryError& error) {
+    } catch (const Interrupted&) {
+      throw;
+    } catch (...) {
+      const Failure failure = failure_of(std::current_exception(), device_id());
+      if (failure.code == Exit::Device) throw;
+      fail(group, failure);
       release_cached(engine_->device());
-      fail(group, out_of_memory(error));
-      code_ = std::max(code_, Exit::ImageFailed);
     }
   }
 
@@ -192,9 +186,7 @@ class JobRun {
     progress_.phase(picture.path, "decode");
     Rgb8 pixels;
     report.seconds.decode = engine_->meter().measure(Phase::Decode, [&] {
-      const FlowTraining& training = engine_->models().flow();
-      const LatentFormat format{engine_->models().diffusion.row->name, training.latent_channels, training.latent_scale,
-                                training.latent_shift};
+      const LatentFormat& format = engine_->models().flow().latent;
       pixels = to_rgb8(decode(latent, format, *decoder_, engine_->ops())[0].cpu());
     });
 
@@ -211,26 +203,23 @@ class JobRun {
     progress_.finished(picture.path, "ok", s.encode + s.sample + s.decode + s.write, {});
   }
 
-  void fail(const Group& group, const std::string& why) {
+  void fail(const Group& group, const Failure& failure) {
+    code_ = std::max(code_, failure.code);
     for (Entry* entry : group) {
       if (!is_open(*entry)) continue;
       entry->report.status = "failed";
-      entry->report.error = why;
-      progress_.finished(entry->picture.path, "failed", 0.0, why);
+      entry->report.error = failure.why;
+      progress_.finished(entry->picture.path, "failed", 0.0, failure.why);
     }
   }
 
-  void fail_open(const std::string& why) {
+  Group everything() {
     Group all;
     for (Entry& entry : entries_) all.push_back(&entry);
-    fail(all, why);
+    return all;
   }
 
-  std::string out_of_memory(const c10::OutOfMemoryError& error) const {
-    const std::string text = error.what_without_backtrace();
-    return fmt::format("out of memory on {}: {}", prepared_.plan.devices.front().room.id.to_string(),
-                       text.substr(0, text.find('\n')));
-  }
+  const DeviceId& device_id() const { return prepared_.plan.devices.front().room.id; }
 
   std::string manifest_path() const { return job_.output.directory.path + "/manifest.jsonl"; }
 
@@ -253,6 +242,7 @@ class JobRun {
     out.blocks_executed_per_pass = meter.blocks_per_pass();
     out.passes = static_cast<std::int64_t>(meter.passes());
     out.busy_seconds = meter.busy_seconds();
+    out.warnings = count_warnings(out);
     return out;
   }
 
@@ -264,7 +254,6 @@ class JobRun {
   std::unique_ptr<Decoder> decoder_;
   std::map<std::string, Conditioning> conditionings_;
   Exit code_ = Exit::Ok;
-  bool interrupted_ = false;
 };
 
 /// Files, sizes, outputs, devices and memory of every job, before anything is rendered.
@@ -288,7 +277,7 @@ RenderResult render(std::span<const Job> jobs, const RenderOptions& options, Pro
   const std::vector<PreparedJob> prepared = prepare_all(jobs, survey);
   set_exact_arithmetic();
 
-  RenderResult result;
+  RenderResult result;  // its code is the gravest of the jobs': Exit's values stand in order of precedence
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     std::vector<Picture> own;
     std::ranges::copy_if(pictures, std::back_inserter(own),

@@ -72,6 +72,16 @@ std::string status_of(const std::vector<ImageReport>& images, bool interrupted) 
   return good == 0 ? "failed" : "partial";
 }
 
+std::vector<std::string> count_warnings(const DeviceReport& device) {
+  if (device.assignments.empty()) return {"no block assigned"};
+  int planned = 0;
+  for (const Assignment& assignment : device.assignments) {
+    if (assignment.component == "unet") planned += assignment.blocks;
+  }
+  if (device.passes == 0 || device.blocks_executed_per_pass == planned) return {};
+  return {fmt::format("the plan has {} blocks a pass, and {} were run", planned, device.blocks_executed_per_pass)};
+}
+
 std::string to_json(const Report& report) {
   Json devices = Json::array();
   for (const DeviceReport& device : report.devices) devices.push_back(device_json(device));

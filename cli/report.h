@@ -54,6 +54,9 @@ struct Report {
 /// ok: every picture is there; failed: none; partial: some; interrupted: by a signal, whatever else.
 std::string status_of(const std::vector<ImageReport>& images, bool interrupted);
 
+/// What of a device's work is not as planned: a pass that ran other blocks than the plan gave it, or none given.
+std::vector<std::string> count_warnings(const DeviceReport& device);
+
 /// report.json, with a newline at its end.
 std::string to_json(const Report& report);
 

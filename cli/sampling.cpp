@@ -54,7 +54,7 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
   const RunSchedule schedule = run_schedule(options, training, run.width, run.height);
   const SigmaTable& table = schedule.table;
   const std::vector<double>& sigmas = schedule.sigmas;
-  const std::vector<std::int64_t> shape = {run.batch, training.latent_channels, run.height / kLatentFactor,
+  const std::vector<std::int64_t> shape = {run.batch, training.latent.channels, run.height / kLatentFactor,
                                            run.width / kLatentFactor};
 
   const ModelCall model = [&](const at::Tensor& x, double sigma, Conditioned which) {
@@ -62,6 +62,11 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
     MGPU_CHECK(told, "the negative prompt was not encoded");
     return engine.velocity(x, sigma, *told, *options.guidance);
   };
+  std::vector<const Conditioning*> conditionings = {run.positive};
+  if (run.negative) conditionings.push_back(run.negative);
+  const auto evaluated = std::span(sigmas).first(sigmas.size() - 1);  // the last is where sampling ends
+  engine.prepare_run(evaluated, conditionings, *options.guidance);
+
   const int steps = static_cast<int>(sigmas.size()) - 1;
   const SampleContext context{
       .table = table,

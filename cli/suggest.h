@@ -7,9 +7,6 @@
 
 namespace mgpu {
 
-/// How many insertions, deletions, replacements and swaps of neighbours turn `a` into `b` (optimal string alignment).
-int edit_distance(std::string_view a, std::string_view b);
-
 /// `did you mean "x"?` for the candidate nearest to what was written, or "" when none is near.
 std::string did_you_mean(std::string_view written, std::span<const std::string_view> candidates);
 

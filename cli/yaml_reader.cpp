@@ -214,9 +214,14 @@ Source::Source(std::string name, std::string text) : name_(std::move(name)), tex
   lines_ = split_lines(text_);
 }
 
+std::string_view Source::line(int number) const {
+  if (number < 1 || number > static_cast<int>(lines_.size())) return {};
+  return lines_[static_cast<std::size_t>(number) - 1];
+}
+
 std::string Source::excerpt(const Mark& mark) const {
   if (mark.line < 1 || mark.line > static_cast<int>(lines_.size()) || mark.file != name_) return {};
-  const std::string_view line = lines_[static_cast<std::size_t>(mark.line) - 1];
+  const std::string_view line = this->line(mark.line);
   std::string below;
   int column = 1;
   for (std::size_t i = 0; i < line.size() && column < mark.column; ++i) {
@@ -237,6 +242,20 @@ const YamlNode::Entry* YamlNode::find(std::string_view key) const {
   return nullptr;
 }
 
+namespace {
+
+/// What most often is wrong with a line that YAML cannot read.
+std::string syntax_hint(std::string_view line) {
+  if (line.substr(0, line.find_first_not_of(" \t")).find('\t') != std::string_view::npos)
+    return "YAML indents with spaces, not tabs";
+  const std::size_t first = line.find(": ");
+  const bool second = first != std::string_view::npos && line.find(": ", first + 2) != std::string_view::npos;
+  if (second && line.find('"') == std::string_view::npos) return "put text that holds a colon in quotes";
+  return {};
+}
+
+}  // namespace
+
 YamlNode parse_yaml(const Source& source) {
   const std::size_t invalid = find_invalid_utf8(source.text());
   if (invalid != std::string_view::npos)
@@ -253,7 +272,8 @@ YamlNode parse_yaml(const Source& source) {
       throw source.error(rest.root.mark, "a second document", "a job file holds one");
     return root;
   } catch (const YAML::Exception& e) {
-    throw source.error(builder.place(e.mark), fmt::format("not valid YAML: {}", e.msg));
+    const Mark mark = builder.place(e.mark);
+    throw source.error(mark, fmt::format("not valid YAML: {}", e.msg), syntax_hint(source.line(mark.line)));
   }
 }
 

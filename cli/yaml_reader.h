@@ -19,6 +19,8 @@ class Source {
   const std::string& name() const { return name_; }
   const std::string& text() const { return text_; }
 
+  /// A line's text, from 1, without its end; "" when there is none.
+  std::string_view line(int number) const;
   /// The line with its number and a caret below `mark`, or "" when the mark names no line.
   std::string excerpt(const Mark& mark) const;
   /// An error (exit 2) at `mark` that quotes the line.

@@ -5,8 +5,9 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <thread>
+
+#include "core/proc.h"
 
 namespace mgpu {
 namespace {
@@ -55,13 +56,9 @@ GpuInfo ask_gpu(int index) {
 
 /// Main memory; free is what programs could have, the page cache given back.
 void ask_host(DeviceSurvey& survey) {
-  std::ifstream stream("/proc/meminfo");
-  std::string key;
-  std::uint64_t kib = 0;
-  for (std::string rest; stream >> key >> kib && std::getline(stream, rest);) {
-    if (key == "MemTotal:") survey.host_total_bytes = kib * 1024;
-    if (key == "MemAvailable:") survey.host_free_bytes = kib * 1024;
-  }
+  survey.host_total_bytes = proc_bytes("/proc/meminfo", "MemTotal:");
+  survey.host_free_bytes = proc_bytes("/proc/meminfo", "MemAvailable:");
+  survey.process_bytes = proc_bytes("/proc/self/status", "VmRSS:");
 }
 
 }  // namespace

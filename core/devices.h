@@ -47,6 +47,7 @@ struct DeviceSurvey {
   std::vector<GpuInfo> gpus;
   std::uint64_t host_total_bytes = 0;
   std::uint64_t host_free_bytes = 0;
+  std::uint64_t process_bytes = 0;  ///< resident already: this program and its libraries
   int host_threads = 0;
 };
 

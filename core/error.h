@@ -8,7 +8,7 @@
 
 namespace mgpu {
 
-/// Exit codes of the program: part of its interface.
+/// Exit codes of the program: part of its interface. The greater takes precedence where several things went wrong.
 enum class Exit : int {
   Ok = 0,
   ImageFailed = 1,  ///< an image failed after the start (out of memory, non-finite latent, disk full)

@@ -128,7 +128,7 @@ std::vector<std::pair<std::string, int>> blocks_of(const Sizes& sizes) {
     Blocks operator()(const FluxSizes& flux) const { return {{"double", flux.depth}, {"single", flux.depth_single}}; }
     Blocks operator()(const ClipSizes& clip) const { return {{"layer", clip.layers}}; }
     Blocks operator()(const T5Sizes& t5) const { return {{"layer", t5.layers}}; }
-    Blocks operator()(const VaeSizes& vae) const { return {{"level", static_cast<int>(vae.multipliers.size())}}; }
+    Blocks operator()(const VaeSizes& vae) const { return {{"level", static_cast<int>(vae.channels.size())}}; }
   };
   return std::visit(Visitor{}, sizes);
 }
@@ -163,7 +163,7 @@ void check_set(const Part& diffusion, const Part& clip_l, const Part& t5, const 
   const FluxSizes& flux = diffusion.flux();
   check_width(diffusion, clip_l, "its pooled output has width", clip_l.clip().hidden, flux.vector);
   check_width(diffusion, t5, "its hidden states have width", t5.t5().hidden, flux.context);
-  check_width(diffusion, vae, "its latent channels are", vae.vae().latent, flux.channels);
+  check_width(diffusion, vae, "its latent channels are", vae.vae().latent_channels, flux.channels);
 }
 
 PartSummary summarise(const Part& part) {

@@ -53,11 +53,14 @@ struct T5Sizes {
 
 /// Sizes of a convolutional autoencoder (original names).
 struct VaeSizes {
-  int base = 0;                  ///< channels at full resolution's first level before its multiplier
-  std::vector<int> multipliers;  ///< channels / base of each level, from full resolution down
-  int residual_blocks = 0;       ///< a level of the encoder; the decoder has one more
-  int latent = 0;                ///< latent channels
-  bool encoder = false;          ///< the file holds the encoder too
+  int latent_channels = 0;
+  std::vector<int> channels;  ///< of each level, the full resolution first
+  int residual_blocks = 0;    ///< a level of the encoder; the decoder has one more
+  bool encoder = false;       ///< the file holds the encoder too
+  bool quant = false;         ///< 1x1 convolutions between latent and coders (Stable Diffusion 1, 2 and XL)
+
+  /// Pixels a side that one latent value stands for.
+  std::int64_t factor() const { return std::int64_t{1} << (channels.size() - 1); }
 };
 
 using Sizes = std::variant<std::monostate, FluxSizes, ClipSizes, T5Sizes, VaeSizes>;
@@ -75,13 +78,19 @@ struct Sign {
   std::int64_t size = 0;  ///< ... has (has not) this size
 };
 
+/// How a family of diffusion models scales the autoencoder's latents: (encoded - shift) * scale is what it samples. The
+/// autoencoder's file does not tell: SD 1's and SDXL's have the same tensors.
+struct LatentFormat {
+  std::int64_t channels = 0;
+  double scale = 1.0;
+  double shift = 0.0;
+};
+
 /// What a rectified-flow model was trained with and its sampling needs.
 struct FlowTraining {
-  int levels = 0;           ///< noise levels in its table
-  double mu = 0;            ///< ComfyUI's constant time shift (log), 0 for none
-  int latent_channels = 0;  ///< latent = (encoded - latent_shift) * latent_scale
-  double latent_scale = 1;
-  double latent_shift = 0;
+  int levels = 0;  ///< noise levels in its table
+  double mu = 0;   ///< ComfyUI's constant time shift (log), 0 for none
+  LatentFormat latent;
   int size_multiple = 0;  ///< widths and heights are multiples of this
 };
 

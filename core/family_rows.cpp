@@ -35,7 +35,7 @@ constexpr std::string_view kSingleFile = "use the original single-file release";
 constexpr std::string_view kPlain = "use the model's bf16 or fp8 release";
 
 FlowTraining flux_training(int levels, double mu) {
-  return {levels, mu, 16, 0.3611, 0.1159, 16};
+  return {levels, mu, {.channels = 16, .scale = 0.3611, .shift = 0.1159}, 16};
 }
 
 std::vector<FamilyRow> adapters() {

@@ -14,6 +14,8 @@ namespace {
 
 using Shape = std::vector<std::int64_t>;
 
+constexpr int kNormGroups = 32;  // of every autoencoder's group norms
+
 bool is_floating(DType dtype) {
   constexpr std::array kFloating{DType::F64, DType::F32, DType::F16, DType::BF16, DType::F8_E4M3, DType::F8_E5M2};
   return std::find(kFloating.begin(), kFloating.end(), dtype) != kFloating.end();
@@ -122,13 +124,14 @@ void expect_vae_middle(const Shapes& shapes, const std::string& name, int channe
 }
 
 void expect_vae_decoder(const Shapes& shapes, const VaeSizes& sizes) {
-  const int levels = static_cast<int>(sizes.multipliers.size());
-  int channels = sizes.base * sizes.multipliers.back();
-  shapes.conv("decoder.conv_in", channels, sizes.latent, 3);
+  const int levels = static_cast<int>(sizes.channels.size());
+  int channels = sizes.channels.back();
+  if (sizes.quant) shapes.conv("post_quant_conv", sizes.latent_channels, sizes.latent_channels, 1);
+  shapes.conv("decoder.conv_in", channels, sizes.latent_channels, 3);
   expect_vae_middle(shapes, "decoder.mid", channels);
   for (int level = levels - 1; level >= 0; --level) {
     const std::string name = fmt::format("decoder.up.{}.", level);
-    const int out = sizes.base * sizes.multipliers[static_cast<std::size_t>(level)];
+    const int out = sizes.channels[static_cast<std::size_t>(level)];
     for (int i = 0; i <= sizes.residual_blocks; ++i) {
       expect_vae_residual(shapes, fmt::format("{}block.{}", name, i), channels, out);
       channels = out;
@@ -140,12 +143,12 @@ void expect_vae_decoder(const Shapes& shapes, const VaeSizes& sizes) {
 }
 
 void expect_vae_encoder(const Shapes& shapes, const VaeSizes& sizes) {
-  const int levels = static_cast<int>(sizes.multipliers.size());
-  int channels = sizes.base;
+  const int levels = static_cast<int>(sizes.channels.size());
+  int channels = sizes.channels.front();
   shapes.conv("encoder.conv_in", channels, 3, 3);
   for (int level = 0; level < levels; ++level) {
     const std::string name = fmt::format("encoder.down.{}.", level);
-    const int out = sizes.base * sizes.multipliers[static_cast<std::size_t>(level)];
+    const int out = sizes.channels[static_cast<std::size_t>(level)];
     for (int i = 0; i < sizes.residual_blocks; ++i) {
       expect_vae_residual(shapes, fmt::format("{}block.{}", name, i), channels, out);
       channels = out;
@@ -154,7 +157,9 @@ void expect_vae_encoder(const Shapes& shapes, const VaeSizes& sizes) {
   }
   expect_vae_middle(shapes, "encoder.mid", channels);
   shapes.norm("encoder.norm_out", channels);
-  shapes.conv("encoder.conv_out", 2 * sizes.latent, channels, 3);
+  const int moments = 2 * sizes.latent_channels;
+  shapes.conv("encoder.conv_out", moments, channels, 3);
+  if (sizes.quant) shapes.conv("quant_conv", moments, moments, 1);
 }
 
 }  // namespace
@@ -261,14 +266,12 @@ Sizes read_vae_sizes(const TensorFile& file, const std::string& prefix) {
   const Shapes shapes(file, prefix);
   VaeSizes sizes;
   sizes.encoder = shapes.has("encoder.conv_in.weight");
-  // Without the encoder the first multiplier cannot be told from the base: every published autoencoder has 1.
-  sizes.base =
-      sizes.encoder ? shapes.take("encoder.conv_in.weight", 4, 0) : shapes.take("decoder.norm_out.weight", 1, 0);
-  sizes.latent = shapes.take("decoder.conv_in.weight", 4, 1);
+  sizes.quant = shapes.has("post_quant_conv.weight");
+  sizes.latent_channels = shapes.take("decoder.conv_in.weight", 4, 1);
   const int levels = std::max(shapes.blocks("decoder.up."), 1);
   for (int level = 0; level < levels; ++level) {
     const std::string name = fmt::format("decoder.up.{}.block.0.conv1.weight", level);
-    sizes.multipliers.push_back(shapes.take_multiple(name, 4, 0, sizes.base) / sizes.base);
+    sizes.channels.push_back(shapes.take_multiple(name, 4, 0, kNormGroups));
   }
   sizes.residual_blocks = shapes.blocks("decoder.up.0.block.") - 1;
   expect_vae_decoder(shapes, sizes);

@@ -8,22 +8,11 @@
 
 #include <algorithm>
 #include <fstream>
-#include <string>
+
+#include "core/proc.h"
 
 namespace mgpu {
 namespace {
-
-/// A line "VmRSS:   1234 kB" of /proc/self/status in bytes; 0 where the system has none.
-std::uint64_t status_bytes(const std::string& key) {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    if (word != key) continue;
-    std::uint64_t kib = 0;
-    status >> kib;
-    return kib * 1024;
-  }
-  return 0;
-}
 
 /// LibTorch sets its allocator up at the first CUDA tensor; we ask it for numbers before that.
 void start_cuda() {
@@ -54,12 +43,12 @@ std::uint64_t driver_bytes(at::Device device) {
 }  // namespace
 
 std::uint64_t bytes_in_use(at::Device device) {
-  if (!device.is_cuda()) return status_bytes("VmRSS:");
+  if (!device.is_cuda()) return proc_bytes("/proc/self/status", "VmRSS:");
   return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).reserved_bytes).current);
 }
 
 std::uint64_t peak_bytes(at::Device device) {
-  if (!device.is_cuda()) return status_bytes("VmHWM:");
+  if (!device.is_cuda()) return proc_bytes("/proc/self/status", "VmHWM:");
   return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).reserved_bytes).peak);
 }
 

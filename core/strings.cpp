@@ -4,30 +4,9 @@
 
 #include <algorithm>
 
+#include "core/edit_distance.h"
+
 namespace mgpu {
-namespace {
-
-/// The Levenshtein distance of `a` and `b`, or `limit` + 1 when it is more than `limit`.
-std::size_t edit_distance(std::string_view a, std::string_view b, std::size_t limit) {
-  if ((a.size() > b.size() ? a.size() - b.size() : b.size() - a.size()) > limit) return limit + 1;
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    std::size_t least = row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
-      least = std::min(least, row[j]);
-    }
-    if (least > limit) return limit + 1;
-  }
-  return std::min(row.back(), limit + 1);
-}
-
-}  // namespace
-
 std::string in_quotes(std::string_view text) {
   constexpr std::size_t kMost = 200;
   std::string out = "\"";
@@ -61,14 +40,13 @@ std::string bytes_text(std::uint64_t bytes) {
 }
 
 std::string nearest(std::string_view wanted, std::span<const std::string_view> candidates) {
-  std::size_t limit = std::max<std::size_t>(wanted.size() / 3, 1);
+  int least = std::max(static_cast<int>(wanted.size()) / 3, 1) + 1;
   std::string best;
   for (const std::string_view candidate : candidates) {
-    const std::size_t distance = edit_distance(wanted, candidate, limit);
-    if (distance > limit) continue;
+    const int distance = edit_distance(wanted, candidate);
+    if (distance >= least) continue;
     best = candidate;
-    if (distance == 0) break;
-    limit = distance - 1;
+    least = distance;
   }
   return best;
 }

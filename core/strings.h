@@ -19,7 +19,7 @@ std::string shape_text(std::span<const std::int64_t> shape);
 std::string bytes_text(std::uint64_t bytes);
 
 /// The candidate nearest to `wanted`, when it is near enough to be what was meant (at most a third of its characters
-/// differ), else "". Counts single-character insertions, deletions and substitutions; the first of equals wins.
+/// differ), else "". Differences are edit_distance's; the first of equals wins.
 std::string nearest(std::string_view wanted, std::span<const std::string_view> candidates);
 
 }  // namespace mgpu

@@ -7,7 +7,12 @@ scripts/setup.sh
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 printf 'build: configuring and compiling into build/ (the first time about five minutes on two cores)\n' >&2
-if ! { cmake --preset release && cmake --build --preset release; } >"$log" 2>&1; then
+# After a set-up, from scratch (ccache keeps it short): CMake remembers which compiler and Python folder it once found.
+fresh=()
+if [[ .deps/stamp -nt build/CMakeCache.txt ]]; then
+  fresh=(--fresh)
+fi
+if ! { cmake --preset release "${fresh[@]}" && cmake --build --preset release; } >"$log" 2>&1; then
   cat "$log" >&2
   printf 'build: failed\n' >&2
   exit 1

@@ -4,5 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/build.sh
+rm -f build/demo/*.png  # of an earlier demo job: what is listed below is what this run made
 build/mgpu-render run presets/demo/demo.yaml --overwrite --set output.directory=build/demo
 printf '%s\n' "$PWD"/build/demo/*.png "$PWD"/build/demo/report.json

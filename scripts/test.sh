@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, builds, checks the formatting and runs every test through ctest.
+# Sets up, builds and runs every test (formatting and clang-tidy among them) through ctest; arguments go to ctest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/build.sh

@@ -54,23 +54,41 @@ void Engine::load_diffusion() {
   meter_.loaded();
 }
 
+void Engine::prepare_run(std::span<const double> sigmas, std::span<const Conditioning* const> conditionings,
+                         double guidance) {
+  MGPU_CHECK(flux_, "the diffusion model is not loaded");
+  modulations_.clear();
+  for (const Conditioning* told : conditionings) {
+    std::vector<FluxModulation> steps = flux_->modulate(sigmas, {told->context, told->pooled, guidance}, ops_);
+    for (std::size_t i = 0; i < sigmas.size(); ++i) modulations_[{told, sigmas[i]}] = std::move(steps[i]);
+  }
+}
+
+const FluxModulation& Engine::modulation(double sigma, const Conditioning& conditioning, double guidance) {
+  const auto [place, is_new] = modulations_.try_emplace({&conditioning, sigma});
+  if (is_new) {
+    const FluxCondition condition{conditioning.context, conditioning.pooled, guidance};
+    place->second = std::move(flux_->modulate({&sigma, 1}, condition, ops_).front());
+  }
+  return place->second;
+}
+
 at::Tensor Engine::velocity(const at::Tensor& x, double sigma, const Conditioning& conditioning, double guidance) {
   MGPU_CHECK(flux_, "the diffusion model is not loaded");
+  const FluxModulation& step = modulation(sigma, conditioning, guidance);
   const FluxCondition condition{conditioning.context, conditioning.pooled, guidance};
   std::vector<at::Tensor> out;
-  for (std::int64_t i = 0; i < x.size(0); ++i) out.push_back(run(x.narrow(0, i, 1), sigma, condition));
+  for (std::int64_t i = 0; i < x.size(0); ++i) out.push_back(run(x.narrow(0, i, 1), condition, step));
   return at::cat(out, 0);
 }
 
-at::Tensor Engine::run(const at::Tensor& x, double sigma, const FluxCondition& condition) {
-  const FluxModulation modulation = flux_->modulate(sigma, condition, ops_);
+at::Tensor Engine::run(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation) {
   FluxState state = flux_->begin(x, condition, modulation, ops_);
-  for (int i = 0; i < flux_->block_count(); ++i) {
-    flux_->block(i, state, ops_);
-    meter_.block_executed();
-  }
-  meter_.pass_done();
-  return flux_->finish(state, ops_).to(x.scalar_type());
+  int executed = 0;
+  for (int i = 0; i < flux_->block_count(); ++i, ++executed) flux_->block(i, state, ops_);
+  const at::Tensor velocity = flux_->finish(state, ops_).to(x.scalar_type());
+  meter_.pass_done(executed);
+  return velocity;
 }
 
 Weights Engine::encoder_weights(const Part& part) const {

@@ -2,9 +2,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/model_set.h"
@@ -36,6 +38,10 @@ class Engine {
   /// Loads the diffusion model, if it is not there yet.
   void load_diffusion();
 
+  /// Computes ahead what depends on the step alone, for the noise levels that a run goes through. A level that was not
+  /// named here costs its own reading of the modulation weights.
+  void prepare_run(std::span<const double> sigmas, std::span<const Conditioning* const> conditionings, double guidance);
+
   /// One evaluation for each image of the batch, one after another: x [B, 16, h, w] fp32 at noise level sigma ->
   /// velocities, likewise.
   at::Tensor velocity(const at::Tensor& x, double sigma, const Conditioning& conditioning, double guidance);
@@ -45,7 +51,8 @@ class Engine {
 
  private:
   Weights encoder_weights(const Part& part) const;
-  at::Tensor run(const at::Tensor& x, double sigma, const FluxCondition& condition);
+  const FluxModulation& modulation(double sigma, const Conditioning& conditioning, double guidance);
+  at::Tensor run(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation);
 
   ModelSet models_;
   ComputeDtypes dtypes_;
@@ -54,6 +61,8 @@ class Engine {
   LocalOps ops_;
   Meter meter_;
   std::unique_ptr<Flux> flux_;
+  /// Of the run at hand: by conditioning and noise level.
+  std::map<std::pair<const Conditioning*, double>, FluxModulation> modulations_;
 };
 
 }  // namespace mgpu

@@ -27,9 +27,8 @@ class Meter {
   /// Notes the memory in use once the diffusion model is loaded.
   void loaded();
 
-  /// One block was run; one pass of the diffusion model ended.
-  void block_executed() { ++blocks_; }
-  void pass_done() { ++passes_; }
+  /// A pass of the diffusion model ended, in which this device ran so many blocks. One that failed on its way is none.
+  void pass_done(int blocks) { blocks_ += static_cast<std::uint64_t>(blocks), ++passes_; }
 
   std::uint64_t before_bytes() const { return before_; }
   std::uint64_t after_load_bytes() const { return after_load_; }

@@ -35,8 +35,7 @@ std::uint64_t flux_activation(const FluxSizes& sizes, std::uint64_t tokens, std:
 /// channels of the level below, and four tensors of its own; a quarter more for the convolutions' workspace.
 std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std::uint64_t width) {
   const auto channels = [&](std::size_t level) {
-    return static_cast<std::uint64_t>(sizes.base) *
-           static_cast<std::uint64_t>(sizes.multipliers[std::min(level, sizes.multipliers.size() - 1)]);
+    return static_cast<std::uint64_t>(sizes.channels[std::min(level, sizes.channels.size() - 1)]);
   };
   return pixels * (2 * channels(1) + 4 * channels(0)) * width * 5 / 4;
 }
@@ -77,7 +76,7 @@ std::vector<ComponentNeed> component_needs(const ModelSet& models, const Compute
                  flux_activation(flux, tokens, c10::elementSize(dtypes.unet)) + kWorkspace});
   out.push_back({"vae",
                  Phase::Decode,
-                 {{"level", static_cast<int>(vae.multipliers.size()), bytes_below(models.vae, "decoder.", dtypes.vae)}},
+                 {{"level", static_cast<int>(vae.channels.size()), bytes_below(models.vae, "decoder.", dtypes.vae)}},
                  bytes_below(models.vae, "decoder.", dtypes.vae),
                  decode_activation(vae, pixels, c10::elementSize(dtypes.vae)) + kWorkspace});
   return out;

@@ -78,15 +78,12 @@ struct Plan {
   std::string mode;
   std::string mode_reason;
   std::vector<PlannedDevice> devices;
-  std::string shortfall;  ///< what does not fit, where, by how much and what would; empty when the job fits
+  std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
   bool fits() const { return shortfall.empty(); }
 };
 
 /// Places every component on the one device, each in its phase.
 Plan plan_single(const std::vector<ComponentNeed>& components, const DeviceRoom& device);
-
-/// "23.8 GiB", "512 MiB", "17 KiB".
-std::string format_bytes(std::uint64_t bytes);
 
 }  // namespace mgpu

@@ -102,6 +102,32 @@ class Jobs(Case):
         self.refused_job("checkpoint: a\ncheckpoint: b\nimages: [{prompt: x}]\n",
                          'bad.yaml:2:1: key "checkpoint" is given twice\n   2 | checkpoint: b\n     | ^\n  the first is at bad.yaml:1:1')
 
+    def test_tabs_and_colons(self):
+        self.refused_job("checkpoint: a\nsampler:\n\tsteps: 3\nimages: [{prompt: x}]\n",
+                         "bad.yaml:3:7: not valid YAML: illegal map value\n   3 | \tsteps: 3\n     | \t     ^\n"
+                         "  YAML indents with spaces, not tabs")
+        self.refused_job("checkpoint: a\nimages:\n  - prompt: a: b\n",
+                         "bad.yaml:3:14: not valid YAML: illegal map value\n   3 |   - prompt: a: b\n"
+                         "     |              ^\n  put text that holds a colon in quotes")
+
+    def test_a_comfyui_workflow(self):
+        self.refused_job('{"3": {"class_type": "KSampler", "inputs": {"seed": 1}}}',
+                         "bad.yaml: is a ComfyUI workflow, not a job\n  write a job file: presets/demo/demo.yaml is one")
+
+    def test_one_job_twice(self):
+        self.refused(["validate", "job.yaml", "job.yaml"],
+                     'job.yaml:8:10: two pictures would be written to "out/job-0000-3.png"\n'
+                     '   8 | images: [{prompt: "a yellow sun", width: 64, height: 64, seed: 3}]\n     |          ^\n'
+                     "  picture 0 of images.0 at job.yaml:8:10 and picture 0 of images.0 at job.yaml:8:10: give one of the jobs "
+                     "another output.directory")
+
+    def test_windows_files(self):
+        text = GOOD.replace("GOLDENS", GOLDENS)
+        for name, content in (("crlf.yaml", text.replace("\n", "\r\n")), ("bom.yaml", "\ufeff" + text)):
+            with open(os.path.join(self.folder, name), "w", encoding="utf-8", newline="") as f:
+                f.write(content)
+            self.assertEqual(run("validate", name, folder=self.folder).stdout, f"{name}: ok: flux1-schnell, 1 picture\n")
+
     def test_wrong_type(self):
         self.refused_job("checkpoint: a\nimages: [{prompt: x, width: wide}]\n",
                          'bad.yaml:2:29: "images.0.width" must be an integer from 16 to 16384, not "wide"\n'

@@ -148,6 +148,28 @@ class Run(unittest.TestCase):
         self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
         self.assertEqual(self.report()["status"], "interrupted")
 
+    def test_a_job_that_a_signal_kept_from_starting_was_interrupted_too(self):
+        with open(self.path("later.yaml"), "w", encoding="utf-8") as f:
+            f.write(JOB.replace("seed: ", "seed: 1"))
+        process = subprocess.Popen([BINARY, "run", "job.yaml", "later.yaml", "--set", "sampler.steps=10000"], cwd=self.folder,
+                                   stderr=subprocess.PIPE)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+        for name in ("report.json", "report-later.json"):
+            report = self.report("out", name)
+            self.assertEqual((report["status"], set(self.statuses(report))), ("interrupted", {"skipped"}))
+
+    def test_the_peaks_are_near_what_was_predicted(self):
+        self.run_job("job.yaml", "--only", "0", "--set", "images.0.width=512", "--set", "images.0.height=512")
+        device = self.report()["devices"][0]
+        self.assertEqual(device["warnings"], [])
+        for phase, predicted in device["predicted_peak_bytes"].items():
+            measured = device["peak_bytes"][phase]
+            self.assertLess(measured, 1.1 * predicted, phase)
+            self.assertLess(predicted, 1.5 * measured, phase)
+
     def test_a_terminal_gets_a_bar(self):
         for term, no_color in (("xterm", None), ("dumb", None), ("xterm", "1")):
             environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}

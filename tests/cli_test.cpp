@@ -12,6 +12,7 @@
 #include "cli/suggest.h"
 #include "cli/version.h"
 #include "core/devices.h"
+#include "core/edit_distance.h"
 
 using namespace mgpu;
 namespace fs = std::filesystem;

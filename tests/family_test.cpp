@@ -112,7 +112,7 @@ void middle(Names& names, const std::string& p, int channels) {
 
 std::vector<Entry> vae(const std::string& prefix = "", int latent = 16, bool encoder = true) {
   Names names(prefix, DType::F32);
-  constexpr int kBase = 8;
+  constexpr int kBase = 32;
   constexpr int kMultipliers[] = {1, 2, 2};
   if (encoder) {
     names.conv("encoder.conv_in", kBase, 3, 3);
@@ -236,10 +236,9 @@ TEST_CASE("encoders and autoencoder") {
 
   for (const bool encoder : {true, false}) {
     const VaeSizes sizes = find_part(file(vae("", 16, encoder)), Role::Vae).vae();
-    CHECK(sizes.base == 8);
-    CHECK(sizes.multipliers == std::vector<int>{1, 2, 2});
+    CHECK(sizes.channels == std::vector<int>{32, 64, 64});
     CHECK(sizes.residual_blocks == 2);
-    CHECK(sizes.latent == 16);
+    CHECK(sizes.latent_channels == 16);
     CHECK(sizes.encoder == encoder);
   }
 }
@@ -254,7 +253,7 @@ TEST_CASE("an all-in-one checkpoint, under either spelling of its prefixes") {
     CHECK(parts[1].prefix == "text_encoders.clip_l.transformer.");
     CHECK(parts[2].prefix == "text_encoders.t5xxl.transformer.");
     CHECK(parts[3].prefix == vae_prefix);
-    CHECK(parts[3].vae().latent == 16);
+    CHECK(parts[3].vae().latent_channels == 16);
     CHECK_NOTHROW(check_set(find_own_part(all, Role::Diffusion), find_own_part(all, Role::ClipL),
                             find_own_part(all, Role::T5), find_own_part(all, Role::Vae)));
   }
@@ -322,9 +321,9 @@ TEST_CASE("tensors that are missing or do not fit are named") {
         "m.safetensors: tensor \"encoder.embed_tokens.weight\" is missing");
   CHECK(fault_of(without(vae(), "encoder.down.1.block.0.nin_shortcut.weight"), Role::Vae) ==
         "m.safetensors: tensor \"encoder.down.1.block.0.nin_shortcut.weight\" is missing");
-  CHECK(fault_of(with_shape(vae(), "decoder.up.1.block.1.conv2.weight", {16, 16, 1, 1}), Role::Vae) ==
-        "m.safetensors: tensor \"decoder.up.1.block.1.conv2.weight\" has shape [16, 16, 1, 1]" + other +
-            "[16, 16, 3, 3]");
+  CHECK(fault_of(with_shape(vae(), "decoder.up.1.block.1.conv2.weight", {64, 64, 1, 1}), Role::Vae) ==
+        "m.safetensors: tensor \"decoder.up.1.block.1.conv2.weight\" has shape [64, 64, 1, 1]" + other +
+            "[64, 64, 3, 3]");
   std::vector<Entry> whole = flux();
   for (Entry& entry : whole)
     if (entry.name == "single_blocks.2.linear1.weight") entry.dtype = DType::I8;

@@ -77,6 +77,19 @@ TEST_CASE("status of a run") {
   CHECK(status({"ok", "skipped"}, true) == "interrupted");
 }
 
+TEST_CASE("a pass that ran other blocks than planned is a warning") {
+  DeviceReport device = example().devices[0];
+  device.passes = 28;
+  device.blocks_executed_per_pass = 57;
+  CHECK(count_warnings(device).empty());
+  device.blocks_executed_per_pass = 56.5;
+  CHECK(count_warnings(device) == std::vector<std::string>{"the plan has 57 blocks a pass, and 56.5 were run"});
+  device.passes = 0;
+  CHECK(count_warnings(device).empty());
+  device.assignments.clear();
+  CHECK(count_warnings(device) == std::vector<std::string>{"no block assigned"});
+}
+
 TEST_CASE("a line of the manifest") {
   CHECK(manifest_line({"a.png", "ok", 42, {1.5, 2, 3, 4}, "ff", ""}, "job.yaml", 7) ==
         "{\"job\":\"job.yaml\",\"index\":7,\"file\":\"a.png\",\"status\":\"ok\",\"seed\":42,\"seconds\":{\"encode\":1."

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "core/family_sizes.h"
 #include "tests/testing.h"
 #include "vae/autoencoder.h"
 #include "vae/codec.h"
@@ -18,10 +19,15 @@ TEST_SUITE_BEGIN("vae");
 
 namespace {
 
-const LatentFormat kPlain{"plain", 16, 1.0, 0.0};
+const LatentFormat kPlain{16, 1.0, 0.0};
+const LatentFormat kFlux{16, 0.3611, 0.1159};
 
 Weights open(const std::string& path, const std::string& prefix = "") {
   return Weights(TensorFile::open(path), prefix, at::kFloat, at::kCPU);
+}
+
+VaeSizes sizes_of(const Weights& weights) {
+  return std::get<VaeSizes>(read_vae_sizes(weights.file(), weights.prefix()));
 }
 
 /// A small autoencoder of tests/goldens with its cases, in fp32 on the CPU.
@@ -30,8 +36,8 @@ struct Golden {
       : name(model_name),
         weights(open(golden(name + ".safetensors"), name == "vae_sd" ? "first_stage_model" : "")),
         cases(TensorFile::open(golden("vae_cases.safetensors"))),
-        decoder(autoencoder_sizes(weights), weights),
-        encoder(autoencoder_sizes(weights), weights) {}
+        decoder(sizes_of(weights), weights),
+        encoder(sizes_of(weights), weights) {}
 
   /// Names of this model's cases of one kind, e.g. "vae_flux.decode.0.".
   std::vector<std::string> names(const std::string& kind) const {
@@ -89,9 +95,10 @@ std::string message_of(const std::function<void()>& action) {
   return "";
 }
 
+/// Loads the file by the sizes of a sound one.
 void load_all(const std::string& path) {
   const Weights weights = open(path);
-  const AutoencoderSizes sizes = autoencoder_sizes(weights);
+  const VaeSizes sizes = sizes_of(open(golden("vae_flux.safetensors")));
   Decoder(sizes, weights);
   Encoder(sizes, weights);
 }
@@ -126,17 +133,17 @@ TEST_CASE("encodes are those of diffusers' autoencoder") {
 }
 
 TEST_CASE("sizes come from the tensors") {
-  const AutoencoderSizes flux = autoencoder_sizes(open(golden("vae_flux.safetensors")));
+  const VaeSizes flux = sizes_of(open(golden("vae_flux.safetensors")));
   CHECK(flux.latent_channels == 16);
-  CHECK(flux.channels == std::vector<std::int64_t>{32, 32, 64, 64});
-  CHECK(flux.blocks == 1);
+  CHECK(flux.channels == std::vector<int>{32, 32, 64, 64});
+  CHECK(flux.residual_blocks == 1);
   CHECK(!flux.quant);
   CHECK(flux.factor() == 8);
 
-  const AutoencoderSizes sd = autoencoder_sizes(open(golden("vae_sd.safetensors"), "first_stage_model"));
+  const VaeSizes sd = sizes_of(open(golden("vae_sd.safetensors"), "first_stage_model"));
   CHECK(sd.latent_channels == 4);
-  CHECK(sd.channels == std::vector<std::int64_t>{32, 64});
-  CHECK(sd.blocks == 2);
+  CHECK(sd.channels == std::vector<int>{32, 64});
+  CHECK(sd.residual_blocks == 2);
   CHECK(sd.quant);
   CHECK(sd.factor() == 2);
 }
@@ -163,9 +170,7 @@ TEST_CASE("a codec's image is the decode in 0..1 after the latent's scale and sh
   const Golden model("vae_flux");
   const at::Tensor z = model.get("vae_flux.decode.0.latent");
   const at::Tensor expected = ((model.get("vae_flux.decode.0.image") + 1) / 2).clamp(0, 1);
-  const LatentFormat* flux = find_latent_format("flux");
-  REQUIRE(flux);
-  const at::Tensor image = decode((z - 0.1159) * 0.3611, *flux, model.decoder, LocalOps());
+  const at::Tensor image = decode((z - 0.1159) * 0.3611, kFlux, model.decoder, LocalOps());
   CHECK((image.scalar_type() == at::kFloat));
   CHECK(relative_l2(image, expected) <= 1e-5);
   CHECK(image.min().item<float>() >= 0.0f);
@@ -175,15 +180,20 @@ TEST_CASE("a codec's image is the decode in 0..1 after the latent's scale and sh
 TEST_CASE("a codec's latent is the mode of the encode after scale and shift") {
   const Golden model("vae_flux");
   const at::Tensor image = (model.get("vae_flux.encode.0.pixels") + 1) / 2;
-  const at::Tensor latent = encode(image, *find_latent_format("flux"), model.encoder, LocalOps());
+  const at::Tensor latent = encode(image, kFlux, model.encoder, LocalOps());
   CHECK(relative_l2(latent, (model.get("vae_flux.encode.0.mean") - 0.1159) * 0.3611) <= 1e-5);
 }
 
-TEST_CASE("latent formats are those of the families") {
-  CHECK(find_latent_format("sd1")->scale == 0.18215);
-  CHECK(find_latent_format("sdxl")->scale == 0.13025);
-  CHECK(find_latent_format("sdxl")->shift == 0.0);
-  CHECK(!find_latent_format("sd3"));
+TEST_CASE("the families' latent format is the autoencoder's") {
+  int seen = 0;
+  for (const FamilyRow& row : family_rows()) {
+    if (!row.flow) continue;
+    ++seen;
+    CHECK(row.flow->latent.channels == kFlux.channels);
+    CHECK(row.flow->latent.scale == kFlux.scale);
+    CHECK(row.flow->latent.shift == kFlux.shift);
+  }
+  CHECK(seen == 2);
 }
 
 TEST_CASE("an image has the same bits in a batch and alone") {
@@ -214,8 +224,7 @@ TEST_CASE("the reference pipeline's latents become its pictures") {
     unsigned width = 0, height = 0;
     REQUIRE(lodepng::decode(pixels, width, height, golden(file), LCT_RGB) == 0);
     const at::Tensor expected = at::from_blob(pixels.data(), {height, width, 3}, at::kByte).to(at::kInt);
-    const at::Tensor image =
-        decode(read(*cases, std::string(name) + ".latent"), *find_latent_format("flux"), model.decoder, LocalOps());
+    const at::Tensor image = decode(read(*cases, std::string(name) + ".latent"), kFlux, model.decoder, LocalOps());
     const at::Tensor bytes = (image[0] * 255).to(at::kByte).permute({1, 2, 0}).to(at::kInt);
     CHECK((bytes - expected).abs().max().item<int>() <= 1);
   }
@@ -237,9 +246,8 @@ TEST_CASE("an image that is not finite is refused") {
 TEST_CASE("a decoder alone needs no encoder in the file") {
   const Edited file(golden("vae_flux.safetensors"), "\"encoder.conv_in.weight\"", "\"encoder.conv_in.wasted\"");
   const Weights weights = open(file.path);
-  CHECK(Decoder(autoencoder_sizes(weights), weights).steps().size() == 16);
-  CHECK(message_of([&] { Encoder(autoencoder_sizes(weights), weights); }) ==
-        "tensor \"encoder.conv_in.weight\" is missing");
+  CHECK(Decoder(sizes_of(weights), weights).steps().size() == 16);
+  CHECK(message_of([&] { Encoder(sizes_of(weights), weights); }) == "tensor \"encoder.conv_in.weight\" is missing");
 }
 
 TEST_CASE("a missing tensor is named") {
@@ -251,22 +259,6 @@ TEST_CASE("a tensor of another shape is named with both shapes") {
   const Edited file(golden("vae_flux.safetensors"), "\"shape\":[64,64,1,1]", "\"shape\":[64,32,2,1]");
   CHECK(message_of([&] { load_all(file.path); }) ==
         "tensor \"decoder.mid.attn_1.k.weight\" has shape [64, 32, 2, 1], expected [64, 64, 1, 1]");
-}
-
-TEST_CASE("what is no autoencoder, or none that we know, is named for what it is") {
-  CHECK(message_of([] { load_all(golden("flux_schnell.safetensors")); }) ==
-        "no autoencoder: looked for \"decoder.conv_in.weight\" and \"decoder.up.0.block.0.conv1.weight\"");
-  CHECK(message_of([] { load_all(golden("vae_sd.safetensors")); }) ==
-        "no autoencoder: looked for \"decoder.conv_in.weight\" and \"decoder.up.0.block.0.conv1.weight\"");
-
-  const Edited diffusers(golden("vae_flux.safetensors"), "decoder.up.0.block.0.conv1.weight",
-                         "decoder.up_blocks.0.resnets.0.conv1.weight");
-  CHECK(message_of([&] { load_all(diffusers.path); }) ==
-        "this autoencoder has the key names of diffusers, which are not supported yet");
-
-  const Edited video(golden("vae_flux.safetensors"), "\"shape\":[64,16,3,3]", "\"shape\":[64,16,3,3,1]");
-  CHECK(message_of([&] { load_all(video.path); }) ==
-        "tensor \"decoder.conv_in.weight\" has shape [64, 16, 3, 3, 1]: not an autoencoder of single images");
 }
 
 TEST_SUITE_END();

@@ -3,14 +3,12 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
-#include "core/strings.h"
 #include "vae/autoencoder_steps.h"
 
 namespace mgpu {
 namespace {
 
 constexpr std::int64_t kImageChannels = 3;
-constexpr std::int64_t kGroups = 32;  // of every group norm
 
 /// The middle of both coders: residual block, attention, residual block.
 void add_middle(std::vector<AutoencoderStep>& out, const Weights& weights, const std::string& coder,
@@ -25,42 +23,9 @@ at::Tensor run(const std::vector<AutoencoderStep>& steps, at::Tensor x, const Op
   return x;
 }
 
-[[noreturn]] void refuse(const Weights& weights, const std::string& what) {
-  fail_file(weights.file().path(), what, "give the model family's original VAE file, e.g. ae.safetensors for Flux.1");
-}
-
 }  // namespace
 
-AutoencoderSizes autoencoder_sizes(const Weights& weights) {
-  if (weights.has("decoder.up_blocks.0.resnets.0.conv1.weight"))
-    refuse(weights, "this autoencoder has the key names of diffusers, which are not supported yet");
-  if (!weights.has("decoder.conv_in.weight") || !weights.has("decoder.up.0.block.0.conv1.weight"))
-    refuse(weights,
-           fmt::format("no autoencoder: looked for {} and {}", in_quotes(weights.prefix() + "decoder.conv_in.weight"),
-                       in_quotes(weights.prefix() + "decoder.up.0.block.0.conv1.weight")));
-  const auto& stem = weights.shape("decoder.conv_in.weight");
-  if (stem.size() != 4)
-    refuse(weights, fmt::format("tensor {} has shape {}: not an autoencoder of single images",
-                                in_quotes(weights.prefix() + "decoder.conv_in.weight"), shape_text(stem)));
-
-  AutoencoderSizes sizes;
-  sizes.latent_channels = stem[1];
-  sizes.quant = weights.has("post_quant_conv.weight");
-  const auto convolution = [](std::size_t level, int block) {
-    return fmt::format("decoder.up.{}.block.{}.conv1.weight", level, block);
-  };
-  for (std::size_t level = 0; weights.has(convolution(level, 0)); ++level) {
-    const auto& shape = weights.shape(convolution(level, 0));
-    if (shape.size() != 4 || shape[0] % kGroups != 0)
-      refuse(weights, fmt::format("tensor {} has shape {}: its first size must be a multiple of {}",
-                                  in_quotes(weights.prefix() + convolution(level, 0)), shape_text(shape), kGroups));
-    sizes.channels.push_back(shape[0]);
-  }
-  while (weights.has(convolution(0, sizes.blocks + 1))) ++sizes.blocks;
-  return sizes;
-}
-
-Decoder::Decoder(const AutoencoderSizes& sizes, const Weights& weights)
+Decoder::Decoder(const VaeSizes& sizes, const Weights& weights)
     : sizes_(sizes), dtype_(weights.dtype()), device_(weights.device()) {
   if (sizes.quant)
     steps_.push_back(steps::conv1x1(weights, "post_quant_conv", sizes.latent_channels, sizes.latent_channels));
@@ -69,7 +34,7 @@ Decoder::Decoder(const AutoencoderSizes& sizes, const Weights& weights)
   add_middle(steps_, weights, "decoder", channels);
   for (std::size_t level = sizes.channels.size(); level-- > 0;) {
     const std::string name = fmt::format("decoder.up.{}", level);
-    for (int block = 0; block <= sizes.blocks; ++block) {
+    for (int block = 0; block <= sizes.residual_blocks; ++block) {
       steps_.push_back(
           steps::residual(weights, fmt::format("{}.block.{}", name, block), channels, sizes.channels[level]));
       channels = sizes.channels[level];
@@ -84,13 +49,13 @@ at::Tensor Decoder::forward(const at::Tensor& z, const Ops& ops) const {
   return run(steps_, z.to(device_, dtype_), ops);
 }
 
-Encoder::Encoder(const AutoencoderSizes& sizes, const Weights& weights)
+Encoder::Encoder(const VaeSizes& sizes, const Weights& weights)
     : sizes_(sizes), dtype_(weights.dtype()), device_(weights.device()) {
   std::int64_t channels = sizes.channels.front();
   steps_.push_back(steps::conv3x3(weights, "encoder.conv_in", kImageChannels, channels));
   for (std::size_t level = 0; level < sizes.channels.size(); ++level) {
     const std::string name = fmt::format("encoder.down.{}", level);
-    for (int block = 0; block < sizes.blocks; ++block) {
+    for (int block = 0; block < sizes.residual_blocks; ++block) {
       steps_.push_back(
           steps::residual(weights, fmt::format("{}.block.{}", name, block), channels, sizes.channels[level]));
       channels = sizes.channels[level];

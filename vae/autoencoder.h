@@ -6,25 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "core/family.h"
 #include "core/ops.h"
 #include "core/weights.h"
 
 namespace mgpu {
-
-/// The sizes of an autoencoder, all of which its tensors' names and shapes tell.
-struct AutoencoderSizes {
-  std::int64_t latent_channels = 0;
-  std::vector<std::int64_t> channels;  ///< of each level, the full resolution first
-  int blocks = 0;                      ///< residual blocks a level of the encoder; the decoder has one more
-  bool quant = false;                  ///< 1x1 convolutions between latent and coders (Stable Diffusion 1, 2 and XL)
-
-  /// Pixels a side that one latent value stands for.
-  std::int64_t factor() const { return std::int64_t{1} << (channels.size() - 1); }
-};
-
-/// Reads the sizes from the file's header. Throws Error naming the file where it holds no image autoencoder under the
-/// original names, or one of a form that we do not know.
-AutoencoderSizes autoencoder_sizes(const Weights& weights);
 
 /// A piece of a coder that runs by itself, and the prefix of its tensors in the file, e.g. "decoder.mid.block_1".
 /// x [B, C, H, W] -> [B, C', H', W'].
@@ -39,9 +25,9 @@ class Decoder {
  public:
   /// Loads the decoder's tensors alone. Throws Error naming file and tensor where one is missing or of another shape
   /// than `sizes` say.
-  Decoder(const AutoencoderSizes& sizes, const Weights& weights);
+  Decoder(const VaeSizes& sizes, const Weights& weights);
 
-  const AutoencoderSizes& sizes() const { return sizes_; }
+  const VaeSizes& sizes() const { return sizes_; }
   at::ScalarType dtype() const { return dtype_; }
   at::Device device() const { return device_; }
 
@@ -53,7 +39,7 @@ class Decoder {
   at::Tensor forward(const at::Tensor& z, const Ops& ops) const;
 
  private:
-  AutoencoderSizes sizes_;
+  VaeSizes sizes_;
   at::ScalarType dtype_;
   at::Device device_;
   std::vector<AutoencoderStep> steps_;
@@ -69,9 +55,9 @@ struct LatentDistribution {
 class Encoder {
  public:
   /// As Decoder's.
-  Encoder(const AutoencoderSizes& sizes, const Weights& weights);
+  Encoder(const VaeSizes& sizes, const Weights& weights);
 
-  const AutoencoderSizes& sizes() const { return sizes_; }
+  const VaeSizes& sizes() const { return sizes_; }
   at::ScalarType dtype() const { return dtype_; }
   at::Device device() const { return device_; }
   const std::vector<AutoencoderStep>& steps() const { return steps_; }
@@ -80,7 +66,7 @@ class Encoder {
   LatentDistribution forward(const at::Tensor& image, const Ops& ops) const;
 
  private:
-  AutoencoderSizes sizes_;
+  VaeSizes sizes_;
   at::ScalarType dtype_;
   at::Device device_;
   std::vector<AutoencoderStep> steps_;

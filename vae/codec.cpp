@@ -7,12 +7,6 @@
 namespace mgpu {
 namespace {
 
-constexpr LatentFormat kFormats[] = {
-    {"flux", 16, 0.3611, 0.1159},
-    {"sd1", 4, 0.18215, 0.0},
-    {"sdxl", 4, 0.13025, 0.0},
-};
-
 /// `code` of each image by itself, fp32.
 template <typename Code>
 at::Tensor one_by_one(const at::Tensor& batch, const Code& code) {
@@ -22,15 +16,6 @@ at::Tensor one_by_one(const at::Tensor& batch, const Code& code) {
 }
 
 }  // namespace
-
-std::span<const LatentFormat> latent_formats() {
-  return kFormats;
-}
-
-const LatentFormat* find_latent_format(std::string_view family) {
-  const auto* row = std::ranges::find(kFormats, family, &LatentFormat::family);
-  return row == std::end(kFormats) ? nullptr : row;
-}
 
 at::Tensor decode(const at::Tensor& latent, const LatentFormat& format, const Decoder& decoder, const Ops& ops) {
   MGPU_CHECK_EQ(format.channels, decoder.sizes().latent_channels);

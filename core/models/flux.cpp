@@ -92,27 +92,34 @@ Flux::Flux(const FluxSizes& sizes, const Weights& weights)
     singles_.push_back(load_single(weights.at(fmt::format("single_blocks.{}", i))));
 }
 
-FluxModulation Flux::modulate(double sigma, const FluxCondition& condition, const Ops& ops) const {
+std::vector<FluxModulation> Flux::modulate(std::span<const double> sigmas, const FluxCondition& condition,
+                                           const Ops& ops) const {
   const at::Device device = image_in_.weight.device();
   const auto embed = [&](const Mlp& mlp, const at::Tensor& x) {
     return ops.linear_row(at::silu(ops.linear_col(x, mlp.in)), mlp.out);
   };
-  const auto sinusoid = [&](double value) {
-    return timestep_embedding(at::full({1}, value, at::TensorOptions(at::kFloat).device(device)), kTimeChannels)
-        .to(dtype_);
+  const auto sinusoid = [&](std::vector<float> values) {
+    return timestep_embedding(at::tensor(values).to(device), kTimeChannels).to(dtype_);
   };
-  at::Tensor vec = embed(time_in_, sinusoid(sigma));
-  if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid(condition.guidance));
+  at::Tensor vec = embed(time_in_, sinusoid({sigmas.begin(), sigmas.end()}));  // [steps, hidden]
+  if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid({static_cast<float>(condition.guidance)}));
   vec = vec + embed(vector_in_, condition.pooled.to(device, dtype_));
-  const at::Tensor active = at::silu(vec).unsqueeze(1);
+  const at::Tensor active = at::silu(vec);
 
-  FluxModulation out;
+  std::vector<FluxModulation> out(sigmas.size());
+  // One product for all steps; each step keeps its row as [1, 1, channels].
+  const auto deal = [&](const Linear& weights, auto&& keep) {
+    const at::Tensor rows = ops.linear_row(active, weights).unsqueeze(1);
+    for (std::size_t i = 0; i < out.size(); ++i) keep(out[i], rows.narrow(0, static_cast<std::int64_t>(i), 1));
+  };
   for (const DoubleBlock& block : doubles_) {
-    out.image.push_back(ops.linear_row(active, block.image.modulation));
-    out.text.push_back(ops.linear_row(active, block.text.modulation));
+    deal(block.image.modulation, [](FluxModulation& m, const at::Tensor& row) { m.image.push_back(row); });
+    deal(block.text.modulation, [](FluxModulation& m, const at::Tensor& row) { m.text.push_back(row); });
   }
-  for (const SingleBlock& block : singles_) out.single.push_back(ops.linear_row(active, block.modulation));
-  out.last = ops.linear_row(active, last_modulation_);
+  for (const SingleBlock& block : singles_) {
+    deal(block.modulation, [](FluxModulation& m, const at::Tensor& row) { m.single.push_back(row); });
+  }
+  deal(last_modulation_, [](FluxModulation& m, const at::Tensor& row) { m.last = row; });
   return out;
 }
 
@@ -195,8 +202,8 @@ at::Tensor Flux::finish(const FluxState& state, const Ops& ops) const {
 }
 
 at::Tensor Flux::forward(const at::Tensor& x, double sigma, const FluxCondition& condition, const Ops& ops) const {
-  const FluxModulation modulation = modulate(sigma, condition, ops);
-  FluxState state = begin(x, condition, modulation, ops);
+  const std::vector<FluxModulation> modulation = modulate({&sigma, 1}, condition, ops);
+  FluxState state = begin(x, condition, modulation.front(), ops);
   for (int i = 0; i < block_count(); ++i) block(i, state, ops);
   return finish(state, ops).to(x.scalar_type());
 }

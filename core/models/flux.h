@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -49,8 +50,10 @@ class Flux {
 
   const FluxSizes& sizes() const { return sizes_; }
 
-  /// The step's modulation vectors. Computed before the blocks run, so that a job can compute those of all steps ahead.
-  FluxModulation modulate(double sigma, const FluxCondition& condition, const Ops& ops) const;
+  /// The modulation vectors of steps at these noise levels, computed before the blocks run: one reading of their
+  /// weights (a quarter of the model) serves all steps of a run.
+  std::vector<FluxModulation> modulate(std::span<const double> sigmas, const FluxCondition& condition,
+                                       const Ops& ops) const;
 
   /// Embeds patches and text. x [1, 16, h, w] with h and w even.
   FluxState begin(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation,

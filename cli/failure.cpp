@@ -1,0 +1,47 @@
+#include "cli/failure.h"
+
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <new>
+#include <string_view>
+
+namespace mgpu {
+namespace {
+
+constexpr std::string_view kReport = "\n  this should not happen: please report it with the job";
+
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
+
+/// LibTorch has a type for a GPU out of memory; main memory's allocator only says so.
+bool is_out_of_memory(const c10::Error& error, const std::string& text) {
+  return dynamic_cast<const c10::OutOfMemoryError*>(&error) || text.find("DefaultCPUAllocator") != std::string::npos;
+}
+
+Failure out_of_memory(const DeviceId& device, const std::string& detail) {
+  return {Exit::ImageFailed, fmt::format("out of memory on {}: {}\n  a smaller picture needs less", device.to_string(),
+                                         first_line(detail))};
+}
+
+}  // namespace
+
+Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  } catch (const c10::Error& error) {
+    const std::string text = error.what_without_backtrace();
+    if (is_out_of_memory(error, text)) return out_of_memory(device, text);
+    if (device.is_cuda()) return {Exit::Device, fmt::format("{} failed: {}", device.to_string(), first_line(text))};
+    return {Exit::ImageFailed, first_line(text) + std::string(kReport)};
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(DeviceId::cpu(), "main memory is used up");
+  } catch (const std::exception& error) {
+    return {Exit::ImageFailed, error.what() + std::string(kReport)};
+  }
+}
+
+}  // namespace mgpu

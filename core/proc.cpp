@@ -1,0 +1,17 @@
+#include "core/proc.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+namespace mgpu {
+
+std::uint64_t proc_bytes(const char* file, std::string_view key) {
+  std::ifstream stream(file);
+  for (std::string line; std::getline(stream, line);) {
+    if (line.starts_with(key)) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+}  // namespace mgpu

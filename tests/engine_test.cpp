@@ -1,0 +1,89 @@
+#include "shard/engine.h"
+
+#include <ATen/ATen.h>
+#include <doctest/doctest.h>
+
+#include "core/memory.h"
+#include "tests/testing.h"
+
+using namespace mgpu;
+
+namespace {
+
+ModelSet models() {
+  return open_models({.checkpoint = golden("flux_dev.safetensors"),
+                      .clip_l = golden("picture_clip_l.safetensors"),
+                      .t5xxl = golden("picture_t5xxl.safetensors"),
+                      .vae = golden("vae_flux.safetensors"),
+                      .clip_tokenizer = golden("picture_merges.txt"),
+                      .t5xxl_tokenizer = golden("picture_spiece.model")});
+}
+
+Engine engine() {
+  DeviceRoom room;
+  room.id = DeviceId::cpu();
+  room.limit_bytes = std::uint64_t{64} << 30;
+  return Engine(models(), {}, plan_single(component_needs(models(), {}, {64, 64, 256}), room));
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("engine");
+
+TEST_CASE("prompts are encoded as the reference pipeline's encoders do") {
+  Engine e = engine();
+  const auto cases = TensorFile::open(golden("picture_cases.safetensors"));
+  const std::vector<std::string> prompts = {"Night over the mountains; a small boat on dark water",
+                                            "bright sun, blue sky"};
+  const std::vector<Conditioning> out = e.encode(prompts);
+  REQUIRE(out.size() == 2);
+  CHECK(relative_l2(out[0].context, read(*cases, "dev.1.positive.context")) <= 1e-5);
+  CHECK(relative_l2(out[0].pooled, read(*cases, "dev.1.positive.pooled")) <= 1e-5);
+  CHECK(relative_l2(out[1].context, read(*cases, "dev.1.negative.context")) <= 1e-5);
+  CHECK(relative_l2(out[1].pooled, read(*cases, "dev.1.negative.pooled")) <= 1e-5);
+  CHECK(e.encode({}).empty());
+}
+
+TEST_CASE("each image of a batch is a call of its own, to the same bits, and every block is counted") {
+  Engine e = engine();
+  const Conditioning told = e.encode(std::vector<std::string>{"a boat"}).front();
+  e.load_diffusion();
+  e.load_diffusion();  // a second time is nothing
+  const at::Tensor x = at::randn({3, 16, 8, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
+  const at::Tensor all = e.velocity(x, 0.7, told, 3.5);
+  CHECK(all.sizes() == x.sizes());
+  CHECK((all.scalar_type() == at::kFloat));
+  CHECK(e.meter().passes() == 3);
+  for (int i = 0; i < 3; ++i) CHECK(at::equal(e.velocity(x.narrow(0, i, 1), 0.7, told, 3.5), all.narrow(0, i, 1)));
+  CHECK(e.meter().passes() == 6);
+  const FluxSizes& sizes = e.models().diffusion.flux();
+  CHECK(e.meter().blocks_per_pass() == sizes.depth + sizes.depth_single);
+}
+
+TEST_CASE("a pass that fails is none, and a model that is not loaded is our own mistake") {
+  Engine e = engine();
+  const Conditioning told = e.encode(std::vector<std::string>{"a boat"}).front();
+  CHECK_THROWS_AS(e.velocity(at::zeros({1, 16, 4, 4}), 0.7, told, 3.5), std::logic_error);
+  e.load_diffusion();
+  CHECK_THROWS_AS(e.velocity(at::zeros({1, 16, 5, 4}), 0.7, told, 3.5), std::logic_error);
+  CHECK(e.meter().passes() == 0);
+  CHECK(e.meter().blocks_per_pass() == 0.0);
+}
+
+TEST_CASE("a phase's peak sees what its work held, and keeps the highest of several") {
+  constexpr std::int64_t kBytes = std::int64_t{64} << 20;
+  Meter meter(at::kCPU);
+  const auto hold = [](std::int64_t bytes) { at::empty({bytes}, at::kByte).fill_(1); };
+  const double seconds = meter.measure(Phase::Sample, [&] { hold(kBytes); });
+  CHECK(seconds > 0.0);
+  CHECK(meter.busy_seconds() >= seconds);
+  CHECK(meter.peaks().sample >= static_cast<std::uint64_t>(kBytes));
+  CHECK(meter.peaks().decode == 0);
+  const std::uint64_t highest = meter.peaks().sample;
+  meter.measure(Phase::Sample, [&] { hold(1024); });
+  CHECK(meter.peaks().sample == highest);
+  CHECK_THROWS_AS(meter.measure(Phase::Decode, [] { throw std::runtime_error("x"); }), std::runtime_error);
+  CHECK(meter.peaks().decode > 0);  // a phase that failed is the one whose peak is asked for
+}
+
+TEST_SUITE_END();

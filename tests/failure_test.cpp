@@ -1,0 +1,67 @@
+#include "cli/failure.h"
+
+#include <c10/util/Exception.h>
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <new>
+
+using namespace mgpu;
+
+namespace {
+
+template <class Thrown>
+Failure failure(const Thrown& thrown, const DeviceId& device = DeviceId::cuda(1)) {
+  return failure_of(std::make_exception_ptr(thrown), device);
+}
+
+c10::SourceLocation here() {
+  return {"", "", 0};
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("failure");
+
+TEST_CASE("an error of ours speaks for itself") {
+  const Failure f = failure(Error(Exit::ImageFailed, Mark{"a.png"}, "cannot be written", "free some space"));
+  CHECK(f.code == Exit::ImageFailed);
+  CHECK(f.why == "a.png: cannot be written\n  free some space");
+}
+
+TEST_CASE("a device out of memory fails the picture, not the device") {
+  const Failure f = failure(c10::OutOfMemoryError(here(), "CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"));
+  CHECK(f.code == Exit::ImageFailed);
+  CHECK(f.why ==
+        "out of memory on cuda:1: CUDA out of memory. Tried to allocate 2.00 GiB.\n  a smaller picture needs less");
+}
+
+TEST_CASE("main memory used up, as LibTorch and as C++ say it") {
+  const Failure torch =
+      failure(c10::Error(here(), "DefaultCPUAllocator: can't allocate memory: 9 bytes"), DeviceId::cpu());
+  CHECK(torch.code == Exit::ImageFailed);
+  CHECK(torch.why ==
+        "out of memory on cpu: DefaultCPUAllocator: can't allocate memory: 9 bytes\n  a smaller picture needs less");
+  const Failure plain = failure(std::bad_alloc());
+  CHECK(plain.code == Exit::ImageFailed);
+  CHECK(plain.why == "out of memory on cpu: main memory is used up\n  a smaller picture needs less");
+}
+
+TEST_CASE("another failure of a GPU is a lost device, of the CPU our own mistake") {
+  const c10::Error error(here(), "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be");
+  CHECK(failure(error).code == Exit::Device);
+  CHECK(failure(error).why == "cuda:1 failed: CUDA error: an illegal memory access was encountered");
+  const Failure own = failure(c10::Error(here(), "shapes differ"), DeviceId::cpu());
+  CHECK(own.code == Exit::ImageFailed);
+  CHECK(own.why == "shapes differ\n  this should not happen: please report it with the job");
+  CHECK(failure(std::logic_error("internal error at a.cpp:1")).why ==
+        "internal error at a.cpp:1\n  this should not happen: please report it with the job");
+}
+
+TEST_CASE("the greater exit code takes precedence: signal, 4, 3, 1") {
+  const Exit order[] = {Exit::Ok,     Exit::ImageFailed, Exit::Usage,     Exit::DoesNotFit,
+                        Exit::Device, Exit::Interrupted, Exit::Terminated};
+  CHECK(std::is_sorted(std::begin(order), std::end(order)));
+}
+
+TEST_SUITE_END();

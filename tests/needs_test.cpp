@@ -1,0 +1,95 @@
+#include "shard/needs.h"
+
+#include <ATen/ATen.h>
+#include <doctest/doctest.h>
+
+#include "tests/testing.h"
+
+using namespace mgpu;
+
+namespace {
+
+ModelSet models(const char* diffusion = "flux_dev.safetensors") {
+  return open_models({.checkpoint = golden(diffusion),
+                      .clip_l = golden("picture_clip_l.safetensors"),
+                      .t5xxl = golden("picture_t5xxl.safetensors"),
+                      .vae = golden("vae_flux.safetensors"),
+                      .clip_tokenizer = golden("picture_merges.txt"),
+                      .t5xxl_tokenizer = golden("picture_spiece.model")});
+}
+
+std::vector<ComponentNeed> needs(const ComputeDtypes& dtypes = {}, const LargestPicture& picture = {512, 512, 256}) {
+  return component_needs(models(), dtypes, picture);
+}
+
+/// Bytes of a file's tensors under `level`, each value `width` bytes.
+std::uint64_t bytes_of(const char* name, std::string_view level, std::uint64_t width) {
+  std::uint64_t out = 0;
+  const auto file = TensorFile::open(golden(name));
+  for (const auto& [tensor, info] : file->tensors()) {
+    if (tensor.starts_with(level)) out += static_cast<std::uint64_t>(info.count()) * width;
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("needs");
+
+TEST_CASE("weights are counted in the type that they are kept in") {
+  const std::vector<ComponentNeed> fp32 = needs();
+  REQUIRE(fp32.size() == 4);
+  CHECK(fp32[0].name == "clip_l");
+  CHECK(fp32[0].bytes == bytes_of("picture_clip_l.safetensors", "", 2));  // as stored: fp16
+  CHECK(fp32[1].name == "t5xxl");
+  CHECK(fp32[1].bytes == bytes_of("picture_t5xxl.safetensors", "", 2));  // bf16
+  CHECK(fp32[2].name == "unet");
+  CHECK(fp32[2].bytes == bytes_of("flux_dev.safetensors", "", 4));
+  CHECK(fp32[3].name == "vae");
+  CHECK(fp32[3].bytes == bytes_of("vae_flux.safetensors", "decoder.", 4));  // the encoder is not loaded
+
+  const std::vector<ComponentNeed> bf16 = needs({at::kBFloat16, at::kBFloat16, at::kBFloat16});
+  CHECK(bf16[2].bytes * 2 == fp32[2].bytes);
+  CHECK(bf16[3].bytes * 2 == fp32[3].bytes);
+}
+
+TEST_CASE("blocks are the model's, and weigh no more than the component") {
+  for (const ComponentNeed& component : needs()) {
+    CAPTURE(component.name);
+    std::uint64_t sum = 0;
+    for (const BlockNeed& block : component.blocks) {
+      CHECK(block.count > 0);
+      CHECK(block.bytes > 0);
+      sum += block.bytes;
+    }
+    CHECK(sum <= component.bytes);
+  }
+  const ModelSet set = models();
+  const ComponentNeed unet = needs()[2];
+  CHECK(unet.blocks[0].count == set.diffusion.flux().depth);
+  CHECK(unet.blocks[0].bytes == bytes_of("flux_dev.safetensors", "double_blocks.", 4));
+  CHECK(unet.blocks[1].count == set.diffusion.flux().depth_single);
+  CHECK(unet.blocks[1].bytes == bytes_of("flux_dev.safetensors", "single_blocks.", 4));
+}
+
+TEST_CASE("activations grow with the picture, the prompt and the type") {
+  const std::vector<ComponentNeed> base = needs();
+  const std::vector<ComponentNeed> larger = needs({}, {1024, 512, 256});
+  CHECK(larger[0].activation == base[0].activation);
+  CHECK(larger[1].activation == base[1].activation);
+  CHECK(larger[2].activation > base[2].activation);
+  CHECK(larger[3].activation > base[3].activation);
+  CHECK(needs({}, {512, 1024, 256})[2].activation == larger[2].activation);
+
+  const std::vector<ComponentNeed> longer = needs({}, {512, 512, 512});
+  CHECK(longer[1].activation > base[1].activation);
+  CHECK(longer[2].activation > base[2].activation);
+  CHECK(longer[3].activation == base[3].activation);
+
+  const std::vector<ComponentNeed> narrow = needs({at::kBFloat16, at::kBFloat16, std::nullopt});
+  CHECK(narrow[2].activation < base[2].activation);
+  CHECK(narrow[3].activation < base[3].activation);
+  CHECK(narrow[1].activation == base[1].activation);  // encoders compute in fp32 whatever they are stored in
+}
+
+TEST_SUITE_END();

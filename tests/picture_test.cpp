@@ -1,0 +1,329 @@
+#include <ATen/ATen.h>
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "cli/png.h"
+#include "cli/render.h"
+#include "tests/tensor_writer.h"
+#include "tests/testing.h"
+
+// Whole jobs, from the job file to the PNG and the report, on small models.
+
+using namespace mgpu;
+using test::Entry;
+using test::Folder;
+
+namespace {
+
+class Quiet final : public Progress {
+ public:
+  void phase(const std::string&, const std::string&) override {}
+  void step(const std::string&, int, int) override {}
+  void finished(const std::string&, const std::string&, double, const std::string&) override {}
+  void note(const std::string&) override {}
+};
+
+RenderResult render_all(const std::vector<Job>& jobs, const RenderOptions& options = {}) {
+  Quiet progress;
+  return render(jobs, options, progress);
+}
+
+std::string read_all(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+Rgb8 pixels_of(const std::string& path) {
+  return decode_png(read_all(path), path).picture;
+}
+
+/// The greatest difference in any channel; 256 where the sizes differ.
+int difference(const Rgb8& a, const Rgb8& b) {
+  if (a.width != b.width || a.height != b.height || a.pixels.empty()) return 256;
+  int most = 0;
+  for (std::size_t i = 0; i < a.pixels.size(); ++i) most = std::max(most, std::abs(a.pixels[i] - b.pixels[i]));
+  return most;
+}
+
+constexpr const char* kParts =
+    "encoders: {clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}\nvae: vae_flux.safetensors\n";
+
+/// A job over the goldens and the folder's own files, which writes below the folder.
+Job job_of(const Folder& folder, const std::string& name, const std::string& checkpoint, const std::string& images,
+           const std::string& parts = kParts, const std::string& more = {}) {
+  const std::string text = "checkpoint: " + checkpoint + "\n" + parts +
+                           "tokenizers: {clip: picture_merges.txt, t5xxl: picture_spiece.model}\nmodel_paths: [\"" +
+                           MGPU_GOLDENS + "\"]\ngpu_ids: [cpu]\nsampler: {steps: 2}\n" + more + "images: [" + images +
+                           "]\noutput: {directory: " + name + "}\n";
+  return load_job(folder.write(name + ".yaml", text));
+}
+
+constexpr const char* kBoat = "{prompt: a boat, width: 32, height: 32, seed: 5}";
+
+/// The pixels of picture 0 of a job over `checkpoint`.
+Rgb8 boat(const Folder& folder, const std::string& name, const std::string& checkpoint,
+          const std::string& parts = kParts) {
+  const Job job = job_of(folder, name, checkpoint, kBoat, parts);
+  REQUIRE(render_all({job}).code == Exit::Ok);
+  return pixels_of(folder.path(name + "/" + name + "-0000-5.png"));
+}
+
+std::string raw_bytes(const at::Tensor& t) {
+  return {static_cast<const char*>(t.const_data_ptr()), t.nbytes()};
+}
+
+/// A golden's tensors, their names under another prefix.
+std::vector<Entry> entries_of(const std::string& name, const std::string& prefix = {}) {
+  std::vector<Entry> out;
+  const auto file = TensorFile::open(golden(name));
+  for (const auto& [tensor, info] : file->tensors()) {
+    const auto bytes = file->bytes(info);
+    out.push_back(
+        {prefix + tensor, info.dtype, info.shape, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}});
+  }
+  return out;
+}
+
+std::vector<Entry> operator+(std::vector<Entry> a, const std::vector<Entry>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+/// How a file says that a weight is fp8 with a scale.
+enum class Spelling { ScaleWeight, WeightScale, Dequantised };
+
+/// The schnell golden with its blocks' matrices in scaled fp8, or as the fp32 values that those stand for.
+std::vector<Entry> scaled(Spelling spelling) {
+  std::vector<Entry> out;
+  const auto file = TensorFile::open(golden("flux_schnell.safetensors"));
+  if (spelling == Spelling::ScaleWeight) out.push_back({"scaled_fp8", DType::F8_E4M3, {2}});
+  for (const auto& [name, info] : file->tensors()) {
+    const at::Tensor stored = read(*file, name).to(at::kFloat).contiguous();
+    const bool quantised =
+        name.find("_blocks.") != std::string::npos && name.ends_with(".weight") && info.shape.size() == 2;
+    if (!quantised) {
+      out.push_back({name, DType::F32, info.shape, raw_bytes(stored)});
+      continue;
+    }
+    const at::Tensor scale = stored.abs().max() / 448.0;
+    const at::Tensor narrow = (stored / scale).to(at::kFloat8_e4m3fn);
+    const std::string layer = name.substr(0, name.size() - std::string("weight").size());
+    if (spelling == Spelling::Dequantised) {
+      out.push_back({name, DType::F32, info.shape, raw_bytes((narrow.to(at::kFloat) * scale).contiguous())});
+      continue;
+    }
+    out.push_back({name, DType::F8_E4M3, info.shape, raw_bytes(narrow)});
+    if (spelling == Spelling::ScaleWeight) {
+      out.push_back({layer + "scale_weight", DType::F32, {1}, raw_bytes(scale)});
+    } else {
+      const std::string format = "{\"format\": \"float8_e4m3fn\"}";
+      out.push_back({layer + "weight_scale", DType::F32, {}, raw_bytes(scale)});
+      out.push_back({layer + "comfy_quant", DType::U8, {static_cast<std::int64_t>(format.size())}, format});
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("picture");
+
+TEST_CASE("whole pictures are the reference pipeline's to 1 in any channel, and the same bytes a second time") {
+  const Folder folder;
+  const std::pair<const char*, std::vector<std::string>> jobs[] = {
+      {"picture_dev", {"picture_dev-0000-7.png", "picture_dev-0001-18446744073709551615.png"}},
+      {"picture_schnell", {"picture_schnell-0000-1234567.png"}}};
+  for (const auto& [name, pictures] : jobs) {
+    CAPTURE(name);
+    const auto run = [&, job_name = name](const char* directory) {
+      const std::string file = golden(std::string(job_name) + ".yaml");
+      const Job job = load_job(file, {parse_setting("output.directory=\"" + folder.path(directory) + "\"")});
+      CHECK(render_all({job}).code == Exit::Ok);
+    };
+    run("first");
+    run("second");
+    for (const std::string& picture : pictures) {
+      CAPTURE(picture);
+      const std::string first = folder.path("first/" + picture);
+      CHECK(difference(pixels_of(first), pixels_of(golden(picture))) <= 1);
+      CHECK(read_all(first) == read_all(folder.path("second/" + picture)));
+    }
+  }
+}
+
+TEST_CASE("a checkpoint under ComfyUI's prefix, and an all-in-one, give the picture of the separate files") {
+  const Folder folder;
+  const Rgb8 separate = boat(folder, "separate", "flux_schnell.safetensors");
+  const std::vector<Entry> diffusion = entries_of("flux_schnell.safetensors", "model.diffusion_model.");
+  folder.write("prefixed.safetensors", test::safetensors(diffusion));
+  CHECK(difference(boat(folder, "prefixed", "prefixed.safetensors"), separate) == 0);
+  for (const char* vae : {"vae.", "first_stage_model."}) {
+    folder.write(
+        "all.safetensors",
+        test::safetensors(diffusion + entries_of("picture_clip_l.safetensors", "text_encoders.clip_l.transformer.") +
+                          entries_of("picture_t5xxl.safetensors", "text_encoders.t5xxl.transformer.") +
+                          entries_of("vae_flux.safetensors", vae)));
+    CHECK(difference(boat(folder, vae == std::string("vae.") ? "new" : "old", "all.safetensors", ""), separate) == 0);
+  }
+}
+
+TEST_CASE("scaled fp8, in both spellings, gives the picture of the weights that it stands for") {
+  const Folder folder;
+  const auto render_as = [&](const char* name, Spelling spelling) {
+    const std::string file = std::string(name) + ".safetensors";
+    folder.write(file, test::safetensors(scaled(spelling)));
+    return boat(folder, name, file);
+  };
+  const Rgb8 wide = render_as("wide", Spelling::Dequantised);
+  CHECK(difference(render_as("older", Spelling::ScaleWeight), wide) <= 1);
+  CHECK(difference(render_as("newer", Spelling::WeightScale), wide) <= 1);
+  // The quantisation is no nothing: scales that were not read would hide here.
+  CHECK(difference(boat(folder, "plain", "flux_schnell.safetensors"), wide) >= 1);
+}
+
+TEST_CASE("runs, batches and conditionings: seeds, passes and blocks are counted as they are") {
+  const Folder folder;
+  const Job job = job_of(folder, "many", "flux_dev.safetensors",
+                         "{prompt: a boat, width: 32, height: 32, seed: 5, count: 2},"
+                         "{prompt: a boat, width: 32, height: 32, seed: 5, batch: 3, sampler: {steps: 3}},"
+                         "{prompt: a boat, negative: fog, width: 32, height: 32, seed: 9, sampler: {cfg: 2.0}},"
+                         "{prompt: a boat, negative: fog, width: 32, height: 32, seed: 9, sampler: {cfg: 1.0}}",
+                         kParts, "");
+  const RenderResult result = render_all({job});
+  CHECK(result.code == Exit::Ok);
+  REQUIRE(result.reports.size() == 1);
+  const Report& report = result.reports[0];
+  CHECK(report.status == "ok");
+  std::vector<std::uint64_t> seeds;
+  for (const ImageReport& image : report.images) seeds.push_back(image.seed);
+  CHECK(seeds == std::vector<std::uint64_t>{5, 6, 5, 5, 5, 9, 9});
+  REQUIRE(report.devices.size() == 1);
+  // steps x conditionings x images: two runs of 2, three images of 3, one of 2 with a negative, one of 2 without.
+  CHECK(report.devices[0].passes == 2 * 2 + 3 * 3 + 2 * 2 + 2);
+  int planned = 0;
+  for (const Assignment& a : report.devices[0].assignments) planned += a.component == "unet" ? a.blocks : 0;
+  CHECK(planned > 0);
+  CHECK(report.devices[0].blocks_executed_per_pass == planned);
+  CHECK(report.devices[0].warnings.empty());
+
+  const auto picture = [&](int index) {
+    return pixels_of(folder.path("many/" + report.images[static_cast<std::size_t>(index)].file));
+  };
+  CHECK(difference(picture(5), picture(6)) > 1);  // the negative acts
+  CHECK(difference(picture(0), picture(1)) > 1);
+  CHECK(difference(picture(2), picture(3)) > 1);
+  CHECK(difference(picture(3), picture(4)) > 1);
+}
+
+TEST_CASE("the first image of a batch is the single render, and each alone is what it is in the batch") {
+  const Folder folder;
+  const std::string image = "{prompt: a boat, width: 32, height: 32, seed: 5";
+  const Job batch = job_of(folder, "batch", "flux_schnell.safetensors", image + ", batch: 2}");
+  CHECK(render_all({batch}).code == Exit::Ok);
+  CHECK(difference(pixels_of(folder.path("batch/batch-0000-5.png")),
+                   boat(folder, "single", "flux_schnell.safetensors")) == 0);
+
+  const Job alone = job_of(folder, "alone", "flux_schnell.safetensors", image + ", batch: 2}");
+  RenderOptions options;
+  options.only = parse_only("1");
+  CHECK(render_all({alone}, options).code == Exit::Ok);
+  CHECK_FALSE(std::filesystem::exists(folder.path("alone/alone-0000-5.png")));
+  CHECK(difference(pixels_of(folder.path("alone/alone-0001-5.png")),
+                   pixels_of(folder.path("batch/batch-0001-5.png"))) == 0);
+}
+
+TEST_CASE("a latent that is not finite fails its pictures, naming the step, and leaves the other jobs alone") {
+  const Folder folder;
+  std::vector<Entry> damaged = entries_of("flux_schnell.safetensors");
+  for (Entry& entry : damaged) {
+    if (entry.name != "final_layer.linear.bias") continue;
+    const std::string nan = entry.dtype == DType::F32 ? std::string("\0\0\xc0\x7f", 4) : std::string("\xc0\x7f", 2);
+    entry.data.replace(0, nan.size(), nan);
+  }
+  folder.write("damaged.safetensors", test::safetensors(damaged));
+  const Job bad = job_of(folder, "bad", "damaged.safetensors",
+                         std::string(kBoat) + "," + "{prompt: a sun, width: 32, height: 32, seed: 6}");
+  const Job good = job_of(folder, "good", "flux_schnell.safetensors", kBoat);
+  const RenderResult result = render_all({bad, good});
+  CHECK(result.code == Exit::ImageFailed);
+  REQUIRE(result.reports.size() == 2);
+  CHECK(result.reports[0].status == "failed");
+  REQUIRE(result.reports[0].images.size() == 2);
+  for (const ImageReport& image : result.reports[0].images) {
+    CHECK(image.status == "failed");
+    CHECK(image.error.starts_with("step 1 of 2: the latent is not finite ("));
+    CHECK(image.sha256.empty());
+    CHECK_FALSE(std::filesystem::exists(folder.path("bad/" + image.file)));
+  }
+  CHECK(result.reports[1].status == "ok");
+  CHECK(std::filesystem::exists(folder.path("good/good-0000-5.png")));
+  CHECK(nlohmann::json::parse(read_all(folder.path("bad/report.json")))["status"] == "failed");
+}
+
+TEST_CASE("a picture that cannot be written leaves the others of its job") {
+  const Folder folder;
+  const Job job = job_of(folder, "blocked", "flux_schnell.safetensors",
+                         std::string(kBoat) + "," + "{prompt: a sun, width: 32, height: 32, seed: 6}");
+  std::filesystem::create_directories(folder.path("blocked/blocked-0000-5.png/x"));
+  RenderOptions options;
+  options.overwrite = true;
+  const RenderResult result = render_all({job}, options);
+  CHECK(result.code == Exit::ImageFailed);
+  CHECK(result.reports[0].status == "partial");
+  CHECK(result.reports[0].images[0].status == "failed");
+  CHECK(result.reports[0].images[1].status == "ok");
+}
+
+TEST_CASE("a job that does not fit is refused before anything is written, with what would fit") {
+  const Folder folder;
+  const auto refusal = [&](const std::string& image, const std::string& more) {
+    Job job = job_of(folder, "refused", "flux_schnell.safetensors", image, kParts, more);
+    job.placement.gpu_ids.value = {DeviceId::cpu(0)};  // which, unlike cpu, does not count the program itself
+    try {
+      render_all({job});
+    } catch (const Error& error) {
+      CHECK(error.code() == Exit::DoesNotFit);
+      return error.message() + " | " + error.hint();
+    }
+    return std::string("it fits");
+  };
+  const std::string wide = "{prompt: a boat, width: 2048, height: 1024}";
+  CHECK(refusal(kBoat, "vram_limit: 1MB\n") ==
+        "cpu:0 needs 75.7 MB to sample and may use 1.0 MB: 74.7 MB short | it takes a device or a vram_limit of 76MB");
+  CHECK(refusal(wide, "vram_limit: 400MB\n") ==
+        "cpu:0 needs 1.9 GB to decode and may use 400 MB: 1.6 GB short | pictures of 848x416 would fit");
+  CHECK(refusal(wide, "vram_limit: 1200MB\n") ==
+        "cpu:0 needs 1.9 GB to decode and may use 1.2 GB: 793 MB short | dtype: bf16 would fit");
+  CHECK_FALSE(std::filesystem::exists(folder.path("refused/report.json")));
+  // What was offered fits.
+  CHECK(refusal(kBoat, "vram_limit: 76MB\n") == "it fits");
+  CHECK(refusal("{prompt: a boat, width: 848, height: 416, sampler: {steps: 1}}", "vram_limit: 400MB\n") == "it fits");
+}
+
+TEST_CASE("--part and --resume: each makes its share, and only what is missing or was made otherwise") {
+  const Folder folder;
+  const std::string images = "{prompt: a boat, width: 32, height: 16, seed: 1, count: 4}";
+  const Job job = job_of(folder, "shared", "flux_schnell.safetensors", images);
+  RenderOptions options;
+  for (int i = 0; i < 2; ++i) {
+    options.part = PartOfRun{i, 2};
+    const RenderResult result = render_all({job}, options);
+    CHECK(result.reports[0].images.size() == 2);
+    CHECK(std::filesystem::exists(folder.path(i == 0 ? "shared/report-0-of-2.json" : "shared/report-1-of-2.json")));
+  }
+  options = {};
+  options.resume = true;
+  std::filesystem::remove(folder.path("shared/shared-0002-3.png"));
+  const RenderResult result = render_all({job}, options);
+  std::string statuses;
+  for (const ImageReport& image : result.reports[0].images) statuses += image.status + " ";
+  CHECK(statuses == "kept kept ok kept ");
+  CHECK(result.reports[0].devices[0].passes == 2);
+}
+
+TEST_SUITE_END();

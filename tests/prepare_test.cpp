@@ -48,7 +48,9 @@ Job job_with(const std::string& lines) {
   return job;
 }
 
-PreparedJob prepare_on(const Job& job, const DeviceSurvey& survey) { return prepare(job, open_job(job), survey); }
+PreparedJob prepare_on(const Job& job, const DeviceSurvey& survey) {
+  return prepare(job, open_job(job), survey);
+}
 
 }  // namespace
 

@@ -70,7 +70,7 @@ void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {
   CLI::App& sigmas = *app.add_subcommand("sigmas", "print a job's noise levels, one a line");
   add_jobs(sigmas, arguments, raw);
   CLI::App& compare = *app.add_subcommand("compare", "compare two pictures, or two folders of them");
-  compare.add_option("A B", arguments.files, "two pictures or two folders")->required()->expected(2);
+  compare.add_option("PICTURES", arguments.files, "two pictures or two folders")->required()->expected(2);
   compare.add_option("--difference", arguments.difference, "write a picture of the differences, times 16")
       ->type_name("FILE");
   add_json(compare, arguments);

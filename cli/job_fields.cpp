@@ -187,7 +187,7 @@ Type<DecodeOptions> decode() {
 
 /// A name of one of the registries, in its canonical spelling.
 Type<std::string> registered(std::vector<std::string_view> names, std::string_view (*canonical)(std::string_view),
-                             std::string what) {
+                             std::string what, std::string (*spelled_out)(std::string_view) = nullptr) {
   return {[names, what] {
             return Shape{what, fields::words_schema(names), names};
           },
@@ -196,7 +196,8 @@ Type<std::string> registered(std::vector<std::string_view> names, std::string_vi
             if (value.node.kind != YamlNode::Kind::Scalar) value.wrong("the name of " + what);
             const std::string_view name = canonical(value.node.text);
             if (!name.empty()) return std::string(name);
-            std::string hint = did_you_mean(value.node.text, names);
+            std::string hint = spelled_out ? spelled_out(value.node.text) : std::string();
+            if (hint.empty()) hint = did_you_mean(value.node.text, names);
             if (hint.empty()) hint = fmt::format("known are {}", fmt::join(names, ", "));
             value.fail(fmt::format("\"{}\" is not the name of {}: \"{}\"", value.path, what, value.node.text), hint);
           },
@@ -230,7 +231,8 @@ Type<Shift> shift() {
 Type<SamplerOptions> sampler(const SamplerOptions& base) {
   return section<SamplerOptions>(
       [](Section& s, SamplerOptions& o) {
-        s.key("name", o.name, registered(sampler_names(), canonical_sampler, "a sampler"), "as ComfyUI calls it");
+        s.key("name", o.name, registered(sampler_names(), canonical_sampler, "a sampler", spelled_out_sampler),
+              "as ComfyUI calls it, or as A1111 does");
         s.key("scheduler", o.scheduler, registered(schedule_names(), canonical_schedule, "a scheduler"),
               "as ComfyUI calls it");
         s.key("steps", o.steps, integer(1, 10000), "sampling steps");

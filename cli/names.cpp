@@ -1,5 +1,7 @@
 #include "cli/names.h"
 
+#include <fmt/format.h>
+
 #include "samplers/sampler.h"
 #include "samplers/schedule.h"
 
@@ -23,8 +25,17 @@ std::vector<std::string_view> schedule_names() {
 }
 
 std::string_view canonical_sampler(std::string_view name) {
-  const SamplerRow* row = find_sampler(name);
-  return row ? row->name : std::string_view{};
+  const std::optional<SamplerChoice> choice = choose_sampler(name);
+  return choice && !choice->schedule && !choice->philox ? choice->sampler->name : std::string_view{};
+}
+
+std::string spelled_out_sampler(std::string_view name) {
+  const std::optional<SamplerChoice> choice = choose_sampler(name);
+  if (!choice) return {};
+  std::string text = fmt::format("write name: {}", choice->sampler->name);
+  if (choice->schedule) text += fmt::format(", scheduler: {}", choice->schedule->name);
+  if (choice->philox) text += ", step_noise: philox";
+  return text;
 }
 
 std::string_view canonical_schedule(std::string_view name) {

@@ -1,7 +1,7 @@
 #include "cli/prepare.h"
 
 #include <ATen/ATen.h>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -64,6 +64,16 @@ DeviceId choose_device(const Job& job, const DeviceSurvey& survey) {
     throw job.error(wanted.mark, fmt::format("device \"{}\" cannot be used: {}", id.to_string(), reason));
   }
   return id;
+}
+
+/// What to say of GPUs that a job without gpu_ids might have expected to work; empty where there are none.
+std::string idle_gpus(const Job& job, const DeviceId& chosen, const DeviceSurvey& survey) {
+  if (job.placement.gpu_ids.given) return {};
+  std::vector<std::string> idle;
+  for (const GpuInfo& gpu : survey.gpus)
+    if (gpu.id != chosen && unusable_reason(gpu).empty()) idle.push_back(gpu.id.to_string());
+  if (idle.empty()) return {};
+  return fmt::format("; {} idle: this version renders a job on one device", fmt::join(idle, ", "));
 }
 
 DeviceRoom room_of(const Job& job, const DeviceId& id, const DeviceSurvey& survey) {
@@ -165,6 +175,7 @@ PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey
   const DeviceRoom room = room_of(job, id, survey);
   const LargestPicture picture = largest_picture(job);
   out.plan = plan_single(component_needs(models.set, out.dtypes, picture), room);
+  out.plan.mode_reason += idle_gpus(job, id, survey);
   out.models = std::move(models);
   if (!out.plan.fits()) {
     throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall,

@@ -205,6 +205,13 @@ TEST_CASE("columns count characters, and the caret stands below") {
         "  did you mean \"seed\"?");
 }
 
+TEST_CASE("samplers by A1111's names") {
+  CHECK(*read_job(start + "sampler: {name: Euler a}", "job.yaml", "").sampler.name == "euler_ancestral");
+  CHECK(*read_job(start + "sampler: {name: DPM++ 2M}", "job.yaml", "").sampler.name == "dpmpp_2m");
+  CHECK(fault_of(start + "sampler: {name: DPM++ 2M Karras}").ends_with("write name: dpmpp_2m, scheduler: karras"));
+  CHECK(fault_of(start + "sampler: {name: dpmpp_sde_gpu}").ends_with("write name: dpmpp_sde, step_noise: philox"));
+}
+
 TEST_CASE("what is not supported yet says so at its place") {
   const auto line = [](const std::string& more) {
     const std::string text = fault_of(start + more);

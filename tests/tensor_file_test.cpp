@@ -189,7 +189,9 @@ TEST_CASE("bad headers") {
   CHECK(fault("{\"a\xff\":1}", 0) == "has a header that is not valid JSON, at byte 4 of it");
   CHECK(fault(R"({"a":[1]})", 0) == "tensor \"a\" is a list, not an object");
   CHECK(fault(R"({"a":null})", 0) == "tensor \"a\" is null, not an object");
-  CHECK(fault("{\"a\":" + std::string(100'000, '['), 0) == "tensor \"a\" is a list, not an object");
+  std::string nested = "{\"a\":";
+  nested.append(100'000, '[');
+  CHECK(fault(nested, 0) == "tensor \"a\" is a list, not an object");
   CHECK(fault(R"({"__metadata__":[]})", 0) == "has a list as \"__metadata__\", not an object");
   CHECK(fault(R"({"__metadata__":{"k":1}})", 0) == "has a number in \"__metadata__\" under \"k\", not a string");
   CHECK(fault(R"({"__metadata__":{"k":null}})", 0) == "has null in \"__metadata__\" under \"k\", not a string");

@@ -19,6 +19,9 @@ std::vector<std::string_view> schedule_names() {
 std::string_view canonical_sampler(std::string_view name) {
   return name == "euler" ? "euler" : "";
 }
+std::string spelled_out_sampler(std::string_view) {
+  return {};
+}
 std::string_view canonical_schedule(std::string_view name) {
   return name == "simple" ? "simple" : "";
 }

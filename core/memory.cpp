@@ -30,12 +30,21 @@ const auto& total(const Stats& values) {
   return values[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
 }
 
+struct DriverMemory {
+  std::size_t free = 0, total = 0;
+};
+
+DriverMemory driver_memory(at::Device device) {
+  const c10::cuda::CUDAGuard guard(device);
+  DriverMemory out;
+  C10_CUDA_CHECK(cudaMemGetInfo(&out.free, &out.total));
+  return out;
+}
+
 /// What the driver charges beyond the allocator: the context and the libraries' modules.
 std::uint64_t driver_bytes(at::Device device) {
-  const c10::cuda::CUDAGuard guard(device);
-  std::size_t free = 0, all = 0;
-  C10_CUDA_CHECK(cudaMemGetInfo(&free, &all));
-  const auto used = static_cast<std::uint64_t>(all - free);
+  const DriverMemory memory = driver_memory(device);
+  const auto used = static_cast<std::uint64_t>(memory.total - memory.free);
   const auto reserved = static_cast<std::uint64_t>(total(stats(device).reserved_bytes).current);
   return used > reserved ? used - reserved : 0;
 }
@@ -68,11 +77,8 @@ void release_cached(at::Device device) {
 void limit_allocations(at::Device device, std::uint64_t bytes) {
   if (!device.is_cuda()) return;
   start_cuda();
-  const c10::cuda::CUDAGuard guard(device);
-  std::size_t free = 0, all = 0;
-  C10_CUDA_CHECK(cudaMemGetInfo(&free, &all));
-  c10::cuda::CUDACachingAllocator::setMemoryFraction(
-      std::min(1.0, static_cast<double>(bytes) / static_cast<double>(all)), device.index());
+  const double share = static_cast<double>(bytes) / static_cast<double>(driver_memory(device).total);
+  c10::cuda::CUDACachingAllocator::setMemoryFraction(std::min(1.0, share), device.index());
 }
 
 void synchronize(at::Device device) {

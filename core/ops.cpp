@@ -10,18 +10,27 @@ namespace {
 
 constexpr int kGroups = 32;  // every autoencoder and UNet of the families we know
 
+/// x [..., in] as rows [n, in], and what `out` [n, channels] is in x's own shape.
+at::Tensor rows_of(const at::Tensor& x) {
+  return x.reshape({-1, x.size(-1)});
+}
+
+at::Tensor shaped_as(const at::Tensor& x, const at::Tensor& out) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = out.size(1);
+  return out.view(shape);
+}
+
 /// y = alpha (x W^T) + bias: the scale of an 8-bit weight enters as alpha, in the accumulator's fp32, so that the
 /// weight itself is widened without rounding.
 at::Tensor linear(const at::Tensor& x, const Linear& w) {
   if (w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0) return at::linear(x, w.weight, w.bias);
   const at::Tensor wide = w.weight.to(x.scalar_type());
-  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  const at::Tensor rows = rows_of(x);
   const at::Tensor y = w.bias.defined()
                            ? at::addmm(w.bias.to(x.scalar_type()), rows, wide.t(), 1, w.scale)
                            : at::addmm(at::zeros({wide.size(0)}, rows.options()), rows, wide.t(), 0, w.scale);
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = wide.size(0);
-  return y.view(shape);
+  return shaped_as(x, y);
 }
 
 }  // namespace
@@ -34,10 +43,7 @@ at::Tensor LocalOps::linear_col_gelu(const at::Tensor& x, const Linear& w) const
   const bool in_epilogue =
       x.is_cuda() && w.bias.defined() && w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0;
   if (!in_epilogue) return gelu_tanh(linear(x, w));
-  const at::Tensor rows = x.reshape({-1, x.size(-1)});
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = w.weight.size(0);
-  return at::_addmm_activation(w.bias, rows, w.weight.t(), 1, 1, /*use_gelu=*/true).view(shape);
+  return shaped_as(x, at::_addmm_activation(w.bias, rows_of(x), w.weight.t(), 1, 1, /*use_gelu=*/true));
 }
 
 at::Tensor LocalOps::linear_row(const at::Tensor& x, const Linear& w) const {

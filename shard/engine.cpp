@@ -14,6 +14,10 @@ at::Device torch_device(const DeviceId& id) {
   return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
 }
 
+FluxCondition condition_of(const Conditioning& told, double guidance) {
+  return {told.context, told.pooled, guidance};
+}
+
 }  // namespace
 
 Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
@@ -59,7 +63,7 @@ void Engine::prepare_run(std::span<const double> sigmas, std::span<const Conditi
   MGPU_CHECK(flux_, "the diffusion model is not loaded");
   modulations_.clear();
   for (const Conditioning* told : conditionings) {
-    std::vector<FluxModulation> steps = flux_->modulate(sigmas, {told->context, told->pooled, guidance}, ops_);
+    std::vector<FluxModulation> steps = flux_->modulate(sigmas, condition_of(*told, guidance), ops_);
     for (std::size_t i = 0; i < sigmas.size(); ++i) modulations_[{told, sigmas[i]}] = std::move(steps[i]);
   }
 }
@@ -67,8 +71,7 @@ void Engine::prepare_run(std::span<const double> sigmas, std::span<const Conditi
 const FluxModulation& Engine::modulation(double sigma, const Conditioning& conditioning, double guidance) {
   const auto [place, is_new] = modulations_.try_emplace({&conditioning, sigma});
   if (is_new) {
-    const FluxCondition condition{conditioning.context, conditioning.pooled, guidance};
-    place->second = std::move(flux_->modulate({&sigma, 1}, condition, ops_).front());
+    place->second = std::move(flux_->modulate({&sigma, 1}, condition_of(conditioning, guidance), ops_).front());
   }
   return place->second;
 }
@@ -76,7 +79,7 @@ const FluxModulation& Engine::modulation(double sigma, const Conditioning& condi
 at::Tensor Engine::velocity(const at::Tensor& x, double sigma, const Conditioning& conditioning, double guidance) {
   MGPU_CHECK(flux_, "the diffusion model is not loaded");
   const FluxModulation& step = modulation(sigma, conditioning, guidance);
-  const FluxCondition condition{conditioning.context, conditioning.pooled, guidance};
+  const FluxCondition condition = condition_of(conditioning, guidance);
   std::vector<at::Tensor> out;
   for (std::int64_t i = 0; i < x.size(0); ++i) out.push_back(run(x.narrow(0, i, 1), condition, step));
   return at::cat(out, 0);

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 import demo_text
+from demo_attributes import ATTRIBUTES, labels
 from demo_captions import Named, caption
-from demo_paint import draw
+from demo_paint import TOKEN, paint
 from demo_scenes import SIZE, sample_scene
 
 CHUNK = 16  # scenes a slot of the ring
@@ -65,6 +66,11 @@ class Ring:
         width = demo_text.T5_LENGTH + demo_text.CLIP_LENGTH
         self.text_memory = mmap.mmap(-1, slots * CHUNK * CAPTIONS * width * 2)
         self.text = np.frombuffer(self.text_memory, np.int16).reshape(slots, CHUNK, CAPTIONS, width)
+        side, named = SIZE // TOKEN, len(ATTRIBUTES)
+        self.emphasis_memory = mmap.mmap(-1, slots * CHUNK * side * side)
+        self.emphasis = np.frombuffer(self.emphasis_memory, np.uint8).reshape(slots, CHUNK, side, side)
+        self.label_memory = mmap.mmap(-1, slots * CHUNK * CAPTIONS * named)
+        self.labels = np.frombuffer(self.label_memory, np.uint8).reshape(slots, CHUNK, CAPTIONS, named)
         self.free, self.ready = context.Queue(), context.Queue()
         for slot in range(slots):
             self.free.put(slot)
@@ -79,9 +85,10 @@ class Ring:
         while True:
             slot = self.free.get()
             for i in range(CHUNK):
-                self.images[slot, i] = draw(sample_scene(start + i))
+                self.images[slot, i], self.emphasis[slot, i] = paint(sample_scene(start + i))
                 for k in range(CAPTIONS):
-                    text, _ = words_of(start + i, k, tokenizers.clip)
+                    text, named = words_of(start + i, k, tokenizers.clip)
+                    self.labels[slot, i, k] = labels(named)
                     self.text[slot, i, k, : demo_text.T5_LENGTH] = tokenizers.t5.encode(text)
                     self.text[slot, i, k, demo_text.T5_LENGTH :] = tokenizers.clip.encode(text)
             self.ready.put(slot)
@@ -93,13 +100,15 @@ class Ring:
 
 
 class Pool:
-    """Pictures (capacity, 512, 512, 3) uint8 and token ids on the device, filled by a thread."""
+    """Pictures (capacity, 512, 512, 3) uint8, their emphasis, token ids and labels on the device, filled by a thread."""
 
     def __init__(self, ring: Ring, capacity: int, device: torch.device) -> None:
         capacity -= capacity % CHUNK
         self.ring, self.capacity, self.device = ring, capacity, device
         self.images = torch.empty(capacity, SIZE, SIZE, 3, dtype=torch.uint8, device=device)
         self.text = torch.empty(capacity, *ring.text.shape[2:], dtype=torch.int16, device=device)
+        self.emphasis = torch.empty(capacity, *ring.emphasis.shape[2:], dtype=torch.uint8, device=device)
+        self.labels = torch.empty(capacity, *ring.labels.shape[2:], dtype=torch.uint8, device=device)
         self.count = 0
         self.thread = threading.Thread(target=self._fill, daemon=True)
         self.thread.start()
@@ -110,8 +119,9 @@ class Pool:
             slot = self.ring.ready.get()
             where = slice(self.count, self.count + CHUNK)
             with torch.cuda.stream(stream) if stream else torch.no_grad():
-                self.images[where].copy_(torch.from_numpy(self.ring.images[slot]))
-                self.text[where].copy_(torch.from_numpy(self.ring.text[slot]))
+                for held, made in ((self.images, self.ring.images), (self.text, self.ring.text),
+                                   (self.emphasis, self.ring.emphasis), (self.labels, self.ring.labels)):
+                    held[where].copy_(torch.from_numpy(made[slot]))
             if stream:
                 stream.synchronize()
             self.count += CHUNK

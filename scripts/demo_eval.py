@@ -11,7 +11,6 @@ import argparse
 import collections
 import concurrent.futures
 import json
-import math
 from pathlib import Path
 
 import cv2
@@ -47,25 +46,27 @@ def read(folder: Path, tokenizers: demo_data.Tokenizers, device: torch.device) -
     return tuple(m.to(device).eval() for m in models)  # type: ignore[return-value]
 
 
-def simple_sigmas(steps: int, mu: float) -> list[float]:
-    """ComfyUI's `simple` schedule over a flow model's 1000 times, moved by exp(mu)."""
-    table = [math.exp(mu) / (math.exp(mu) + 1000 / (i + 1) - 1) for i in range(1000)]
-    return [table[-(1 + int(i * 1000 / steps))] for i in range(steps)] + [0.0]
+def simple_sigmas(steps: int) -> list[float]:
+    """ComfyUI's `simple` schedule over a flow model's 1000 times."""
+    return [(1000 - int(i * 1000 / steps)) / 1000 for i in range(steps)] + [0.0]
 
 
 @torch.no_grad()
-def sample(models: Models, tokenizers: demo_data.Tokenizers, prompts: list[str], seeds: list[int], steps: int, mu: float,
+def sample(models: Models, tokenizers: demo_data.Tokenizers, prompts: list[str], seeds: list[int], steps: int, guidance: float,
            device: torch.device) -> np.ndarray:
-    """Euler from the seeds' CPU noise: (B, 512, 512, 3) uint8."""
+    """Euler from the seeds' CPU noise, guided away from the empty prompt: (B, 512, 512, 3) uint8."""
     codec, flux, clip, t5 = models
-    text = t5(torch.from_numpy(np.stack([tokenizers.t5.encode(p) for p in prompts])).long().to(device))
-    pooled = clip(torch.from_numpy(np.stack([tokenizers.clip.encode(p) for p in prompts])).long().to(device))
+    told = prompts if guidance == 1.0 else [*prompts, *[""] * len(prompts)]
+    text = t5(torch.from_numpy(np.stack([tokenizers.t5.encode(p) for p in told])).long().to(device))
+    pooled = clip(torch.from_numpy(np.stack([tokenizers.clip.encode(p) for p in told])).long().to(device))
     noise = torch.cat([torch.randn(1, 16, 64, 64, generator=torch.Generator().manual_seed(s)) for s in seeds])
     x, pe = pack(noise.to(device)), rope(position_ids(32, 32, T5_LENGTH)).to(device)
-    sigmas = simple_sigmas(steps, mu)
+    sigmas = simple_sigmas(steps)
     for now, then in zip(sigmas, sigmas[1:]):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            velocity = flux(x, text, pooled, torch.full((len(x),), now, device=device), pe).float()
+            both = x.repeat(len(told) // len(prompts), 1, 1)
+            parts = flux(both, text, pooled, torch.full((len(both),), now, device=device), pe).float().split(len(x))
+        velocity = parts[0] if len(parts) == 1 else torch.lerp(parts[1], parts[0], guidance)
         x = x + (then - now) * velocity
     pictures = torch.cat([codec.picture(z) for z in unpack(x, 64, 64).split(10)])
     return (((pictures + 1) / 2).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -105,31 +106,31 @@ def sheet(path: Path, pictures: np.ndarray, columns: int = 6, size: int = 256) -
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 
 
-def batches(models: Models, tokenizers: demo_data.Tokenizers, prompts: list[dict], steps: int, mu: float, device: torch.device) -> np.ndarray:
+def batches(models: Models, tokenizers: demo_data.Tokenizers, prompts: list[dict], steps: int, guidance: float, device: torch.device) -> np.ndarray:
     parts = [prompts[i : i + 50] for i in range(0, len(prompts), 50)]
-    return np.concatenate([sample(models, tokenizers, [p["prompt"] for p in part], [p["seed"] for p in part], steps, mu, device) for part in parts])
+    return np.concatenate([sample(models, tokenizers, [p["prompt"] for p in part], [p["seed"] for p in part], steps, guidance, device)
+                           for part in parts])
 
 
-def evaluate(folder: Path, tokenizers: demo_data.Tokenizers, count: int, steps: int, device: torch.device, mus: tuple[float, ...] = (0.0, 0.5, 1.0)) -> dict:
-    """Choose the schedule's shift on validation prompts, then measure it on the held-out ones."""
+def evaluate(folder: Path, tokenizers: demo_data.Tokenizers, count: int, steps: int, device: torch.device,
+             guidances: tuple[float, ...] = (1.0, 2.0, 3.0, 4.5)) -> dict:
+    """Choose the guidance on validation prompts, then measure it on the held-out ones."""
     models = read(folder, tokenizers, device)
-    trial = prompts_of(demo_data.VALIDATION_SEED, max(2, count // 3), tokenizers) if len(mus) > 1 else []
-    found = {mu: rate(score(batches(models, tokenizers, trial, steps, mu, device), trial)[0]) if trial else 1.0 for mu in mus}
-    mu = max(found, key=lambda m: found[m])
-    if found[mu] - found.get(0.0, 0.0) < 0.004:
-        mu = 0.0  # schnell's own schedule, unless another is clearly better
+    trial = prompts_of(demo_data.VALIDATION_SEED, max(2, count // 3), tokenizers) if len(guidances) > 1 else []
+    found = {g: rate(score(batches(models, tokenizers, trial, steps, g, device), trial)[0]) if trial else 1.0 for g in guidances}
+    guidance = max(found, key=lambda g: found[g])
     prompts = prompts_of(demo_data.HELDOUT_SEED, count, tokenizers)
     (folder / "prompts_heldout.json").write_text(json.dumps(prompts, separators=(",", ":")).replace('{"prompt"', '\n{"prompt"'))
-    pictures = batches(models, tokenizers, prompts, steps, mu, device)
+    pictures = batches(models, tokenizers, prompts, steps, guidance, device)
     table, shares = score(pictures, prompts)
     sheet(folder / "sheet.png", pictures[:36])
     worst = np.argsort(shares)[:18]
     sheet(folder / "worst.png", pictures[worst])
-    result = {"rate": rate(table), "steps": steps, "mu": mu, "validation": {str(k): v for k, v in found.items()},
+    result = {"rate": rate(table), "steps": steps, "guidance": guidance, "validation": {str(k): v for k, v in found.items()},
               "attributes": {k: {"right": r, "asked": n, "share": round(r / n, 4)} for k, (r, n) in sorted(table.items())},
               "worst": [prompts[i]["prompt"] for i in worst]}
     print(f"held-out: {result['rate']:.4f} of {sum(n for _, n in table.values())} attributes, "
-          f"mu {mu} of {found}; " + ", ".join(f"{k} {v['share']:.3f}" for k, v in result["attributes"].items()), flush=True)
+          f"guidance {guidance} of {found}; " + ", ".join(f"{k} {v['share']:.3f}" for k, v in result["attributes"].items()), flush=True)
     return result
 
 

@@ -11,13 +11,17 @@ from demo_scenes import (
 )
 
 SS = 2  # supersampling: painted at 1024, averaged down
+TOKEN = 16  # pixels a side of what the transformer sees as one token
 
 
 class Canvas:
-    """An antialiased painter in 512-unit coordinates."""
+    """An antialiased painter in 512-unit coordinates. `emphasis` (32, 32) notes how much each token's place matters:
+    the highest `weight` of what was painted there."""
 
     def __init__(self) -> None:
         self.px = np.zeros((SIZE * SS, SIZE * SS, 3), np.uint8)
+        self.emphasis = np.ones((SIZE // TOKEN, SIZE // TOKEN), np.uint8)
+        self.weight = 1
 
     @staticmethod
     def _fixed(points) -> np.ndarray:
@@ -25,6 +29,10 @@ class Canvas:
 
     def poly(self, points, colour: RGB) -> None:
         cv2.fillPoly(self.px, [self._fixed(points)], colour, cv2.LINE_AA, 4)
+        if self.weight > 1:
+            x, y = np.asarray(points, np.float64).T
+            where = tuple(slice(max(0, int(v.min()) // TOKEN), max(0, int(v.max()) // TOKEN + 1)) for v in (y, x))
+            np.maximum(self.emphasis[where], self.weight, out=self.emphasis[where])
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: RGB, angle: float = 0.0) -> None:
         a = np.linspace(0, 2 * np.pi, 48, endpoint=False)
@@ -74,6 +82,7 @@ def _sky(c: Canvas, s: Scene, r: np.random.Generator) -> None:
                 continue
             c.poly([(x, y - 2 * q), (x + 0.6 * q, y - 0.6 * q), (x + 2 * q, y), (x + 0.6 * q, y + 0.6 * q), (x, y + 2 * q),
                     (x - 0.6 * q, y + 0.6 * q), (x - 2 * q, y), (x - 0.6 * q, y - 0.6 * q)], STAR)
+    c.weight = 3
     if s.light == "sun":
         c.glow(lx, ly, radius * 2.6, (255, 236, 170), 0.75)
         c.disc(lx, ly, radius, SUN)
@@ -86,17 +95,20 @@ def _sky(c: Canvas, s: Scene, r: np.random.Generator) -> None:
             outer = np.stack([lx + radius * np.cos(a), ly + radius * np.sin(a)], 1)
             inner = np.stack([lx + radius * 0.36 * np.cos(a), ly + radius * np.sin(a)], 1)[::-1]
             c.poly(np.concatenate([outer, inner]), MOON)
+    c.weight = 1
     if s.weather == "clouds":
         free = [x for x in (60, 170, 256, 342, 452) if not s.light or abs(x - lx) > 110]
         for x in r.permutation(free)[: int(r.integers(2, 4))]:
             _cloud(c, x + r.uniform(-18, 18), r.uniform(46, 120), r.uniform(0.8, 1.15), CLOUD[s.time])
     if s.birds:
+        c.weight = 3
         bx = next(SLOT_X[k] for k in r.permutation(list(SIDES)) if not s.light or k != s.light_side)
         for i in range(int(r.integers(3, 6))):
             x, y, w = bx + (i % 3 - 1) * 46 + r.uniform(-6, 6), 138 + (i // 3) * 34 + r.uniform(-10, 10), r.uniform(15, 18)
             for d in (-1, 1):
                 c.poly([(x, y), (x + d * w * 0.55, y - w * 0.55), (x + d * w * 1.1, y - w * 0.35),
                         (x + d * w * 0.6, y - w * 0.2), (x, y + w * 0.32)], BIRD)
+    c.weight = 1
 
 
 def _cloud(c: Canvas, x: float, y: float, k: float, colour: RGB) -> None:
@@ -289,19 +301,25 @@ def _animals(c: Canvas, s: Scene, r: np.random.Generator) -> None:
         _animal(c, s.animal, x0 + dx + r.uniform(-3, 3), y0 + dy, d)
 
 
-def draw(s: Scene) -> np.ndarray:
-    """Paint the scene: (512, 512, 3) uint8 RGB."""
+def paint(s: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Paint the scene: (512, 512, 3) uint8 RGB, and its emphasis (32, 32) uint8: small things that a caption names
+    count for more than the sky, whose many tokens would drown them in a loss."""
     r = np.random.default_rng((s.seed, 1))
     c = Canvas()
     _sky(c, s, r)
     _mountains(c, s, r)
     _land(c, s, r)
     y = 472.0 if s.water == "sea" else 358.0
+    c.weight = 2
     _trees(c, s, r, y)
+    c.weight = 4
     _houses(c, s, r, y)
+    c.weight = 5
     if s.boats:
         _boats(c, s, r)
+    c.weight = 6
     _animals(c, s, r)
+    c.weight = 1
     if s.weather == "rain":
         for _ in range(64):
             x, yy = r.uniform(0, 520), r.uniform(-10, 500)
@@ -309,4 +327,9 @@ def draw(s: Scene) -> np.ndarray:
     elif s.weather == "snow":
         for _ in range(80):
             c.disc(r.uniform(0, 512), r.uniform(0, 500), r.uniform(2.6, 4.6), (255, 255, 255))
-    return c.image()
+    return c.image(), c.emphasis
+
+
+def draw(s: Scene) -> np.ndarray:
+    """Paint the scene: (512, 512, 3) uint8 RGB."""
+    return paint(s)[0]

@@ -1,4 +1,4 @@
-"""The two training stages of the demo checkpoint: `train_codec`, then `train_flow`."""
+"""The first training stage of the demo checkpoint, `train_codec`, and what both stages share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import demo_eval
 import demo_files
 from demo_codec import Codec
-from demo_data import Pool, Tokenizers, to_float
-from demo_model import CLIP, CODEC, FLUX, T5, ClipText, Flux, T5Encoder, pack, position_ids, rope
-from demo_text import T5_LENGTH
+from demo_data import Pool, to_float
+from demo_model import CODEC
 
 
 @dataclass
@@ -28,11 +26,17 @@ class Settings:
     codec_batch: int = 32  # 256 x 256 crops; a quarter of it for whole pictures
     flow_batch: tuple[int, int] = (128, 64)  # at 256 x 256, at 512 x 512
     codec_rate: float = 1.2e-3
+    text_batch: int = 256
+    text_rate: float = 2e-3
+    text_steps: int = 3000
     flow_rate: float = 1e-3
+    muon_rate: float = 8e-3
+    dropout: float = 0.1  # share of captions replaced by the empty one, for guidance
     kl: float = 2e-4
     compiled: bool = True
     workers: int = 11
     slots: int = 96
+    text_log: int = 250
     heldout: int = 200
     steps: int = 16
     codec_log: int = 200
@@ -140,7 +144,7 @@ def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path 
     fast = None
     begun = time.time()
     for step in itertools.count():
-        progress = (time.time() - begun) / (60 * minutes)
+        progress = (time.time() - begun) / max(1e-6, 60 * minutes)
         if progress >= 1:
             break
         for group in optimizer.param_groups:
@@ -178,150 +182,3 @@ def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path 
 
 def latents_of(codec: Codec, s: Settings) -> Callable[[Tensor], Tensor]:
     return torch.compile(codec.latent, dynamic=False) if s.compiled else codec.latent
-
-
-class Store:
-    """Latents of the pool's pictures at both sizes, (N, 16, 64, 64) and (N, 16, 32, 32), and their token ids."""
-
-    def __init__(self, pool: Pool, codec: Codec, s: Settings, device: torch.device) -> None:
-        begun = time.time()
-        count = min(s.store, pool.capacity)
-        self.full = torch.empty(count, 16, 64, 64, dtype=torch.float16, device=device)
-        self.half = torch.empty(count, 16, 32, 32, dtype=torch.float16, device=device)
-        encode = latents_of(codec, s)
-        batch = min(64, count)
-        for i in range(0, count - count % batch, batch):
-            pool.wait(i + batch)
-            x = to_float(pool.images[i : i + batch]).contiguous(memory_format=torch.channels_last)
-            with torch.no_grad(), autocast(device):
-                self.full[i : i + batch] = encode(x).half()
-                self.half[i : i + batch] = encode(F.avg_pool2d(x, 2)).half()
-        self.count = count - count % batch
-        self.text = pool.text
-        del pool.images
-        pool.ring.stop()
-        print(f"latents: {self.count} in {time.time() - begun:.0f} s, deviation {self.full[:512].float().std():.3f} "
-              f"and {self.half[:512].float().std():.3f}", flush=True)
-
-    def batch(self, size: int, low: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Packed latents (B, tokens, 64), T5 ids (B, 256), CLIP ids (B, 77) of random scenes and wordings."""
-        i = torch.randint(self.count, (size,), device=self.full.device)
-        k = torch.randint(self.text.shape[1], (size,), device=self.full.device)
-        text = self.text[i, k].long()
-        latent = (self.half if low else self.full)[i].float()
-        return pack(latent), text[:, :T5_LENGTH], text[:, T5_LENGTH:]
-
-
-def draw_times(count: int, low: bool, device: torch.device) -> Tensor:
-    """Logit-normal times with a little of the uniform; more noise at the larger size, where neighbouring
-    latents tell more about each other."""
-    t = torch.sigmoid(torch.randn(count, device=device))
-    t = torch.where(torch.rand(count, device=device) < 0.15, torch.rand(count, device=device), t)
-    shift = 1.2 if low else 1.8
-    return shift * t / (1 + (shift - 1) * t)
-
-
-def flow_loss(models: nn.ModuleDict, latent: Tensor, t5_ids: Tensor, clip_ids: Tensor, low: bool, table: Tensor) -> Tensor:
-    """Flow matching: x_t = (1 - t) picture + t noise, the model tells noise - picture."""
-    noise, t = torch.randn_like(latent), draw_times(len(latent), low, latent.device)
-    mixed = torch.lerp(latent, noise, t[:, None, None])
-    with autocast(latent.device):
-        velocity = models["flux"](mixed, models["t5"](t5_ids), models["clip"](clip_ids), t, table)
-    return F.mse_loss(velocity.float(), noise - latent)
-
-
-def flow_models(tokenizers: Tokenizers, s: Settings, device: torch.device) -> tuple[nn.ModuleDict, dict[bool, Tensor]]:
-    """The three models that train together, and the rotations for low and full size."""
-    models = nn.ModuleDict({"flux": Flux(**FLUX), "clip": ClipText(tokenizers.clip.vocabulary, **CLIP), "t5": T5Encoder(tokenizers.t5.rows, **T5)})
-    if s.compiled:
-        compile_blocks(models, ("DoubleBlock", "SingleBlock", "T5Block", "ClipLayer", "FinalLayer"))
-    tables = {low: rope(position_ids(n, n, T5_LENGTH, stretch)).to(device) for low, n, stretch in ((True, 16, 2.0), (False, 32, 1.0))}
-    return models.to(device), tables
-
-
-def warm(kind: str, work: Path, init: Path | None, tokenizers: Tokenizers, s: Settings, device: torch.device) -> None:
-    """Compile one stage's kernels into the shared cache, in a process beside the training."""
-    if kind == "codec":
-        codec = start_codec(init, device)
-        x = torch.rand(s.codec_batch, 3, 256, 256, device=device).contiguous(memory_format=torch.channels_last)
-        torch.compile(codec_step(codec, s, device), dynamic=False)(x, False)[0].backward()
-        (work / "warm_codec").touch()
-        encode = latents_of(codec.eval(), s)
-        x = torch.rand(64, 3, 512, 512, device=device).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), autocast(device):
-            encode(x)
-            encode(F.avg_pool2d(x, 2))
-    else:
-        models, tables = flow_models(tokenizers, s, device)
-        for low, batch, tokens in ((True, s.flow_batch[0], 256), (False, s.flow_batch[1], 1024)):
-            ids = torch.zeros(batch, T5_LENGTH, dtype=torch.long, device=device)
-            flow_loss(models, torch.randn(batch, tokens, 64, device=device), ids, ids[:, :77], low, tables[low]).backward()
-    print(f"warm: {kind} kernels compiled", flush=True)
-
-
-def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: Settings, until: float,
-               low_share: float, init: Path | None, device: torch.device) -> tuple[Codec, Flux, ClipText, T5Encoder]:
-    """Train transformer and encoders together until that time; returns all four models with averaged weights."""
-    models, tables = flow_models(tokenizers, s, device)
-    flux, clip, t5 = models["flux"], models["clip"], models["t5"]
-    saved = work / "flow.pt"
-    if init and not saved.exists():
-        for model, name in ((flux, "flux_demo"), (clip, "clip_l"), (t5, "t5xxl")):
-            model.load_state_dict(demo_files.widened(demo_files.load(init / f"{name}.safetensors")))
-    average = Average(models, 0.998)
-    optimizer = torch.optim.AdamW(models.parameters(), s.flow_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
-    step, earlier, seen = 0, 0.0, 0
-    if saved.exists():
-        state = torch.load(saved, map_location=device)
-        models.load_state_dict(state["models"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.mean, average.steps = state["mean"], state["step"]
-        step, earlier, seen = state["step"], state["seconds"], state["seen"]
-        if not state["low"]:
-            low_share = 0.0
-    store = Store(pool, codec, s, device)
-    def save() -> None:
-        torch.save({"models": models.state_dict(), "optimizer": optimizer.state_dict(), "mean": average.mean, "step": step,
-                    "seconds": earlier + time.time() - begun, "seen": seen, "low": low}, saved)
-
-    begun = last = saved_at = time.time()
-    sums, low = torch.zeros(2, device=device), low_share > 0
-    while True:
-        elapsed = time.time() - begun
-        progress = elapsed / max(5.0, until - begun)
-        if progress >= 1:
-            break
-        low = progress < low_share
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(s.flow_rate, step, progress, 300)
-        latent, t5_ids, clip_ids = store.batch(s.flow_batch[0 if low else 1], low)
-        loss = flow_loss(models, latent, t5_ids, clip_ids, low, tables[low])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(models.parameters(), 1.0)
-        optimizer.step()
-        average.update()
-        sums += torch.stack([loss.detach(), torch.ones((), device=device)])
-        step, seen = step + 1, seen + len(latent)
-        if step % s.flow_log == 0:
-            total, n = sums.tolist()
-            sums.zero_()
-            print(f"flow step {step} {elapsed:.0f} s: loss {total / n:.4f} {'256' if low else '512'} seen {seen} "
-                  f"{s.flow_log * len(latent) / (time.time() - last):.0f}/s", flush=True)
-            last = time.time()
-            if (work / "preview").exists():  # touch WORK/preview to see what it draws by now
-                (work / "preview").unlink()
-                average.swap()
-                demo_eval.export(work / "preview_files", codec, flux, clip, t5)
-                average.swap()
-                demo_eval.evaluate(work / "preview_files", tokenizers, 36, s.steps, device, mus=(0.0,))
-            if last - saved_at > s.save_seconds:
-                saved_at = last
-                save()
-                average.swap()
-                demo_eval.export(work / "export", codec, flux, clip, t5)
-                average.swap()
-    save()
-    average.swap()
-    print(f"flow: {step} steps, {seen} samples, {earlier + time.time() - begun:.0f} s", flush=True)
-    return codec, flux, clip, t5

@@ -24,13 +24,14 @@ import torch
 
 import demo_data
 import demo_eval
-from demo_train import Settings, train_codec, train_flow, warm
+from demo_flow import train_flow, warm
+from demo_train import Settings, train_codec
 
 
 def settings(smoke: bool) -> Settings:
     if smoke:
         return Settings(pool=64, store=64, codec_batch=2, flow_batch=(4, 2), compiled=False, workers=1, slots=4,
-                        heldout=2, steps=2, codec_log=5, flow_log=5)
+                        heldout=2, steps=2, codec_log=5, flow_log=5, text_batch=8, text_steps=20, text_log=5)
     return Settings()
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, metavar="DIR", help="start from the exported files of this folder; of the autoencoder only the decoder is trained on")
     parser.add_argument("--minutes", type=float, default=19.0, help="wall-clock time for training")
     parser.add_argument("--codec-minutes", type=float, help="of these for the autoencoder (default: a quarter)")
-    parser.add_argument("--low-share", type=float, default=0.35, help="share of the flow training spent at 256 x 256")
+    parser.add_argument("--low-share", type=float, default=0.6, help="share of the flow training spent at 256 x 256")
     parser.add_argument("--pictures", type=int, help="training scenes drawn (default 48000)")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, no compilation")
@@ -82,7 +83,7 @@ def main() -> None:
     codec = train_codec(work, pool, s, codec_minutes, a.init, device)
     models = train_flow(work, pool, codec, tokenizers, s, begun + 60 * minutes, a.low_share, a.init, device)
     demo_eval.export(work / "export", *models)
-    result = demo_eval.evaluate(work / "export", tokenizers, s.heldout, s.steps, device, mus=(0.0,))
+    result = demo_eval.evaluate(work / "export", tokenizers, s.heldout, s.steps, device)
     (work / "export" / "result.json").write_text(json.dumps(result, indent=1))
     print(f"done in {(time.time() - begun) / 60:.1f} minutes", flush=True)
 

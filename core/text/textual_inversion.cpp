@@ -82,7 +82,7 @@ std::string TextualInversions::find(std::string_view name) const {
     const std::vector<std::string> names = names_in(folders_);
     const std::vector<std::string_view> views(names.begin(), names.end());
     const std::string near = nearest(name, views);
-    hint = fmt::format("looked in {} and the folders in it", fmt::join(folders_, ", "));
+    hint = fmt::format("looked in {} and the folders in them", fmt::join(folders_, ", "));
     if (!near.empty()) hint += fmt::format("; the nearest name is {}", in_quotes(near));
   }
   throw Error(Exit::Usage, {}, fmt::format("there is no textual inversion {}", in_quotes(name)), hint);

@@ -59,10 +59,12 @@ TEST_CASE("folders are searched in order, with the folders in them, and never le
   const Folder a, b;
   std::filesystem::create_directories(b.path("inner/deeper"));
   const auto file = [](float value) { return test::safetensors({{"x", DType::F32, {1}, floats(1, value)}}); };
+  std::filesystem::create_directories(a.path("a"));
+  a.write("a/same.safetensors", file(9.0F));
   a.write("same.safetensors", file(1.0F));
   b.write("same.safetensors", file(2.0F));
   const std::string deep = b.write("inner/deeper/deep.safetensors", file(3.0F));
-  const TextualInversions inversions({a.path("inner"), a.path(""), b.path("")});
+  const TextualInversions inversions({a.path("absent"), a.path(""), b.path("")});
   CHECK(inversions.vectors("same", TextEncoder::ClipL, 1).item<float>() == 1.0F);
   CHECK(inversions.find("deep") == deep);
   CHECK(inversions.find("deeper/deep") == deep);

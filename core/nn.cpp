@@ -78,13 +78,17 @@ at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b) {
   return at::cat({a, gelu_tanh(b)}, -1);
 }
 
-at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim) {
+at::Tensor sinusoidal_embedding(const at::Tensor& values, std::int64_t dim) {
   const std::int64_t half = dim / 2;
-  // Multiplied, then divided, in fp32: the order of the reference, whose rounding the factor 1000 below makes visible.
+  // Multiplied, then divided, in fp32: the order of the reference, whose rounding large values make visible.
   const at::Tensor frequency =
-      at::exp(at::arange(half, t.options().dtype(at::kFloat)) * -std::log(10000.0) / static_cast<double>(half));
-  const at::Tensor angle = (t.to(at::kFloat) * 1000.0).unsqueeze(1) * frequency;
+      at::exp(at::arange(half, values.options().dtype(at::kFloat)) * -std::log(10000.0) / static_cast<double>(half));
+  const at::Tensor angle = values.to(at::kFloat).unsqueeze(1) * frequency;
   return at::cat({angle.cos(), angle.sin()}, -1);
+}
+
+at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim) {
+  return sinusoidal_embedding(t.to(at::kFloat) * 1000.0, dim);
 }
 
 }  // namespace mgpu

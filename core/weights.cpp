@@ -154,8 +154,10 @@ at::Tensor Weights::fetch(const TensorInfo& info) const {
 }
 
 Linear Weights::linear(std::string_view name) const {
-  const std::string weight = std::string(name) + ".weight";
-  const std::string bias = std::string(name) + ".bias";
+  return linear(std::string(name) + ".weight", std::string(name) + ".bias");
+}
+
+Linear Weights::linear(std::string_view weight, std::string_view bias) const {
   Linear out;
   if (is_float8(info(weight).dtype)) {
     out.weight = fetch(info(weight));
@@ -174,6 +176,11 @@ Conv Weights::conv(std::string_view name) const {
 Norm Weights::norm(std::string_view name) const {
   const std::string bias = std::string(name) + ".bias";
   return {get(std::string(name) + ".weight"), has(bias) ? get(bias) : at::Tensor()};
+}
+
+Linear rows(const Linear& linear, std::int64_t first, std::int64_t count) {
+  const auto part = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, first, count) : at::Tensor(); };
+  return {part(linear.weight), part(linear.bias), linear.scale};
 }
 
 Weights Weights::at(std::string_view name) const {

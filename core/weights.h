@@ -57,6 +57,8 @@ class Weights {
   at::Tensor get(std::string_view name) const;
   /// `name`.weight, `name`.bias (if present) and, for 8-bit weights, the scale (if present).
   Linear linear(std::string_view name) const;
+  /// The same under names of their own.
+  Linear linear(std::string_view weight, std::string_view bias) const;
   /// `name`.weight and `name`.bias, both of which must be there.
   Conv conv(std::string_view name) const;
   /// `name`.weight and, if present, `name`.bias.
@@ -75,6 +77,9 @@ class Weights {
   at::Device device_;
   std::shared_ptr<Uploader> uploader_;  ///< for CUDA devices; shared with deeper views
 };
+
+/// The layer's outputs first..first+count-1: views of the same memory, which several layers may lie in.
+Linear rows(const Linear& linear, std::int64_t first, std::int64_t count);
 
 /// LibTorch's name for a file's element type.
 at::ScalarType scalar_type(DType dtype);

@@ -4,11 +4,10 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "core/text/prompt_encoder.h"
 
 namespace mgpu {
 namespace {
-
-constexpr std::size_t kT5Tokens = 256;  // Flux pads T5's tokens to this many; longer prompts stay longer
 
 at::Device torch_device(const DeviceId& id) {
   return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
@@ -31,23 +30,17 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
 }
 
 std::vector<Conditioning> Engine::encode(std::span<const std::string> prompts) {
-  std::vector<Conditioning> out(prompts.size());
-  {
-    const ClipTokenizer tokenizer(models_.clip_tokenizer);
-    ClipOptions options;
-    options.end = tokenizer.end();
-    const ClipEncoder clip(encoder_weights(models_.clip_l), options);
-    const ChunkRule rule = tokenizer.chunks(tokenizer.end());
-    for (std::size_t i = 0; i < prompts.size(); ++i) {
-      out[i].pooled = encode_clip(prompts[i], tokenizer, rule, clip, ops_).pooled;
-    }
+  const TextRecipe& recipe = kFluxText;
+  const TextualInversions inversions;
+  std::vector<std::vector<EncodedText>> texts(prompts.size());
+  for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
+    const bool t5 = recipe.encoders[i].encoder == TextEncoder::T5xxl;
+    const auto encoder = load_prompt_encoder(recipe, i, encoder_weights(t5 ? models_.t5xxl : models_.clip_l),
+                                             t5 ? models_.t5xxl_tokenizer : models_.clip_tokenizer, inversions);
+    for (std::size_t k = 0; k < prompts.size(); ++k) texts[k].push_back(encoder->encode(prompts[k], 0, ops_));
   }
-  {
-    const T5Tokenizer tokenizer(models_.t5xxl_tokenizer);
-    const T5Encoder t5(encoder_weights(models_.t5xxl));
-    const ChunkRule rule = tokenizer.chunks(kT5Tokens);
-    for (std::size_t i = 0; i < prompts.size(); ++i) out[i].context = encode_t5(prompts[i], tokenizer, rule, t5, ops_);
-  }
+  std::vector<Conditioning> out;
+  for (const std::vector<EncodedText>& pieces : texts) out.push_back(assemble(recipe, pieces));
   release_cached(device_);
   return out;
 }

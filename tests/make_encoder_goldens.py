@@ -28,12 +28,12 @@ def weigh(z, empty, weights):
     return z
 
 
-def clip_g(vocabulary):
-    """Exact GELU, a projection, one head."""
-    torch.manual_seed(33)
+def random_clip(vocabulary, width, mlp, act, seed):
+    """Three layers, heads of 64, a projection; every value one of fp16's."""
+    torch.manual_seed(seed)
     model = CLIPTextModelWithProjection(CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=1, hidden_act="gelu",
-        projection_dim=64, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1)).eval()
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=mlp, num_hidden_layers=3, num_attention_heads=width // 64, hidden_act=act,
+        projection_dim=width, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1)).eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.dim() == 1:
@@ -64,7 +64,7 @@ def main():
     out["clip.second"] = clip.hidden_states[-2]
     out["clip.second_normed"] = encoders.clip.text_model.final_layer_norm(clip.hidden_states[-2])
 
-    model = clip_g(end + 1)
+    model = random_clip(end + 1, 64, 128, "gelu", 33)
     ids = torch.tensor([[t for t, _ in clip_chunks(PROMPT, 0)[0]]])
     big = model(ids, output_hidden_states=True)
     out["clip_g.ids"], out["clip_g.second"], out["clip_g.projected"] = ids, big.hidden_states[-2], big.text_embeds

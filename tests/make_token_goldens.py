@@ -75,14 +75,34 @@ def segments(text, weight=1.0):
     return found
 
 
-def chunks(prompt, encode, start, end, pad, longest, shortest):
+def marked(text, vectors, breaks):
+    """The text between marks, and the marks: None for BREAK, a list of tokens for `embedding:name`."""
+    for i, part in enumerate(re.split(r"(?:^|(?<=[\s,]))BREAK(?=[\s,]|$)", text) if breaks else [text]):
+        if i > 0:
+            yield None
+        first, *rest = re.split(r"(?:^|(?<=\s))embedding:\s*([^\s,]+)", part) if vectors else [part]
+        yield first
+        for name, after in zip(rest[::2], rest[1::2]):
+            yield vectors[name.removesuffix(".safetensors")]
+            yield after
+
+
+def chunks(prompt, encode, start, end, pad, longest, shortest, vectors=None, breaks=False):
+    """[[(token, weight)]]. `vectors`: tokens by the names of textual inversions; without it, and without `breaks`, their marks are
+    text. A BREAK that nothing follows adds no chunk (A1111)."""
     groups = []
     for text, weight in segments(prompt.replace("\\)", "\x02").replace("\\(", "\x01")):
-        groups.append([(t, weight) for t in encode(text)])
+        for part in marked(text, vectors, breaks):
+            tokens = encode(part) if isinstance(part, str) else part
+            groups.append(None if tokens is None else [(t, weight) for t in tokens])
     head = [(start, 1.0)] if start is not None else []
     done, current = [], list(head)
     for group in groups:
         limit = longest - 1
+        if group is None:
+            done.append(current)
+            current = list(head)
+            continue
         if len(group) < 8:
             if len(current) + len(group) > limit:
                 done.append(current)
@@ -94,7 +114,8 @@ def chunks(prompt, encode, start, end, pad, longest, shortest):
                 done.append(current)
                 current = list(head)
             current.append(token)
-    done.append(current)
+    if not done or len(current) > len(head):
+        done.append(current)
     return [c + [(end, 1.0)] + [(pad, 1.0)] * (shortest - len(c) - 1) for c in done]
 
 

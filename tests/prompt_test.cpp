@@ -1,5 +1,6 @@
 #include "core/text/prompt.h"
 
+#include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
 #include "core/error.h"
@@ -95,6 +96,55 @@ TEST_CASE("without a longest chunk there is one, padded to the shortest") {
   CHECK(ids(tokenize("a", characters, rule)[0]) == std::vector<std::int64_t>{'a', 2, 0, 0});
   CHECK(tokenize(std::string(1000, 'a'), characters, rule)[0].size() == 1001);
   CHECK(ids(empty_chunk(rule, 5)) == std::vector<std::int64_t>{2, 0, 0, 0, 0});
+}
+
+TEST_CASE("BREAK ends a chunk, where the rule says so") {
+  ChunkRule rule = kTwelve;
+  rule.breaks = true;
+  const auto texts = [&](std::string_view prompt) {
+    std::vector<std::string> found;
+    for (const Chunk& chunk : tokenize(prompt, characters, rule)) {
+      CHECK(chunk.size() == 12);
+      std::string text;
+      for (std::size_t i = 1; chunk[i].id != 2; ++i) text += static_cast<char>(chunk[i].id);
+      found.push_back(text);
+    }
+    return found;
+  };
+  using Texts = std::vector<std::string>;
+  CHECK(texts("a BREAK b") == Texts{"a ", " b"});
+  CHECK(texts("a,BREAK,b\nBREAK") == Texts{"a,", ",b\n"});
+  CHECK(texts("BREAK b") == Texts{"", " b"});
+  CHECK(texts("BREAK") == Texts{""});
+  CHECK(texts("a BREAK BREAK b") == Texts{"a ", " ", " b"});
+  CHECK(texts("(a BREAK b:1.2)(BREAK)c") == Texts{"a ", " b", "c"});
+  CHECK(texts("BREAKS aBREAK BREAK. break") == Texts{"BREAKS aBR", "EAK BREAK.", " break"});
+  CHECK(texts("0123456789a BREAK b") == Texts{"0123456789", "a ", " b"});
+  rule.breaks = false;
+  CHECK(texts("a BREAK b") == Texts{"a BREAK b"});
+}
+
+TEST_CASE("a textual inversion takes a place for each of its vectors") {
+  std::vector<std::string> asked;
+  const FindVectors find = [&](std::string_view name) {
+    asked.emplace_back(name);
+    return at::arange(6, at::kFloat).view({3, 2});
+  };
+  const auto chunks = tokenize("a (embedding:x:1.3), embedding:y.pt,b a,embedding:z embedding:", characters,
+                               {.start = 1, .end = 2, .pad = 0, .shortest = 12, .longest = 200}, find);
+  CHECK(asked == std::vector<std::string>{"x", "y.pt"});
+  REQUIRE(chunks.size() == 1);
+  CHECK(chunks[0].size() == 1 + 2 + 3 + 2 + 3 + std::string_view(",b a,embedding:z embedding:").size() + 1);
+  CHECK(chunks[0][2].id == ' ');
+  CHECK(chunks[0][2].vector.defined() == false);
+  CHECK(at::equal(chunks[0][4].vector, at::tensor({2.0F, 3.0F})));
+  CHECK(chunks[0][4].weight == 1.3);
+  CHECK(at::equal(chunks[0][10].vector, at::tensor({4.0F, 5.0F})));
+  CHECK(chunks[0][10].weight == 1.0);
+  // Three places move whole, as a word does.
+  CHECK(tokenize("12345678 embedding:x", characters, kTwelve, find).size() == 2);
+  CHECK(embedding_names("a (embedding:x:1.3) BREAK embedding: y,b") == std::vector<std::string>{"x", "y"});
+  CHECK(ids(tokenize("embedding:", characters, kTwelve)[0]).at(1) == 'e');
 }
 
 TEST_SUITE_END();

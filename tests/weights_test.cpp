@@ -205,4 +205,24 @@ TEST_CASE("other quantisations are refused by name") {
         "tensor \"l.weight_scale\" has shape [2, 1]: only one scale a weight is supported yet");
 }
 
+TEST_CASE("rows of a linear layer share its memory and its scale") {
+  const Linear whole{at::arange(12, at::kFloat).view({6, 2}), at::arange(6, at::kFloat), 0.5};
+  const Linear part = rows(whole, 2, 2);
+  CHECK(at::equal(part.weight, at::arange(4, 8, at::kFloat).view({2, 2})));
+  CHECK(at::equal(part.bias, at::tensor({2.0F, 3.0F})));
+  CHECK(part.scale == 0.5);
+  CHECK(part.weight.data_ptr() == whole.weight[2].data_ptr());
+  CHECK_FALSE(rows({whole.weight, {}, 1.0}, 0, 1).bias.defined());
+}
+
+TEST_CASE("a linear layer under names of its own keeps 8-bit weights") {
+  const Folder folder;
+  const Weights weights = open(folder, {f8("qkv_weight", {1.0F, 2.0F}), {"qkv_bias", DType::F16, {2}}}, at::kFloat, "");
+  const Linear linear = weights.linear("qkv_weight", "qkv_bias");
+  CHECK((linear.weight.scalar_type() == at::kFloat8_e4m3fn));
+  CHECK(linear.scale == 1.0);
+  CHECK((linear.bias.scalar_type() == at::kFloat));
+  CHECK_FALSE(weights.linear("qkv_weight", "none").bias.defined());
+}
+
 TEST_SUITE_END();

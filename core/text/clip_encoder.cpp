@@ -34,15 +34,28 @@ at::Tensor split_heads(const at::Tensor& x) {
 
 ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options)
     : options_(options), path_(weights.file().path()) {
-  const Weights model = weights.at("text_model");
-  tokens_ = model.get("embeddings.token_embedding.weight");
-  positions_ = model.get("embeddings.position_embedding.weight");
-  if (tokens_.size(1) % kHeadDim != 0) {
-    fail_file(path_, fmt::format("the CLIP encoder's width {} is not a multiple of {}", tokens_.size(1), kHeadDim),
+  if (weights.has("token_embedding.weight")) {
+    read_open_clip(weights);
+  } else {
+    read_transformers(weights.at("text_model"));
+  }
+  if (width() % kHeadDim != 0) {
+    fail_file(path_, fmt::format("the CLIP encoder's width {} is not a multiple of {}", width(), kHeadDim),
               "only heads of 64 are known");
   }
-  for (std::int64_t i = 0; model.has(fmt::format("encoder.layers.{}.mlp.fc1.weight", i)); ++i) {
-    const Weights layer = model.at(fmt::format("encoder.layers.{}", i));
+  if (!options_.project_pooled) return;
+  if (weights.has("text_projection.weight")) {
+    projection_ = weights.linear("text_projection");
+  } else if (weights.has("text_projection")) {
+    projection_.weight = weights.get("text_projection").t().contiguous();  // OpenCLIP multiplies from the right
+  }
+}
+
+void ClipEncoder::read_transformers(const Weights& weights) {
+  tokens_ = weights.get("embeddings.token_embedding.weight");
+  positions_ = weights.get("embeddings.position_embedding.weight");
+  for (std::int64_t i = 0; weights.has(fmt::format("encoder.layers.{}.mlp.fc1.weight", i)); ++i) {
+    const Weights layer = weights.at(fmt::format("encoder.layers.{}", i));
     blocks_.push_back({.norm1 = wide(layer.norm("layer_norm1")),
                        .norm2 = wide(layer.norm("layer_norm2")),
                        .q = wide_bias(layer.linear("self_attn.q_proj")),
@@ -52,19 +65,37 @@ ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options)
                        .fc1 = wide_bias(layer.linear("mlp.fc1")),
                        .fc2 = wide_bias(layer.linear("mlp.fc2"))});
   }
-  if (options_.layer < 0) options_.layer += blocks();
-  if (options_.layer < 0 || options_.layer >= blocks()) {
-    fail_file(path_, fmt::format("the CLIP encoder has {} layers, and layer {} was asked for", blocks(), options.layer),
-              "a clip_skip that passes the first layer cannot be rendered");
-  }
-  final_norm_ = wide(model.norm("final_layer_norm"));
-  if (options_.project_pooled && weights.has("text_projection.weight")) projection_ = weights.linear("text_projection");
+  final_norm_ = wide(weights.norm("final_layer_norm"));
 }
 
-ClipEncoder::State ClipEncoder::embed(const at::Tensor& ids) const {
+void ClipEncoder::read_open_clip(const Weights& weights) {
+  tokens_ = weights.get("token_embedding.weight");
+  positions_ = weights.get("positional_embedding");
+  for (std::int64_t i = 0; weights.has(fmt::format("transformer.resblocks.{}.mlp.c_fc.weight", i)); ++i) {
+    const Weights layer = weights.at(fmt::format("transformer.resblocks.{}", i));
+    const Linear qkv = wide_bias(layer.linear("attn.in_proj_weight", "attn.in_proj_bias"));
+    blocks_.push_back({.norm1 = wide(layer.norm("ln_1")),
+                       .norm2 = wide(layer.norm("ln_2")),
+                       .q = rows(qkv, 0, width()),
+                       .k = rows(qkv, width(), width()),
+                       .v = rows(qkv, 2 * width(), width()),
+                       .out = wide_bias(layer.linear("attn.out_proj")),
+                       .fc1 = wide_bias(layer.linear("mlp.c_fc")),
+                       .fc2 = wide_bias(layer.linear("mlp.c_proj"))});
+  }
+  final_norm_ = wide(weights.norm("ln_final"));
+}
+
+ClipEncoder::State ClipEncoder::embed(const at::Tensor& ids, ClipLayer read, const at::Tensor& vectors) const {
   MGPU_CHECK(ids.size(1) <= positions_.size(0), "{} tokens for {} positions", ids.size(1), positions_.size(0));
-  const at::Tensor x = embed_tokens(tokens_, ids, path_) + positions_.narrow(0, 0, ids.size(1)).to(at::kFloat);
-  return {ids, x, {}};
+  const std::int64_t from_first = read.layer < 0 ? read.layer + blocks() : read.layer;
+  if (from_first < 0 || from_first >= blocks()) {
+    fail_file(path_, fmt::format("the CLIP encoder has {} layers, and layer {} was asked for", blocks(), read.layer),
+              "a clip_skip that passes the first layer cannot be rendered");
+  }
+  read.layer = from_first;
+  const at::Tensor x = embed_tokens(tokens_, ids, path_, vectors) + positions_.narrow(0, 0, ids.size(1)).to(at::kFloat);
+  return {ids, x, {}, read};
 }
 
 void ClipEncoder::block(std::int64_t index, State& state, const Ops& ops) const {
@@ -77,7 +108,7 @@ void ClipEncoder::block(std::int64_t index, State& state, const Ops& ops) const 
   at::Tensor inner = ops.linear_col(layer_norm(x, b.norm2), b.fc1);
   inner = options_.quick_gelu ? inner * at::sigmoid(inner * 1.702) : at::gelu(inner);
   state.x = x + ops.linear_row(inner, b.fc2);
-  if (index == options_.layer) state.hidden = state.x;
+  if (index == state.read.layer) state.hidden = state.x;
 }
 
 ClipOutput ClipEncoder::finish(const State& state, const Ops& ops) const {
@@ -85,12 +116,13 @@ ClipOutput ClipEncoder::finish(const State& state, const Ops& ops) const {
   const at::Tensor end = state.ids.to(last.device()).eq(options_.end).to(at::kInt).argmax(1);  // the first of equals
   at::Tensor pooled = last.index({at::arange(last.size(0), end.options()), end});
   if (projection_.weight.defined()) pooled = ops.linear_col(pooled, projection_);
-  if (!options_.norm_layer) return {state.hidden, pooled};
-  return {options_.layer + 1 == blocks() ? last : layer_norm(state.hidden, final_norm_), pooled};
+  if (!state.read.norm) return {state.hidden, pooled};
+  return {state.read.layer + 1 == blocks() ? last : layer_norm(state.hidden, final_norm_), pooled};
 }
 
-ClipOutput ClipEncoder::forward(const at::Tensor& ids, const Ops& ops) const {
-  State state = embed(ids);
+ClipOutput ClipEncoder::forward(const at::Tensor& ids, const Ops& ops, const ClipLayer& read,
+                                const at::Tensor& vectors) const {
+  State state = embed(ids, read, vectors);
   for (std::int64_t i = 0; i < blocks(); ++i) block(i, state, ops);
   return finish(state, ops);
 }

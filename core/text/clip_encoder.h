@@ -10,13 +10,17 @@
 
 namespace mgpu {
 
-/// What differs between the families that use a CLIP text encoder. The defaults are Flux's and SD1.5's CLIP-L.
+/// What differs between CLIP's sizes and uses. The defaults are Flux's and SD1.5's CLIP-L.
 struct ClipOptions {
   std::int64_t end = 49407;     ///< id of the end token, at whose first place the pooled state is read
-  bool quick_gelu = true;       ///< x * sigmoid(1.702 x) (CLIP-L), else exact GELU (CLIP-G)
-  std::int64_t layer = -1;      ///< whose output is the hidden state; negative ones count from the last
-  bool norm_layer = true;       ///< the final layer norm is applied to the hidden state
+  bool quick_gelu = true;       ///< x * sigmoid(1.702 x) (CLIP-L), else exact GELU (CLIP-H, CLIP-G)
   bool project_pooled = false;  ///< pooled is multiplied with text_projection, where the file has one
+};
+
+/// Which state is read.
+struct ClipLayer {
+  std::int64_t layer = -1;  ///< whose output is the hidden state; negative ones count from the last
+  bool norm = true;         ///< the final layer norm is applied to the hidden state
 };
 
 /// Both in fp32.
@@ -25,12 +29,13 @@ struct ClipOutput {
   at::Tensor pooled;  ///< [B, C]: the last layer's normed output at the first end token
 };
 
-/// CLIP's text transformer, keys as in transformers (text_model.*, text_projection.weight), sizes taken from the
-/// tensors, heads of 64. Activations are fp32 whatever the weights' type, as in ComfyUI. Reference: transformers
-/// (models/clip/modeling_clip.py).
+/// CLIP's text transformer, sizes taken from the tensors, heads of 64. Keys are transformers' (text_model.*,
+/// text_projection.weight) or OpenCLIP's (transformer.resblocks.*, text_projection the other way round), told apart by
+/// the names. Activations are fp32 whatever the weights' type, as in ComfyUI. Reference: transformers
+/// (models/clip/modeling_clip.py), https://github.com/mlfoundations/open_clip (transformer.py).
 class ClipEncoder {
  public:
-  /// `weights`: where text_model.* lies. Throws Error (exit 2) naming a missing tensor.
+  /// `weights`: where text_model.* or transformer.resblocks.* lies. Throws Error (exit 2) naming a missing tensor.
   ClipEncoder(const Weights& weights, const ClipOptions& options);
 
   /// What travels from block to block.
@@ -38,20 +43,27 @@ class ClipEncoder {
     at::Tensor ids;     ///< [B, N] int64
     at::Tensor x;       ///< [B, N, C] fp32
     at::Tensor hidden;  ///< x after the chosen layer, once that has run
+    ClipLayer read;     ///< its layer counted from 0
   };
-  /// ids [B, N] int64, N at most the number of positions. Throws Error (exit 2) for an id that the vocabulary lacks.
-  State embed(const at::Tensor& ids) const;
+  /// ids [B, N] int64, N at most the number of positions; an id -1 - i stands for row i of `vectors` [n, C]. Throws
+  /// Error (exit 2) for an id that the vocabulary lacks and for a layer that the encoder lacks.
+  State embed(const at::Tensor& ids, ClipLayer read = {}, const at::Tensor& vectors = {}) const;
   void block(std::int64_t index, State& state, const Ops& ops) const;
   ClipOutput finish(const State& state, const Ops& ops) const;
 
   std::int64_t blocks() const { return static_cast<std::int64_t>(blocks_.size()); }
-  ClipOutput forward(const at::Tensor& ids, const Ops& ops) const;
+  std::int64_t width() const { return tokens_.size(1); }
+  ClipOutput forward(const at::Tensor& ids, const Ops& ops, const ClipLayer& read = {},
+                     const at::Tensor& vectors = {}) const;
 
  private:
   struct Block {
     Norm norm1, norm2;
     Linear q, k, v, out, fc1, fc2;
   };
+
+  void read_transformers(const Weights& weights);
+  void read_open_clip(const Weights& weights);
 
   ClipOptions options_;
   std::string path_;  ///< of the file, for messages

@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
 
 namespace mgpu {
 namespace {
@@ -20,38 +23,40 @@ at::Tensor apply_weights(const at::Tensor& z, const at::Tensor& empty, const Chu
   return at::where(w.eq(1.0), z, (z - empty) * w + empty);
 }
 
-at::Tensor token_ids(const Chunk& tokens) {
-  at::Tensor ids = at::empty({1, static_cast<std::int64_t>(tokens.size())}, at::kLong);
-  for (std::size_t i = 0; i < tokens.size(); ++i) ids.data_ptr<std::int64_t>()[i] = tokens[i].id;
-  return ids;
-}
-
-ClipOutput encode_clip(std::string_view prompt, const ClipTokenizer& tokenizer, const ChunkRule& rule,
-                       const ClipEncoder& encoder, const Ops& ops) {
-  const auto chunks = tokenize(
-      prompt, [&](std::string_view text) { return tokenizer.encode(text); }, rule);
+EncodedText encode_chunks(std::span<const Chunk> chunks, const ChunkRule& rule, const EncodeChunk& encode) {
   at::Tensor empty;
-  if (std::ranges::any_of(chunks, weighted)) {
-    empty = encoder.forward(token_ids(empty_chunk(rule, chunks.front().size())), ops).hidden;
-  }
+  if (std::ranges::any_of(chunks, weighted)) empty = encode(empty_chunk(rule, chunks.front().size())).hidden;
   std::vector<at::Tensor> hidden;
   at::Tensor pooled;
   for (const Chunk& chunk : chunks) {
-    const ClipOutput output = encoder.forward(token_ids(chunk), ops);
-    hidden.push_back(weighted(chunk) ? apply_weights(output.hidden, empty, chunk) : output.hidden);
-    if (!pooled.defined()) pooled = output.pooled;
+    const EncodedText text = encode(chunk);
+    hidden.push_back(weighted(chunk) ? apply_weights(text.hidden, empty, chunk) : text.hidden);
+    if (hidden.size() == 1) pooled = text.pooled;
   }
   return {at::cat(hidden, 1), pooled};
 }
 
-at::Tensor encode_t5(std::string_view prompt, const T5Tokenizer& tokenizer, const ChunkRule& rule,
-                     const T5Encoder& encoder, const Ops& ops) {
-  const auto chunks = tokenize(
-      prompt, [&](std::string_view text) { return tokenizer.encode(text); }, rule);
-  const Chunk& tokens = chunks.front();  // T5 has but one, however long
-  const at::Tensor z = encoder.forward(token_ids(tokens), ops);
-  if (!weighted(tokens)) return z;
-  return apply_weights(z, encoder.forward(token_ids(empty_chunk(rule, tokens.size())), ops), tokens);
+Conditioning assemble(const TextRecipe& recipe, std::span<const EncodedText> texts) {
+  MGPU_CHECK_EQ(texts.size(), recipe.encoders.size());
+  std::vector<at::Tensor> contexts;
+  Conditioning out;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    if (recipe.encoders[i].context) contexts.push_back(texts[i].hidden);
+    if (recipe.encoders[i].pooled != EncoderUse::Pooled::None) out.pooled = texts[i].pooled;
+  }
+  const auto tokens = [](const at::Tensor& context) { return context.size(1); };
+  const std::int64_t shortest = tokens(*std::ranges::min_element(contexts, {}, tokens));
+  for (at::Tensor& context : contexts) context = context.narrow(1, 0, shortest);
+  out.context = at::cat(contexts, 2);
+  return out;
+}
+
+std::vector<at::Tensor> repeat_to_common(std::span<const at::Tensor> contexts) {
+  std::int64_t common = 1;
+  for (const at::Tensor& context : contexts) common = std::lcm(common, context.size(1));
+  std::vector<at::Tensor> out;
+  for (const at::Tensor& context : contexts) out.push_back(context.repeat({1, common / context.size(1), 1}));
+  return out;
 }
 
 }  // namespace mgpu

@@ -2,38 +2,46 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string_view>
+#include <functional>
+#include <span>
+#include <vector>
 
-#include "core/ops.h"
-#include "core/text/clip_encoder.h"
-#include "core/text/clip_tokenizer.h"
-#include "core/text/t5_encoder.h"
-#include "core/text/t5_tokenizer.h"
+#include "core/text/prompt.h"
+#include "core/text/recipe.h"
 
 namespace mgpu {
 
-/// What a diffusion model is told of a prompt. Flux: context from T5, pooled from CLIP-L.
+/// What a diffusion model is told of a prompt.
 /// ComfyUI never repeats or pads Flux's context to another prompt's length: prompts of unequal lengths are separate
 /// model calls.
 struct Conditioning {
   at::Tensor context;  ///< [1, N, C] fp32
-  at::Tensor pooled;   ///< [1, V] fp32
+  at::Tensor pooled;   ///< [1, V] fp32; undefined for a family that takes none
+};
+
+/// What one encoder makes of a prompt, both in fp32.
+struct EncodedText {
+  at::Tensor hidden;  ///< [1, N, C]
+  at::Tensor pooled;  ///< [1, V], or undefined: T5 has none
 };
 
 /// Moves each token's state z [1, N, C] away from the empty prompt's by its weight: (z - empty) * weight + empty.
 /// Tokens of weight 1 keep their bits. Reference: comfy/sd1_clip.py (ClipTokenWeightEncoder).
 at::Tensor apply_weights(const at::Tensor& z, const at::Tensor& empty, const Chunk& tokens);
 
-/// Token ids [1, N] int64 on the CPU.
-at::Tensor token_ids(const Chunk& tokens);
+/// An encoder's run over one chunk.
+using EncodeChunk = std::function<EncodedText(const Chunk& chunk)>;
 
-/// A prompt through CLIP: hidden [1, 77 * chunks, C] weighted, pooled [1, C] of the first chunk, unweighted. `rule` is
-/// the tokenizer's chunks(), with the family's padding. The encoder's end token must be the tokenizer's.
-ClipOutput encode_clip(std::string_view prompt, const ClipTokenizer& tokenizer, const ChunkRule& rule,
-                       const ClipEncoder& encoder, const Ops& ops);
+/// A prompt's chunks through an encoder: hidden states one after another, weighted; pooled of the first chunk,
+/// unweighted. `rule` is the one that the chunks were made with.
+EncodedText encode_chunks(std::span<const Chunk> chunks, const ChunkRule& rule, const EncodeChunk& encode);
 
-/// A prompt through T5: [1, N, C], N at least rule.shortest, weighted.
-at::Tensor encode_t5(std::string_view prompt, const T5Tokenizer& tokenizer, const ChunkRule& rule,
-                     const T5Encoder& encoder, const Ops& ops);
+/// Puts together what the recipe's encoders gave for a prompt, in the recipe's order: contexts side by side on the
+/// channels, cut to the shortest (textual inversions may take more places in one encoder than in another).
+Conditioning assemble(const TextRecipe& recipe, std::span<const EncodedText> texts);
+
+/// Contexts [1, N_i, C] repeated to one length, the least common multiple of theirs: what UNets take in one batch.
+/// Attention over a repeated context is attention over the context, so that batches of one need none of this.
+std::vector<at::Tensor> repeat_to_common(std::span<const at::Tensor> contexts);
 
 }  // namespace mgpu

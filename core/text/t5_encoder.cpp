@@ -53,10 +53,10 @@ T5Encoder::T5Encoder(const Weights& weights) : path_(weights.file().path()) {
   final_norm_ = weights.get("encoder.final_layer_norm.weight").to(at::kFloat);
 }
 
-T5Encoder::State T5Encoder::embed(const at::Tensor& ids) const {
+T5Encoder::State T5Encoder::embed(const at::Tensor& ids, const at::Tensor& vectors) const {
   const at::Tensor buckets = relative_buckets(ids.size(1), position_bias_.size(0)).to(position_bias_.device());
   const at::Tensor bias = at::embedding(position_bias_, buckets).permute({2, 0, 1}).unsqueeze(0).contiguous();
-  return {embed_tokens(tokens_, ids, path_), bias};
+  return {embed_tokens(tokens_, ids, path_, vectors), bias};
 }
 
 void T5Encoder::block(std::int64_t index, State& state, const Ops& ops) const {
@@ -77,8 +77,8 @@ at::Tensor T5Encoder::finish(const State& state) const {
   return rms_norm(state.x, final_norm_);
 }
 
-at::Tensor T5Encoder::forward(const at::Tensor& ids, const Ops& ops) const {
-  State state = embed(ids);
+at::Tensor T5Encoder::forward(const at::Tensor& ids, const Ops& ops, const at::Tensor& vectors) const {
+  State state = embed(ids, vectors);
   for (std::int64_t i = 0; i < blocks(); ++i) block(i, state, ops);
   return finish(state);
 }

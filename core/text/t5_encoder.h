@@ -25,14 +25,16 @@ class T5Encoder {
     at::Tensor x;     ///< [B, N, C] fp32
     at::Tensor bias;  ///< [1, H, N, N] fp32: relative positions, the same for every block
   };
-  /// ids [B, N] int64. Throws Error (exit 2) for an id that the vocabulary lacks.
-  State embed(const at::Tensor& ids) const;
+  /// ids [B, N] int64; an id -1 - i stands for row i of `vectors` [n, C]. Throws Error (exit 2) for an id that the
+  /// vocabulary lacks.
+  State embed(const at::Tensor& ids, const at::Tensor& vectors = {}) const;
   void block(std::int64_t index, State& state, const Ops& ops) const;
   /// [B, N, C] fp32
   at::Tensor finish(const State& state) const;
 
   std::int64_t blocks() const { return static_cast<std::int64_t>(blocks_.size()); }
-  at::Tensor forward(const at::Tensor& ids, const Ops& ops) const;
+  std::int64_t width() const { return tokens_.size(1); }
+  at::Tensor forward(const at::Tensor& ids, const Ops& ops, const at::Tensor& vectors = {}) const;
 
  private:
   struct Block {

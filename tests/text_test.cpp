@@ -1,0 +1,172 @@
+#include <ATen/ATen.h>
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/text/clip_encoder.h"
+#include "core/text/clip_tokenizer.h"
+#include "core/text/prompt_encoder.h"
+#include "core/text/size_conditioning.h"
+#include "tests/testing.h"
+
+using namespace mgpu;
+
+namespace {
+
+constexpr double kBound = 1e-5;  // of the relative L2 error in fp32
+
+Weights weights(const std::string& name, const std::string& prefix, at::ScalarType dtype = at::kFloat) {
+  return Weights(TensorFile::open(golden("text_" + name + ".safetensors")), prefix, dtype, at::kCPU);
+}
+
+Weights clip_l() {
+  return weights("clip_l", "conditioner.embedders.0.transformer.");
+}
+
+Weights clip_g() {
+  return weights("clip_g", "conditioner.embedders.1.model.");
+}
+
+/// A family's encoders over the small models: CLIP-G's serves as CLIP-H too.
+class Family {
+ public:
+  explicit Family(const TextRecipe& recipe) : recipe_(recipe), inversions_({golden("embeddings")}) {
+    for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
+      const bool is_l = recipe.encoders[i].encoder == TextEncoder::ClipL;
+      encoders_.push_back(
+          load_prompt_encoder(recipe, i, is_l ? clip_l() : clip_g(), golden("picture_merges.txt"), inversions_));
+    }
+  }
+
+  Conditioning encode(const std::string& prompt, std::int64_t clip_skip = 0) const {
+    std::vector<EncodedText> texts;
+    for (const auto& encoder : encoders_) texts.push_back(encoder->encode(prompt, clip_skip, LocalOps()));
+    return assemble(recipe_, texts);
+  }
+
+ private:
+  const TextRecipe& recipe_;
+  TextualInversions inversions_;
+  std::vector<std::unique_ptr<PromptEncoder>> encoders_;
+};
+
+std::shared_ptr<const TensorFile> cases() {
+  static const auto file = TensorFile::open(golden("text_cases.safetensors"));
+  return file;
+}
+
+std::vector<std::string> prompts_of(const TensorFile& file, const std::string& key) {
+  return nlohmann::json::parse(file.metadata().at(key)).get<std::vector<std::string>>();
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("text");
+
+TEST_CASE("SDXL and its refiner are told what ComfyUI tells them: plain, weighted, long, BREAK, textual inversions") {
+  const Family sdxl(kSdxlText), refiner(kSdxlRefinerText);
+  std::size_t count = 0;
+  for (const std::string& name : {std::string("text_prompts"), std::string("text_marks")}) {
+    const auto file = TensorFile::open(golden(name + ".safetensors"));
+    const std::vector<std::string> prompts = prompts_of(*file, "prompts");
+    for (std::size_t i = 0; i < prompts.size(); ++i, ++count) {
+      CAPTURE(prompts[i]);
+      const at::Tensor context = read(*file, fmt::format("{}.context", i));
+      const at::Tensor pooled = read(*file, fmt::format("{}.pooled", i));
+      const Conditioning base = sdxl.encode(prompts[i]);
+      CHECK(relative_l2(base.context, context) <= kBound);
+      CHECK(relative_l2(base.pooled, pooled) <= kBound);
+      if (prompts[i].find("uneven") != std::string::npos) continue;  // cut to CLIP-L's length, which the refiner lacks
+      const Conditioning refined = refiner.encode(prompts[i]);
+      CHECK(relative_l2(refined.context, context.narrow(2, 64, 128)) <= kBound);
+      CHECK(relative_l2(refined.pooled, pooled) <= kBound);
+    }
+  }
+  CHECK(count >= 20);
+}
+
+TEST_CASE("SD 1 takes CLIP-L's last layer normed, SD 2 the last but one normed; neither takes pooled") {
+  for (const auto& [name, recipe] : {std::pair{"sd1", &kSd1Text}, std::pair{"sd2", &kSd2Text}}) {
+    const Family family(*recipe);
+    const std::vector<std::string> prompts = prompts_of(*cases(), name);
+    REQUIRE(prompts.size() >= 4);
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      CAPTURE(prompts[i]);
+      const Conditioning told = family.encode(prompts[i]);
+      CHECK(relative_l2(told.context, read(*cases(), fmt::format("{}.{}", name, i))) <= kBound);
+      CHECK_FALSE(told.pooled.defined());
+    }
+  }
+}
+
+TEST_CASE("clip_skip moves the layer of every CLIP, counted as A1111 or as ComfyUI counts") {
+  const std::string prompt = cases()->metadata().at("skipped");
+  const Family sd1(kSd1Text), sdxl(kSdxlText);
+  for (const std::int64_t layer : {-1, -3}) {
+    for (const std::int64_t clip_skip : {layer, -layer}) {
+      CAPTURE(clip_skip);
+      CHECK(relative_l2(sd1.encode(prompt, clip_skip).context, read(*cases(), fmt::format("sd1.layer{}", layer))) <=
+            kBound);
+      const Conditioning told = sdxl.encode(prompt, clip_skip);
+      CHECK(relative_l2(told.context, read(*cases(), fmt::format("sdxl.layer{}", layer))) <= kBound);
+      CHECK(relative_l2(told.pooled, read(*cases(), "sdxl.pooled")) <= kBound);
+    }
+  }
+  CHECK(at::equal(sdxl.encode(prompt, 2).context, sdxl.encode(prompt).context));
+  CHECK(at::equal(sd1.encode(prompt, 1).context, sd1.encode(prompt).context));
+  CHECK_THROWS_AS(sd1.encode(prompt, 4), Error);
+  CHECK(layer_under(kFluxText.encoders[1], 2) == kFluxText.encoders[1].layer);
+}
+
+TEST_CASE("OpenCLIP's layout gives the bits of transformers', in every type") {
+  const std::int64_t end = ClipTokenizer(golden("picture_merges.txt")).end();
+  const at::Tensor ids = at::randint(0, end, {2, 77}, at::detail::createCPUGenerator(5), at::kLong);
+  ids.select(1, 60).fill_(end);
+  const ClipOptions options{.end = end, .quick_gelu = true, .project_pooled = true};
+  for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    const ClipEncoder theirs(weights("clip_l", "conditioner.embedders.0.transformer.", dtype), options);
+    const ClipEncoder ours(weights("clip_l", "open_clip.", dtype), options);
+    REQUIRE(ours.blocks() == 3);
+    const ClipOutput a = theirs.forward(ids, LocalOps()), b = ours.forward(ids, LocalOps());
+    CHECK(at::equal(a.hidden, b.hidden));
+    CHECK(relative_l2(b.pooled, a.pooled) < 1e-6);
+  }
+}
+
+TEST_CASE("every recipe pads as its encoder was trained") {
+  // CLIP-L pads with the end token, CLIP-G and CLIP-H with 0: the states of a padded place tell.
+  const std::int64_t end = ClipTokenizer(golden("picture_merges.txt")).end();
+  for (const auto& [recipe, pad] : {std::pair{&kSd1Text, end}, {&kSd2Text, std::int64_t{0}}}) {
+    at::Tensor ids = at::full({1, 77}, pad, at::kLong);
+    ids[0][0] = end - 1;
+    ids[0][1] = end;
+    const bool is_l = recipe == &kSd1Text;
+    const ClipEncoder encoder(is_l ? clip_l() : clip_g(), {.end = end, .quick_gelu = is_l});
+    const at::Tensor states = encoder.forward(ids, LocalOps(), {.layer = is_l ? -1 : -2}).hidden;
+    CHECK(at::equal(Family(*recipe).encode("").context, states));
+  }
+}
+
+TEST_CASE("contexts are repeated to their least common multiple") {
+  const at::Tensor a = at::rand({1, 154, 4}), b = at::rand({1, 231, 4}), c = at::rand({1, 77, 4});
+  const std::vector<at::Tensor> common = repeat_to_common(std::vector<at::Tensor>{a, b, c});
+  REQUIRE(common.size() == 3);
+  for (const at::Tensor& context : common) CHECK((context.sizes() == at::IntArrayRef{1, 462, 4}));
+  CHECK(at::equal(common[0].narrow(1, 154, 154), a));
+  CHECK(at::equal(common[1].narrow(1, 231, 231), b));
+  CHECK(at::equal(common[2].narrow(1, 385, 77), c));
+}
+
+TEST_CASE("sizes as SDXL and its refiner are told them") {
+  const at::Tensor pooled = read(*cases(), "size.pooled");
+  const auto equal = [](const at::Tensor& vector, const std::string& name) {
+    CHECK(relative_l2(vector, read(*cases(), "size." + name)) < 1e-7);
+  };
+  equal(sdxl_vector(pooled, 1216, 832), "sdxl");
+  equal(sdxl_refiner_vector(pooled, 1216, 832, kPositiveAesthetic), "refiner_positive");
+  equal(sdxl_refiner_vector(pooled, 1216, 832, kNegativeAesthetic), "refiner_negative");
+  CHECK((sdxl_vector(pooled, 1, 1).sizes() == at::IntArrayRef{1, 2816}));
+}
+
+TEST_SUITE_END();

@@ -78,12 +78,17 @@ at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b) {
   return at::cat({a, gelu_tanh(b)}, -1);
 }
 
+at::Tensor geglu(const at::Tensor& x) {
+  const std::vector<at::Tensor> halves = x.chunk(2, -1);
+  return halves[0] * at::gelu(halves[1], "none");
+}
+
 at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim) {
   const std::int64_t half = dim / 2;
-  // Multiplied, then divided, in fp32: the order of the reference, whose rounding the factor 1000 below makes visible.
+  // Multiplied, then divided, in fp32: the order of the reference, whose rounding timesteps up to 1000 make visible.
   const at::Tensor frequency =
       at::exp(at::arange(half, t.options().dtype(at::kFloat)) * -std::log(10000.0) / static_cast<double>(half));
-  const at::Tensor angle = (t.to(at::kFloat) * 1000.0).unsqueeze(1) * frequency;
+  const at::Tensor angle = t.to(at::kFloat).unsqueeze(1) * frequency;
   return at::cat({angle.cos(), angle.sin()}, -1);
 }
 

@@ -49,7 +49,11 @@ at::Tensor gelu_tanh(const at::Tensor& x);
 /// a [B, N, A] beside gelu_tanh(b [B, N, B]) -> [B, N, A + B].
 at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b);
 
-/// Sinusoidal embedding of t * 1000 (cosines first, max period 10000). t [B] fp32 -> [B, dim] fp32.
+/// GEGLU (Shazeer 2020, arXiv:2002.05202) with the exact GELU: the first half of the last dimension times GELU of the
+/// second. x [..., 2 C] -> [..., C].
+at::Tensor geglu(const at::Tensor& x);
+
+/// Sinusoidal embedding of t (cosines first, max period 10000). t [B] fp32 -> [B, dim] fp32.
 at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim);
 
 }  // namespace mgpu

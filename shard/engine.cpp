@@ -36,7 +36,7 @@ std::vector<Conditioning> Engine::encode(std::span<const std::string> prompts) {
     const ClipTokenizer tokenizer(models_.clip_tokenizer);
     ClipOptions options;
     options.end = tokenizer.end();
-    const ClipEncoder clip(encoder_weights(models_.clip_l), options);
+    const ClipEncoder clip(encoder_weights(*models_.clip_l), options);
     const ChunkRule rule = tokenizer.chunks(tokenizer.end());
     for (std::size_t i = 0; i < prompts.size(); ++i) {
       out[i].pooled = encode_clip(prompts[i], tokenizer, rule, clip, ops_).pooled;
@@ -44,7 +44,7 @@ std::vector<Conditioning> Engine::encode(std::span<const std::string> prompts) {
   }
   {
     const T5Tokenizer tokenizer(models_.t5xxl_tokenizer);
-    const T5Encoder t5(encoder_weights(models_.t5xxl));
+    const T5Encoder t5(encoder_weights(*models_.t5xxl));
     const ChunkRule rule = tokenizer.chunks(kT5Tokens);
     for (std::size_t i = 0; i < prompts.size(); ++i) out[i].context = encode_t5(prompts[i], tokenizer, rule, t5, ops_);
   }

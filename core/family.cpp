@@ -99,6 +99,12 @@ std::vector<Part> match_all(const std::shared_ptr<const TensorFile>& file) {
   return parts;
 }
 
+/// What a supported part is, more generally than its row says.
+std::string_view kind_of(const FamilyRow& row) {
+  if (row.role != Role::Diffusion) return role_row(row.role).what;
+  return row.read == read_flux_sizes ? "a Flux.1 transformer" : "a Stable Diffusion UNet";
+}
+
 /// The names that make a supported part of `role`, or of any role, for people.
 std::string looked_for(std::optional<Role> role) {
   std::string text;
@@ -106,7 +112,7 @@ std::string looked_for(std::optional<Role> role) {
     if (!row.read || (role && row.role != *role)) continue;
     const std::string_view name = row.signs.front().name;
     if (text.find(name) != std::string::npos) continue;  // relatives share theirs
-    text += fmt::format("{}{} ({})", text.empty() ? "looked for " : ", ", name, row.what);
+    text += fmt::format("{}{} ({})", text.empty() ? "looked for " : ", ", name, kind_of(row));
   }
   return text;
 }
@@ -164,8 +170,10 @@ Part find_part(const std::shared_ptr<const TensorFile>& file, Role role) {
   if (auto part = part_of(parts, role)) return *part;
   const FamilyRow& first = *parts.front().row;
   if (first.role == Role::Other) fail_unsupported(parts.front());
+  const std::string_view key = role_row(first.role).key;
   fail_file(file->path(), fmt::format("is {}, not {}", first.what, role_row(role).what),
-            fmt::format("it belongs under \"{}\"", role_row(first.role).key));
+            key == role_row(role).key ? fmt::format("\"{}\" is {} for this checkpoint", key, role_row(role).what)
+                                      : fmt::format("it belongs under \"{}\"", key));
 }
 
 Part find_own_part(const std::shared_ptr<const TensorFile>& checkpoint, Role role) {

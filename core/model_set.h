@@ -11,12 +11,12 @@ namespace mgpu {
 /// Where a job's weights and tokenizer data lie. An empty path of an encoder or the autoencoder: in the checkpoint.
 struct ModelPaths {
   std::string checkpoint;
-  std::string clip_l;  ///< SD 2.x: its CLIP-H
-  std::string clip_g;
-  std::string t5xxl;
-  std::string vae;
-  std::string clip_tokenizer;   ///< merges.txt
-  std::string t5xxl_tokenizer;  ///< spiece.model
+  std::string clip_l = {};  ///< SD 2.x: its CLIP-H
+  std::string clip_g = {};
+  std::string t5xxl = {};
+  std::string vae = {};
+  std::string clip_tokenizer = {};   ///< merges.txt
+  std::string t5xxl_tokenizer = {};  ///< spiece.model
 };
 
 /// The parts of a job, recognised from headers and found to belong together. Which encoders there are is the family's

@@ -43,28 +43,35 @@ std::uint64_t text_values(const UNetSizes& sizes, std::uint64_t tokens) {
   return 2 * tokens * channels;
 }
 
-/// Counted at each of the UNet's up blocks, where it is at its widest: the skips that wait, and either its residual
-/// block (input with its skip, that normalised, the first convolution's result with the embedding added and normalised)
-/// or the feed-forward of its transformer (the image, the tokens and those normalised, both halves of GEGLU's input,
-/// GELU of one and their product). The text's keys and values are there all the time.
+/// Values a position of a UNet's block at its widest: in the residual block its input, that normalised and that again
+/// for the convolution, with the result (or input and four tensors of the result's width around the second
+/// convolution); in the transformer its feed-forward (the image, the tokens before and after attention, those
+/// normalised, both halves of GEGLU's input, GELU of one of them and their product, each four times as wide as the
+/// tokens).
+std::uint64_t unet_block_values(std::uint64_t in, std::uint64_t out, int depth) {
+  const std::uint64_t residual = std::max(3 * in + out, in + 4 * out), feed_forward = 4 * out + 16 * out;
+  return depth > 0 ? std::max(residual, feed_forward) : residual;
+}
+
+/// A UNet's widest point is in the middle or on the way up, where skips wait: they count, and the text's keys and
+/// values. SDXL's is the first feed-forward of its second level.
 std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& picture, std::uint64_t width) {
-  const int ways = static_cast<int>(sizes.down.size());
-  std::vector<std::uint64_t> positions(size(ways)),
-      waiting(size(ways) + 1);  // of each down block; of the first i skips
+  std::vector<std::uint64_t> positions, waiting{0};  // of each down block's result; values of the first i skips
   std::uint64_t rows = size(picture.height / 8), columns = size(picture.width / 8);
-  for (std::size_t i = 0; i < sizes.down.size(); ++i) {
-    if (sizes.down[i].resamples) rows = (rows + 1) / 2, columns = (columns + 1) / 2;
-    positions[i] = rows * columns;
-    waiting[i + 1] = waiting[i] + positions[i] * size(sizes.down[i].out);
+  for (const UNetBlockSizes& down : sizes.down) {
+    if (down.resamples) rows = (rows + 1) / 2, columns = (columns + 1) / 2;
+    positions.push_back(rows * columns);
+    waiting.push_back(waiting.back() + positions.back() * size(down.out));
   }
-  std::uint64_t most = 0;
-  for (int i = 0; i < ways; ++i) {
-    const UNetBlockSizes& up = sizes.up[size(i)];
-    const auto skip = size(sizes.skip_of(i));
-    const std::uint64_t in = size(up.in + up.skip), out = size(up.out);
-    const std::uint64_t residual = 2 * in + 3 * out;
-    const std::uint64_t feed_forward = up.depth > 0 ? 4 * out + 8 * out + 8 * out : 0;
-    most = std::max(most, waiting[skip] + positions[skip] * std::max(residual, feed_forward));
+  const std::uint64_t channels = size(sizes.down.back().out);
+  std::uint64_t most = waiting.back() + positions.back() * unet_block_values(channels, channels, sizes.depth_middle);
+  for (std::size_t i = 0; i < sizes.up.size(); ++i) {
+    const UNetBlockSizes& up = sizes.up[i];
+    const std::size_t skip = size(sizes.skip_of(static_cast<int>(i)));
+    most = std::max(most,
+                    waiting[skip] + positions[skip] * unet_block_values(size(up.in + up.skip), size(up.out), up.depth));
+    // The image, that at the next size, and its convolution.
+    if (up.resamples) most = std::max(most, waiting[skip] + size(up.out) * (positions[skip] + 2 * positions[skip - 1]));
   }
   return (most + text_values(sizes, size(picture.text_tokens))) * width;
 }

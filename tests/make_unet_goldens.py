@@ -21,16 +21,16 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 POOLED = 64  # width of the pooled text in SDXL's vector
 
 # Block by block as the real ones; only widths are small. Heads: 8 of any width in SD 1, later 64 wide. `depths` of the
-# transformers a level, 0 for none.
-SDXL = dict(widths=(32, 64, 128), depths=(0, 1, 2), linear=True, context=40, sizes=6)
+# transformers a level, 0 for none. Contexts are those of a CLIP-L 128 wide and a CLIP-G and CLIP-H 64 wide.
+SDXL = dict(widths=(32, 64, 128), depths=(0, 1, 2), linear=True, context=192, sizes=6)
 MODELS = {
-    "sd1": dict(widths=(32, 64, 64, 64), depths=(1, 1, 1, 0), linear=False, context=24),
-    "sd1_inpaint": dict(widths=(32, 32, 32, 64), depths=(1, 1, 1, 0), linear=False, context=24, channels=9),
-    "sd2": dict(widths=(64, 128, 64, 64), depths=(1, 1, 1, 0), linear=True, context=48),
+    "sd1": dict(widths=(32, 64, 64, 64), depths=(1, 1, 1, 0), linear=False, context=128),
+    "sd1_inpaint": dict(widths=(32, 32, 32, 64), depths=(1, 1, 1, 0), linear=False, context=128, channels=9),
+    "sd2": dict(widths=(64, 128, 64, 64), depths=(1, 1, 1, 0), linear=True, context=64),
     "sdxl": SDXL,
     "sdxl_inpaint": SDXL | dict(channels=9),
     "refiner": dict(widths=(32, 64, 64, 64), depths=(0, 2, 2, 0), linear=True, context=64, sizes=5),
-    "koala": dict(widths=(32, 64, 128), depths=(0, 1, 2), linear=True, context=40, sizes=6, layers=1, middle=False),
+    "koala": dict(widths=(32, 64, 128), depths=(0, 1, 2), linear=True, context=192, sizes=6, layers=1, middle=False),
 }
 CASES = [  # latent height and width, timestep, text tokens
     (16, 16, 999, 77),

@@ -131,34 +131,34 @@ void UNet::block(int index, UNetState& state, const Ops& ops) const {
   } else if (name.kind == "up") {
     run_up(name.number, block, state, ops);
   } else {
-    state.h = run_layers(block, state.h, state, ops);
+    run_layers(block, state, ops);
   }
 }
 
-at::Tensor UNet::run_layers(const Block& block, const at::Tensor& x, const UNetState& state, const Ops& ops) const {
-  at::Tensor h = block.residuals.front().forward(x, state.emb, ops);
+void UNet::run_layers(const Block& block, UNetState& state, const Ops& ops) const {
+  at::Tensor& h = state.h;
+  h = block.residuals.front().forward(h, state.emb, ops);
   if (block.transformer) {
     const auto text = std::span(state.text->attention).subspan(block.first_attention);
     h = block.transformer->forward(h, text.first(index_of(block.transformer->depth())), ops);
   }
   if (block.residuals.size() > 1) h = block.residuals.back().forward(h, state.emb, ops);
-  return h;
 }
 
 void UNet::run_down(int number, const Block& block, UNetState& state, const Ops& ops) const {
   if (block.residuals.empty()) {
     state.h = ops.conv3x3(state.h, block.conv, sizes_.down[index_of(number)].resamples ? 2 : 1);
   } else {
-    state.h = run_layers(block, state.h, state, ops);
+    run_layers(block, state, ops);
   }
   state.skips[index_of(number)] = state.h;
 }
 
 void UNet::run_up(int number, const Block& block, UNetState& state, const Ops& ops) const {
   at::Tensor& skip = state.skips[index_of(sizes_.skip_of(number))];
-  const at::Tensor both = at::cat({state.h, skip}, 1);
+  state.h = at::cat({state.h, skip}, 1);
   skip = at::Tensor();
-  state.h = run_layers(block, both, state, ops);
+  run_layers(block, state, ops);
   if (!block.conv.weight.defined()) return;
   // To the size of the next skip, which is not the double of this one where that was odd.
   const UNetState::Extent& next = state.extents[index_of(sizes_.skip_of(number + 1))];

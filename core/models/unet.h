@@ -90,7 +90,7 @@ class UNet {
   void run_down(int number, const Block& block, UNetState& state, const Ops& ops) const;
   void run_up(int number, const Block& block, UNetState& state, const Ops& ops) const;
   /// Residuals and transformer.
-  at::Tensor run_layers(const Block& block, const at::Tensor& x, const UNetState& state, const Ops& ops) const;
+  void run_layers(const Block& block, UNetState& state, const Ops& ops) const;
 
   UNetSizes sizes_;
   at::ScalarType dtype_;

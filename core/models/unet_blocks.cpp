@@ -100,16 +100,21 @@ at::Tensor UNetTransformer::forward(const at::Tensor& x, std::span<const KeyValu
   return x + to_image(ops.linear_row(tokens, out_), x.size(2), x.size(3));
 }
 
+at::Tensor UNetTransformer::attend(const Attention& attention, const at::Tensor& normal, const KeyValue& to,
+                                   const Ops& ops) const {
+  const at::Tensor mixed = ops.attention(split_heads(ops.linear_col(normal, attention.q)), to.key, to.value);
+  return ops.linear_row(mixed.transpose(1, 2).flatten(-2), attention.out);
+}
+
+at::Tensor UNetTransformer::attend_self(const Attention& attention, const at::Tensor& normal, const Ops& ops) const {
+  const KeyValue own{split_heads(ops.linear_col(normal, attention.k)),
+                     split_heads(ops.linear_col(normal, attention.v))};
+  return attend(attention, normal, own, ops);
+}
+
 at::Tensor UNetTransformer::run(const Block& block, const at::Tensor& x, const KeyValue& text, const Ops& ops) const {
-  const auto attend = [&](const Attention& attention, const at::Tensor& q, const KeyValue& to) {
-    const at::Tensor mixed = ops.attention(split_heads(q), to.key, to.value);
-    return ops.linear_row(mixed.transpose(1, 2).flatten(-2), attention.out);
-  };
-  at::Tensor normal = layer_norm(x, block.norm1);
-  const KeyValue own{split_heads(ops.linear_col(normal, block.self.k)),
-                     split_heads(ops.linear_col(normal, block.self.v))};
-  at::Tensor y = x + attend(block.self, ops.linear_col(normal, block.self.q), own);
-  y = y + attend(block.cross, ops.linear_col(layer_norm(y, block.norm2), block.cross.q), text);
+  at::Tensor y = x + attend_self(block.self, layer_norm(x, block.norm1), ops);
+  y = y + attend(block.cross, layer_norm(y, block.norm2), text, ops);
   return y + ops.linear_row(geglu(ops.linear_col(layer_norm(y, block.norm3), block.wide)), block.narrow);
 }
 

@@ -55,6 +55,8 @@ class UNetTransformer {
   static Attention load_attention(const Weights& attention);
   static Block load_block(const Weights& block);
   at::Tensor split_heads(const at::Tensor& x) const;
+  at::Tensor attend(const Attention& attention, const at::Tensor& normal, const KeyValue& to, const Ops& ops) const;
+  at::Tensor attend_self(const Attention& attention, const at::Tensor& normal, const Ops& ops) const;
   at::Tensor run(const Block& block, const at::Tensor& x, const KeyValue& text, const Ops& ops) const;
 
   Norm norm_;

@@ -10,7 +10,7 @@ namespace mgpu {
 
 /// Where a job's weights and tokenizer data lie. An empty path of an encoder or the autoencoder: in the checkpoint.
 struct ModelPaths {
-  std::string checkpoint;
+  std::string checkpoint = {};
   std::string clip_l = {};  ///< SD 2.x: its CLIP-H
   std::string clip_g = {};
   std::string t5xxl = {};

@@ -110,7 +110,7 @@ constexpr const char* kClipG = "conditioner.embedders.1.model.";
 
 TEST_CASE("what a family was trained with") {
   const Training sd1 = *diffusion(unet("sd1", "")).row->training;
-  CHECK(sd1.prediction == Prediction::Epsilon);
+  CHECK((sd1.prediction == Prediction::Epsilon));
   CHECK(sd1.levels == 1000);
   CHECK(sd1.latent.channels == 4);
   CHECK(sd1.latent.scale == 0.18215);
@@ -130,13 +130,13 @@ TEST_CASE("v-prediction shows in SD 2's last transformer and in SDXL's marks") {
   }
   const Part v = diffusion(spread);
   CHECK(v.row->name == "sd2-v");
-  CHECK(v.row->training->prediction == Prediction::V);
-  CHECK(v.row->encoders == std::vector<Role>{Role::ClipH});
-  CHECK(diffusion(unet("sd2")).row->training->prediction == Prediction::Epsilon);
+  CHECK((v.row->training->prediction == Prediction::V));
+  CHECK((v.row->encoders == std::vector<Role>{Role::ClipH}));
+  CHECK((diffusion(unet("sd2")).row->training->prediction == Prediction::Epsilon));
 
   const Part sdxl_v = diffusion(unet("sdxl") + Entries{zeros("v_pred", {0})});
   CHECK(sdxl_v.row->name == "sdxl-v");
-  CHECK(sdxl_v.row->training->prediction == Prediction::V);
+  CHECK((sdxl_v.row->training->prediction == Prediction::V));
   CHECK_FALSE(sdxl_v.row->training->zero_terminal);
   const Part zsnr = diffusion(unet("sdxl") + Entries{zeros("v_pred", {0}), zeros("ztsnr", {0})});
   CHECK(zsnr.row->name == "sdxl-v-zsnr");
@@ -178,13 +178,13 @@ TEST_CASE("sizes, block by block") {
 TEST_CASE("single-file checkpoints hold their encoders under the original names") {
   const ModelSet sd1 = open(unet("sd1") + clip("cond_stage_model.transformer.", 128));
   CHECK(sd1.clip_l->prefix == "cond_stage_model.transformer.");
-  CHECK(sd1.clip_l->row->role == Role::ClipL);
+  CHECK((sd1.clip_l->row->role == Role::ClipL));
   CHECK_FALSE(sd1.clip_l->clip().open_clip);
   CHECK_FALSE(sd1.clip_g.has_value());
   CHECK_FALSE(sd1.t5xxl.has_value());
 
   const ModelSet sd2 = open(unet("sd2") + open_clip("cond_stage_model.model.", 64, 2));
-  CHECK(sd2.clip_l->row->role == Role::ClipH);
+  CHECK((sd2.clip_l->row->role == Role::ClipH));
   CHECK(sd2.clip_l->clip().open_clip);
   CHECK(sd2.clip_l->clip().projection);
   CHECK(sd2.clip_l->clip().layers == 2);

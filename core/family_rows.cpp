@@ -210,9 +210,10 @@ std::vector<FamilyRow> unets() {
   add({unet_pair("an SDXL refiner", "", {has(kUnetVector), has(kFourthLevel)}, "sdxl-refiner", "", 0.13025,
                  {Role::ClipG}, 5)
            .front()});
-  const std::vector<FamilyRow> sdxl =
+  std::vector<FamilyRow> sdxl =
       unet_pair("an SDXL checkpoint", "an SDXL inpainting checkpoint", {has(kUnetVector), lacks(kFourthLevel)}, "sdxl",
                 "sdxl-inpaint", 0.13025, {Role::ClipL, Role::ClipG}, 6);
+  sdxl.back().signs.push_back(not_in_file("v_pred"));  // none is known: not to be taken for an epsilon model
   const FamilyRow sdxl_v =
       v_predicting(sdxl.front(), "an SDXL checkpoint (v-prediction)", {in_file("v_pred")}, "sdxl-v");
   FamilyRow sdxl_zsnr =

@@ -30,16 +30,19 @@ MODELS = {
     "sdxl": SDXL,
     "sdxl_inpaint": SDXL | dict(channels=9),
     "refiner": dict(widths=(32, 64, 64, 64), depths=(0, 2, 2, 0), linear=True, context=64, sizes=5),
+    "sd1_faint": dict(widths=(32, 32, 32, 64), depths=(1, 1, 1, 0), linear=False, context=128, faint=True),
     "koala": dict(widths=(32, 64, 128), depths=(0, 1, 2), linear=True, context=192, sizes=6, layers=1, middle=False),
 }
+# Of a faint model: what writes to the residual stream is 64 times weaker, so that the epsilons of the norms show.
+FAINT = ("input_blocks.0.0.", ".out_layers.3.", ".proj_out.")
 CASES = [  # latent height and width, timestep, text tokens
     (16, 16, 999, 77),
-    (12, 20, 0, 77),
-    (9, 15, 521, 154),
+    (12, 20, 0, 13),
+    (9, 15, 521, 100),
 ]
 
 
-def reference_model(widths, depths, linear, context, sizes=0, channels=4, layers=2, middle=True):
+def reference_model(widths, depths, linear, context, sizes=0, channels=4, layers=2, middle=True, faint=False):
     """diffusers' UNet. Its `attention_head_dim` is the number of heads."""
     blocks = lambda way: tuple(f"CrossAttn{way}Block2D" if d else f"{way}Block2D" for d in depths)
     vector = dict(addition_embed_type="text_time", addition_time_embed_dim=256,
@@ -86,6 +89,11 @@ def original_names(depths, layers=2, middle=True, **_):
             n += 1
 
 
+def weight(name, shape, faint=False, **_):
+    tensor = torch.from_numpy(draw(name, shape))
+    return tensor / 64 if faint and any(part in name for part in FAINT) else tensor
+
+
 def rename(tensors, options):
     """Original name -> (diffusers' name, shape); every tensor must be named."""
     pairs, out = list(original_names(**options)), {}
@@ -123,7 +131,7 @@ def main():
     for name, options in MODELS.items():
         model = reference_model(**options)
         names = rename(model.state_dict(), options)
-        weights = {theirs: torch.from_numpy(draw(ours, shape)) for ours, (theirs, shape) in names.items()}
+        weights = {theirs: weight(ours, shape, **options) for ours, (theirs, shape) in names.items()}
         model.load_state_dict(weights, strict=True)
         models[name] = {ours: shape for ours, (_, shape) in sorted(names.items())}
         for i, case in enumerate(CASES):

@@ -142,6 +142,8 @@ TEST_CASE("v-prediction shows in SD 2's last transformer and in SDXL's marks") {
   CHECK(zsnr.row->name == "sdxl-v-zsnr");
   CHECK(zsnr.row->training->zero_terminal);
   CHECK(zsnr.row->size_values == 6);
+  CHECK(fault(unet("sdxl_inpaint") + Entries{zeros("v_pred", {0})}) ==
+        "model.safetensors: is a Stable Diffusion UNet of another kind, which is not supported yet | ");
 }
 
 TEST_CASE("sizes, block by block") {

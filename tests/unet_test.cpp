@@ -3,6 +3,10 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+
 #include "tests/drawn_weights.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
@@ -13,11 +17,29 @@ TEST_SUITE_BEGIN("unet");
 
 namespace {
 
+/// The model's tensors; of a faint one, what writes to the residual stream is 64 times weaker, so that the epsilons of
+/// the norms show.
+std::vector<test::Entry> tensors_of(const std::string& model, const std::string& prefix) {
+  std::vector<test::Entry> out = test::drawn_unet(model, prefix);
+  if (!model.ends_with("_faint")) return out;
+  for (test::Entry& entry : out) {
+    const bool writes =
+        std::ranges::any_of(std::array{"input_blocks.0.0.", ".out_layers.3.", ".proj_out."},
+                            [&](const char* part) { return entry.name.find(part) != std::string::npos; });
+    if (!writes) continue;
+    std::vector<float> values(entry.data.size() / sizeof(float));
+    std::memcpy(values.data(), entry.data.data(), entry.data.size());
+    for (float& value : values) value /= 64;
+    entry.data = test::bytes_of(values);
+  }
+  return out;
+}
+
 /// A small UNet of a family's shape with its cases, in fp32 on the CPU.
 struct Golden {
   explicit Golden(const std::string& model, const std::string& prefix = {})
       : name(model),
-        file(TensorFile::open(folder.write("unet.safetensors", test::safetensors(test::drawn_unet(model, prefix))))),
+        file(TensorFile::open(folder.write("unet.safetensors", test::safetensors(tensors_of(model, prefix))))),
         cases(TensorFile::open(golden("unet_cases.safetensors"))),
         part(find_part(file, Role::Diffusion)),
         unet(part.unet(), Weights(file, part.prefix, at::kFloat, at::kCPU)) {}
@@ -57,9 +79,14 @@ constexpr int kCases = 3;
 
 TEST_CASE("every family's shape predicts what diffusers' UNet does") {
   const std::pair<const char*, const char*> models[] = {
-      {"sd1", "sd1"},    {"sd1_inpaint", "sd1-inpaint"},   {"sd2", "sd2"},
-      {"sdxl", "sdxl"},  {"sdxl_inpaint", "sdxl-inpaint"}, {"refiner", "sdxl-refiner"},
+      {"sd1", "sd1"},
+      {"sd1_inpaint", "sd1-inpaint"},
+      {"sd2", "sd2"},
+      {"sdxl", "sdxl"},
+      {"sdxl_inpaint", "sdxl-inpaint"},
+      {"refiner", "sdxl-refiner"},
       {"koala", "sdxl"},
+      {"sd1_faint", "sd1"},
   };
   for (const auto& [model, family] : models) {
     CAPTURE(model);

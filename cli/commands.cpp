@@ -131,7 +131,7 @@ Answer sigmas(const Arguments& arguments) {
   for (const Job& job : load_jobs(arguments)) {
     const ImageJob& image = job.images.front();
     const ModelSet models = open_job(job).set;
-    for (const double sigma : run_schedule(image.sampler, models.flow(), *image.width, *image.height).sigmas)
+    for (const double sigma : run_schedule(image.sampler, models.training(), *image.width, *image.height).sigmas)
       text += fmt::format("{}\n", sigma);
   }
   return {Exit::Ok, text};

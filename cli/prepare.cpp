@@ -35,13 +35,17 @@ FileIdentity identity(const std::string& path) {
 std::vector<FileIdentity> identities(const ModelSet& set) {
   std::vector<const TensorFile*> seen;
   std::vector<FileIdentity> out;
-  for (const Part* part : {&set.diffusion, &set.clip_l, &set.t5xxl, &set.vae}) {
+  std::vector<const Part*> parts = {&set.diffusion};
+  for (const std::optional<Part>* encoder : {&set.clip_l, &set.clip_g, &set.t5xxl})
+    if (*encoder) parts.push_back(&**encoder);
+  parts.push_back(&set.vae);
+  for (const Part* part : parts) {
     if (std::ranges::find(seen, part->file.get()) != seen.end()) continue;
     seen.push_back(part->file.get());
     out.push_back(identity(*part->file));
   }
   out.push_back(identity(set.clip_tokenizer));
-  out.push_back(identity(set.t5xxl_tokenizer));
+  if (!set.t5xxl_tokenizer.empty()) out.push_back(identity(set.t5xxl_tokenizer));
   return out;
 }
 
@@ -133,7 +137,7 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
   };
   const ComputeDtypes narrow{at::kBFloat16, at::kBFloat16, at::kBFloat16};
   if (dtypes.unet == at::kFloat && plan(narrow, picture).fits()) return "dtype: bf16 would fit";
-  const std::int64_t unit = models.flow().size_multiple;
+  const std::int64_t unit = models.training().size_multiple;
   const std::int64_t longer = std::max(picture.width, picture.height);
   for (std::int64_t side = longer - longer % unit; side >= kSmallestOffer; side -= unit) {
     const auto scaled = [&](std::int64_t length) { return std::max(unit, length * side / longer / unit * unit); };
@@ -151,11 +155,12 @@ JobModels open_job(const Job& job) {
   const ModelFiles& files = job.files;
   ModelSet set = open_models({.checkpoint = files.checkpoint.path,
                               .clip_l = files.clip_l.path,
+                              .clip_g = files.clip_g.path,
                               .t5xxl = files.t5xxl.path,
                               .vae = files.vae.path,
                               .clip_tokenizer = files.clip_tokenizer.path,
                               .t5xxl_tokenizer = files.t5xxl_tokenizer.path});
-  check_sizes(job, set.flow().size_multiple, set.diffusion.row->name);
+  check_sizes(job, set.training().size_multiple, set.diffusion.row->name);
   std::vector<FileIdentity> identified = identities(set);
   check_expected_files(job, identified);
   return {std::move(set), std::move(identified)};

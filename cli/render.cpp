@@ -186,7 +186,7 @@ class JobRun {
     progress_.phase(picture.path, "decode");
     Rgb8 pixels;
     report.seconds.decode = engine_->meter().measure(Phase::Decode, [&] {
-      const LatentFormat& format = engine_->models().flow().latent;
+      const LatentFormat& format = engine_->models().training().latent;
       pixels = to_rgb8(decode(latent, format, *decoder_, engine_->ops())[0].cpu());
     });
 

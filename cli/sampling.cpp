@@ -21,7 +21,7 @@ DenoiserOptions denoiser_options(const SamplerOptions& options) {
   return {.prediction = Prediction::Velocity, .cfg = *options.cfg, .needs_uncond = sampler_of(options).needs_uncond};
 }
 
-SigmaTable sigma_table(const Shift& shift, const FlowTraining& training, int width, int height) {
+SigmaTable sigma_table(const Shift& shift, const Training& training, int width, int height) {
   switch (shift.kind) {
     case Shift::Kind::Constant:
       return flux_dev_sigmas(shift.value);
@@ -35,7 +35,7 @@ SigmaTable sigma_table(const Shift& shift, const FlowTraining& training, int wid
 
 }  // namespace
 
-RunSchedule run_schedule(const SamplerOptions& options, const FlowTraining& training, int width, int height) {
+RunSchedule run_schedule(const SamplerOptions& options, const Training& training, int width, int height) {
   const ScheduleRow* schedule = find_schedule(*options.scheduler);
   MGPU_CHECK(schedule, "scheduler {} was accepted and is not there", *options.scheduler);
   SigmaTable table = sigma_table(*options.shift, training, width, height);
@@ -50,7 +50,7 @@ bool evaluates_negative(const SamplerOptions& options) {
 
 at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int step, int steps)>& on_step) {
   const SamplerOptions& options = *run.options;
-  const FlowTraining& training = engine.models().flow();
+  const Training& training = engine.models().training();
   const RunSchedule schedule = run_schedule(options, training, run.width, run.height);
   const SigmaTable& table = schedule.table;
   const std::vector<double>& sigmas = schedule.sigmas;

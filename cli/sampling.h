@@ -22,7 +22,7 @@ struct RunSchedule {
 };
 
 /// What the options make of a model's training and a picture's size (shift may depend on it).
-RunSchedule run_schedule(const SamplerOptions& options, const FlowTraining& training, int width, int height);
+RunSchedule run_schedule(const SamplerOptions& options, const Training& training, int width, int height);
 
 /// One run: the pictures that come from one draw of one seed.
 struct Run {

@@ -1,5 +1,6 @@
 #include "core/family.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include "core/error.h"
 #include "core/family_sizes.h"
 #include "core/strings.h"
+#include "core/weights.h"
 
 namespace mgpu {
 namespace {
@@ -22,15 +24,25 @@ struct RoleRow {
 
 const RoleRow& role_row(Role role) {
   // In Role's order.
-  static const std::array<RoleRow, 5> rows{{
+  static const std::array<RoleRow, 7> rows{{
       {Role::Diffusion,
        {"", "model.diffusion_model.", "model.model.", "model.", "net."},
        "a diffusion model",
        "checkpoint"},
       {Role::ClipL,
        {"", "text_encoders.clip_l.transformer.", "text_encoders.clip_l.", "cond_stage_model.transformer.",
-        "cond_stage_model.model.", "conditioner.embedders.0.transformer."},
+        "conditioner.embedders.0.transformer."},
        "a CLIP-L text encoder",
+       "encoders.clip_l"},
+      {Role::ClipG,
+       {"", "text_encoders.clip_g.transformer.", "text_encoders.clip_g.", "conditioner.embedders.1.model.",
+        "conditioner.embedders.0.model."},
+       "a CLIP-G text encoder",
+       "encoders.clip_g"},
+      {Role::ClipH,
+       {"", "text_encoders.clip_h.transformer.", "text_encoders.clip_h.", "cond_stage_model.model.",
+        "conditioner.embedders.0.model."},
+       "a CLIP-H text encoder",
        "encoders.clip_l"},
       {Role::T5,
        {"", "text_encoders.t5xxl.transformer.", "text_encoders.t5xxl."},
@@ -42,7 +54,15 @@ const RoleRow& role_row(Role role) {
   return rows[static_cast<std::size_t>(role)];
 }
 
-bool holds(const Sign& sign, const TensorFile& file, const std::string& prefix) {
+/// The standard deviation of a tensor's values: the one place where recognition reads data, of one small tensor.
+double spread(const std::shared_ptr<const TensorFile>& file, const TensorInfo& info) {
+  return mapped_tensor(file, info).to(at::kFloat).std(/*unbiased=*/false).item<double>();
+}
+
+bool holds(const Sign& sign, const std::shared_ptr<const TensorFile>& shared, const std::string& prefix) {
+  const TensorFile& file = *shared;
+  if (sign.test == Sign::Test::InFile) return file.find(sign.name) != nullptr;
+  if (sign.test == Sign::Test::NotInFile) return file.find(sign.name) == nullptr;
   if (sign.test == Sign::Test::AnyEndsWith)
     return std::any_of(file.tensors().begin(), file.tensors().end(), [&](const auto& entry) {
       return entry.first.starts_with(prefix) && entry.first.ends_with(sign.name);
@@ -51,11 +71,12 @@ bool holds(const Sign& sign, const TensorFile& file, const std::string& prefix) 
   if (sign.test == Sign::Test::Lacks) return info == nullptr;
   if (info == nullptr) return false;
   if (sign.test == Sign::Test::Has) return true;
+  if (sign.test == Sign::Test::Spread) return spread(shared, *info) > sign.bound;
   const bool equal = sign.axis < info->shape.size() && info->shape[sign.axis] == sign.size;
   return equal == (sign.test == Sign::Test::Dim);
 }
 
-bool fits(const FamilyRow& row, const TensorFile& file, const std::string& prefix) {
+bool fits(const FamilyRow& row, const std::shared_ptr<const TensorFile>& file, const std::string& prefix) {
   return std::all_of(row.signs.begin(), row.signs.end(), [&](const Sign& sign) { return holds(sign, file, prefix); });
 }
 
@@ -64,7 +85,7 @@ std::optional<Part> match(const std::shared_ptr<const TensorFile>& file, Role ro
   for (const FamilyRow& row : family_rows()) {
     if (row.role != role) continue;
     for (const std::string_view prefix : role_row(role).prefixes)
-      if (fits(row, *file, std::string(prefix))) return Part{file, &row, std::string(prefix), {}};
+      if (fits(row, file, std::string(prefix))) return Part{file, &row, std::string(prefix), {}};
   }
   return std::nullopt;
 }
@@ -73,9 +94,15 @@ std::vector<Part> match_all(const std::shared_ptr<const TensorFile>& file) {
   // An adapter's tensors carry the names of the model that it adapts.
   if (auto other = match(file, Role::Other)) return {*other};
   std::vector<Part> parts;
-  for (const Role role : {Role::Diffusion, Role::ClipL, Role::T5, Role::Vae})
+  for (const Role role : {Role::Diffusion, Role::ClipL, Role::ClipG, Role::ClipH, Role::T5, Role::Vae})
     if (auto part = match(file, role)) parts.push_back(*part);
   return parts;
+}
+
+/// What a supported part is, more generally than its row says.
+std::string_view kind_of(const FamilyRow& row) {
+  if (row.role != Role::Diffusion) return role_row(row.role).what;
+  return row.read == read_flux_sizes ? "a Flux.1 transformer" : "a Stable Diffusion UNet";
 }
 
 /// The names that make a supported part of `role`, or of any role, for people.
@@ -84,9 +111,8 @@ std::string looked_for(std::optional<Role> role) {
   for (const FamilyRow& row : family_rows()) {
     if (!row.read || (role && row.role != *role)) continue;
     const std::string_view name = row.signs.front().name;
-    if (text.find(name) != std::string::npos) continue;  // dev and schnell share theirs
-    text += fmt::format("{}{} ({})", text.empty() ? "looked for " : ", ", name,
-                        row.role == Role::Diffusion ? std::string_view("Flux.1") : role_row(row.role).what);
+    if (text.find(name) != std::string::npos) continue;  // relatives share theirs
+    text += fmt::format("{}{} ({})", text.empty() ? "looked for " : ", ", name, kind_of(row));
   }
   return text;
 }
@@ -112,20 +138,15 @@ std::optional<Part> part_of(const std::vector<Part>& parts, Role role) {
   return std::nullopt;
 }
 
-void check_width(const Part& diffusion, const Part& part, std::string_view gives, int given, int taken) {
-  if (given == taken) return;
-  fail_file(
-      part.file->path(),
-      fmt::format("does not belong to {}: {} {}, and that model takes {}", diffusion.file->path(), gives, given, taken),
-      fmt::format("name the {} that the model was released with",
-                  role_row(part.row->role).key == "vae" ? "autoencoder" : "encoder"));
-}
-
 std::vector<std::pair<std::string, int>> blocks_of(const Sizes& sizes) {
   struct Visitor {
     using Blocks = std::vector<std::pair<std::string, int>>;
     Blocks operator()(const std::monostate&) const { return {}; }
     Blocks operator()(const FluxSizes& flux) const { return {{"double", flux.depth}, {"single", flux.depth_single}}; }
+    Blocks operator()(const UNetSizes& unet) const {
+      const int ways = static_cast<int>(unet.down.size());
+      return {{"down", ways}, {"middle", unet.middle_residuals > 0 ? 1 : 0}, {"up", ways}};
+    }
     Blocks operator()(const ClipSizes& clip) const { return {{"layer", clip.layers}}; }
     Blocks operator()(const T5Sizes& t5) const { return {{"layer", t5.layers}}; }
     Blocks operator()(const VaeSizes& vae) const { return {{"level", static_cast<int>(vae.channels.size())}}; }
@@ -149,8 +170,10 @@ Part find_part(const std::shared_ptr<const TensorFile>& file, Role role) {
   if (auto part = part_of(parts, role)) return *part;
   const FamilyRow& first = *parts.front().row;
   if (first.role == Role::Other) fail_unsupported(parts.front());
+  const std::string_view key = role_row(first.role).key;
   fail_file(file->path(), fmt::format("is {}, not {}", first.what, role_row(role).what),
-            fmt::format("it belongs under \"{}\"", role_row(first.role).key));
+            key == role_row(role).key ? fmt::format("\"{}\" is {} for this checkpoint", key, role_row(role).what)
+                                      : fmt::format("it belongs under \"{}\"", key));
 }
 
 Part find_own_part(const std::shared_ptr<const TensorFile>& checkpoint, Role role) {
@@ -159,11 +182,12 @@ Part find_own_part(const std::shared_ptr<const TensorFile>& checkpoint, Role rol
             fmt::format("name one under \"{}\"", role_row(role).key));
 }
 
-void check_set(const Part& diffusion, const Part& clip_l, const Part& t5, const Part& vae) {
-  const FluxSizes& flux = diffusion.flux();
-  check_width(diffusion, clip_l, "its pooled output has width", clip_l.clip().hidden, flux.vector);
-  check_width(diffusion, t5, "its hidden states have width", t5.t5().hidden, flux.context);
-  check_width(diffusion, vae, "its latent channels are", vae.vae().latent_channels, flux.channels);
+std::string_view key_of(Role role) {
+  return role_row(role).key;
+}
+
+std::string_view what_is(Role role) {
+  return role_row(role).what;
 }
 
 PartSummary summarise(const Part& part) {

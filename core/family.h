@@ -28,7 +28,37 @@ struct FluxSizes {
   bool guidance = false;  ///< distilled guidance is an input (dev); schnell has none
 };
 
-/// Sizes of a CLIP text model (transformers' names).
+/// One block of a UNet's ways down and up: a residual block and the transformer behind it, or a change of resolution.
+struct UNetBlockSizes {
+  int in = 0;              ///< channels that its residual block takes; on the way up without the skip's
+  int out = 0;             ///< channels that it gives
+  int skip = 0;            ///< way up: channels of the skip, behind `in`
+  int depth = 0;           ///< transformer blocks behind the residual block
+  bool resamples = false;  ///< way down: nothing but a strided convolution; way up: the image doubles at the end
+};
+
+/// Sizes of a Stable Diffusion UNet (original LDM names), block by block, so that distilled models, which left some
+/// out, are described too. Block 0 of the way down is the input convolution; the up block j takes the skip of the down
+/// block skip_of(j).
+struct UNetSizes {
+  int channels_in = 0;               ///< 4; 9 where the latent comes with a mask and the masked picture's latent
+  int channels_out = 0;              ///< of the latent
+  int model_channels = 0;            ///< of the first level, and the timestep's sinusoid
+  std::vector<UNetBlockSizes> down;  ///< input_blocks
+  std::vector<UNetBlockSizes> up;    ///< output_blocks, as many
+  int middle_residuals = 0;          ///< of middle_block: 2; distilled models have 1 or none
+  int depth_middle = 0;              ///< transformer blocks between them
+  int context = 0;                   ///< width of the text's hidden states
+  int vector = 0;                    ///< width of label_emb's input (pooled text and picture size), or 0
+  bool linear_projections = false;   ///< the transformers' proj_in and proj_out are matrices, not 1x1 convolutions
+
+  /// Attention heads over `channels`: 8 at any width in SD 1.x, which has convolutions for projections, later 64 wide.
+  int heads(int channels) const { return linear_projections ? channels / 64 : 8; }
+  /// The down block whose result the up block `up` takes: the last first.
+  int skip_of(int up_block) const { return static_cast<int>(down.size()) - 1 - up_block; }
+};
+
+/// Sizes of a CLIP text model, in transformers' layout or OpenCLIP's.
 struct ClipSizes {
   int hidden = 0;
   int heads = 0;  ///< hidden / 64
@@ -36,7 +66,8 @@ struct ClipSizes {
   int layers = 0;
   int vocabulary = 0;
   int positions = 0;        ///< tokens a chunk
-  bool projection = false;  ///< text_projection.weight is there (Flux does not use it)
+  bool projection = false;  ///< a text projection is there (Flux does not use it)
+  bool open_clip = false;   ///< OpenCLIP's names (transformer.resblocks.N), else transformers' (text_model.encoder)
 };
 
 /// Sizes of a T5 v1.1 encoder (transformers' names).
@@ -63,19 +94,27 @@ struct VaeSizes {
   std::int64_t factor() const { return std::int64_t{1} << (channels.size() - 1); }
 };
 
-using Sizes = std::variant<std::monostate, FluxSizes, ClipSizes, T5Sizes, VaeSizes>;
+using Sizes = std::variant<std::monostate, FluxSizes, UNetSizes, ClipSizes, T5Sizes, VaeSizes>;
 
 /// What a part of a model does. `Other` is what no job can use yet as a whole: adapters, upscalers, foreign
 /// quantisations.
-enum class Role : std::uint8_t { Diffusion, ClipL, T5, Vae, Other };
+enum class Role : std::uint8_t { Diffusion, ClipL, ClipG, ClipH, T5, Vae, Other };
 
-/// Something that a tensor's name or shape says.
+/// Something that a tensor's name or shape says; in one case, its values.
 struct Sign {
-  enum class Test : std::uint8_t { Has, Lacks, Dim, OtherDim, AnyEndsWith };
+  enum class Test : std::uint8_t { Has, Lacks, Dim, OtherDim, AnyEndsWith, InFile, NotInFile, Spread };
   Test test = Test::Has;
-  std::string_view name;  ///< under the part's prefix; AnyEndsWith: the end of any name
+  std::string_view name;  ///< under the part's prefix; AnyEndsWith: the end of any name; (Not)InFile: a whole name
   std::size_t axis = 0;   ///< Dim, OtherDim: this axis of the shape ...
   std::int64_t size = 0;  ///< ... has (has not) this size
+  double bound = 0.0;     ///< Spread: the values' standard deviation is above this
+};
+
+/// What a diffusion model predicts.
+enum class Prediction : std::uint8_t {
+  Velocity,  ///< flow: noise - latent, so denoised = x - sigma * v
+  Epsilon,   ///< the noise, of x / sqrt(sigma^2 + 1)
+  V,         ///< Salimans & Ho 2022 (arXiv:2202.00512), of x / sqrt(sigma^2 + 1)
 };
 
 /// How a family of diffusion models scales the autoencoder's latents: (encoded - shift) * scale is what it samples. The
@@ -86,12 +125,14 @@ struct LatentFormat {
   double shift = 0.0;
 };
 
-/// What a rectified-flow model was trained with and its sampling needs.
-struct FlowTraining {
+/// What a diffusion model was trained with and its sampling needs.
+struct Training {
+  Prediction prediction = Prediction::Velocity;
   int levels = 0;  ///< noise levels in its table
-  double mu = 0;   ///< ComfyUI's constant time shift (log), 0 for none
+  double mu = 0;   ///< of flow models: ComfyUI's constant time shift (log), 0 for none
   LatentFormat latent;
-  int size_multiple = 0;  ///< widths and heights are multiples of this
+  int size_multiple = 0;       ///< widths and heights are multiples of this
+  bool zero_terminal = false;  ///< betas rescaled so that the last level has no signal (Lin et al., arXiv:2305.08891)
 };
 
 /// One kind of part: how it is known and, when it is supported, how its sizes are read. Adding a family is adding a
@@ -104,8 +145,11 @@ struct FamilyRow {
   /// Reads the sizes under `prefix` and holds every tensor of the part against them. Null: known, but not supported
   /// yet.
   Sizes (*read)(const TensorFile& file, const std::string& prefix) = nullptr;
-  std::string_view name = {};  ///< of a supported diffusion model: "flux1-dev"
-  std::optional<FlowTraining> flow = {};
+  // The rest is of supported diffusion models.
+  std::string_view name = {};  ///< "flux1-dev"
+  std::optional<Training> training = {};
+  std::vector<Role> encoders = {};  ///< the text encoders that it takes
+  int size_values = 0;              ///< numbers behind the pooled text in SDXL's vector, 256 wide each: 6; refiner 5
 };
 
 /// All rows, in the order in which they are tried.
@@ -119,6 +163,7 @@ struct Part {
   Sizes sizes;
 
   const FluxSizes& flux() const { return std::get<FluxSizes>(sizes); }
+  const UNetSizes& unet() const { return std::get<UNetSizes>(sizes); }
   const ClipSizes& clip() const { return std::get<ClipSizes>(sizes); }
   const T5Sizes& t5() const { return std::get<T5Sizes>(sizes); }
   const VaeSizes& vae() const { return std::get<VaeSizes>(sizes); }
@@ -137,9 +182,10 @@ Part find_part(const std::shared_ptr<const TensorFile>& file, Role role);
 /// when there is none.
 Part find_own_part(const std::shared_ptr<const TensorFile>& checkpoint, Role role);
 
-/// Throws Error naming both files when encoders or autoencoder do not belong to the diffusion model. Each part has its
-/// role.
-void check_set(const Part& diffusion, const Part& clip_l, const Part& t5, const Part& vae);
+/// What a job file calls a part of that role: "encoders.clip_l", "vae". CLIP-H goes by CLIP-L's key.
+std::string_view key_of(Role role);
+/// "a CLIP-L text encoder"
+std::string_view what_is(Role role);
 
 /// What `inspect` tells of a part.
 struct PartSummary {
@@ -149,7 +195,7 @@ struct PartSummary {
   std::uint64_t tensors = 0;
   std::uint64_t bytes = 0;
   std::map<std::string, std::uint64_t> dtypes;      ///< bytes a type, by safetensors' names
-  std::vector<std::pair<std::string, int>> blocks;  ///< ("double", 19), ("single", 38); levels of an autoencoder
+  std::vector<std::pair<std::string, int>> blocks;  ///< ("double", 19), ("single", 38); ("down", 9), ...
   std::string quantisation;                         ///< "none", "fp8 (F8_E4M3)" or "fp8 (F8_E4M3), scaled"
 };
 

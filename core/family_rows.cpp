@@ -23,19 +23,37 @@ Sign ends(std::string_view name) {
   return {Sign::Test::AnyEndsWith, name, 0, 0};
 }
 
+Sign in_file(std::string_view name) {
+  return {Sign::Test::InFile, name, 0, 0};
+}
+Sign not_in_file(std::string_view name) {
+  return {Sign::Test::NotInFile, name, 0, 0};
+}
+Sign spread(std::string_view name, double bound) {
+  return {Sign::Test::Spread, name, 0, 0, bound};
+}
+
 constexpr std::string_view kFluxMark = "double_blocks.0.img_attn.norm.key_norm.scale";
 constexpr std::string_view kClipLayer = "text_model.encoder.layers.0.mlp.fc1.weight";
 constexpr std::string_view kT5Key = "encoder.block.0.layer.0.SelfAttention.k.weight";
 constexpr std::string_view kVaeIn = "decoder.conv_in.weight";
 constexpr std::string_view kUnetIn = "input_blocks.0.0.weight";
-constexpr std::string_view kUnetText = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight";
+constexpr std::string_view kUnetOut = "out.2.weight";
+constexpr std::string_view kUnetProjection = "input_blocks.1.1.proj_in.weight";
 constexpr std::string_view kUnetVector = "label_emb.0.0.weight";
+constexpr std::string_view kCheckpointVector = "model.diffusion_model.label_emb.0.0.weight";
+constexpr std::string_view kOpenClipLayer = "transformer.resblocks.0.mlp.c_fc.weight";
 
 constexpr std::string_view kSingleFile = "use the original single-file release";
 constexpr std::string_view kPlain = "use the model's bf16 or fp8 release";
 
-FlowTraining flux_training(int levels, double mu) {
-  return {levels, mu, {.channels = 16, .scale = 0.3611, .shift = 0.1159}, 16};
+Training flux_training(int levels, double mu) {
+  return {Prediction::Velocity, levels, mu, {.channels = 16, .scale = 0.3611, .shift = 0.1159}, 16};
+}
+
+/// Stable Diffusion's: 1000 levels; SD 1.x and 2.x scale latents by 0.18215, SDXL by 0.13025.
+Training unet_training(Prediction prediction, double scale) {
+  return {prediction, 1000, 0, {.channels = 4, .scale = scale, .shift = 0}, 8};
 }
 
 std::vector<FamilyRow> adapters() {
@@ -104,30 +122,107 @@ std::vector<FamilyRow> flux() {
     return std::vector<Sign>{has(kFluxMark), has("img_in.weight"), has("single_blocks.0.linear1.weight"), guidance};
   };
   return {
-      {role, "a Flux.1 dev transformer", with(has("guidance_in.in_layer.weight")), "", read_flux_sizes, "flux1-dev",
-       flux_training(10000, 1.15)},
-      {role, "a Flux.1 schnell transformer", with(lacks("guidance_in.in_layer.weight")), "", read_flux_sizes,
-       "flux1-schnell", flux_training(1000, 0)},
+      {role,
+       "a Flux.1 dev transformer",
+       with(has("guidance_in.in_layer.weight")),
+       "",
+       read_flux_sizes,
+       "flux1-dev",
+       flux_training(10000, 1.15),
+       {Role::ClipL, Role::T5}},
+      {role,
+       "a Flux.1 schnell transformer",
+       with(lacks("guidance_in.in_layer.weight")),
+       "",
+       read_flux_sizes,
+       "flux1-schnell",
+       flux_training(1000, 0),
+       {Role::ClipL, Role::T5}},
   };
 }
 
-std::vector<FamilyRow> unets() {
+std::vector<Sign> operator+(std::vector<Sign> signs, const std::vector<Sign>& more) {
+  signs.insert(signs.end(), more.begin(), more.end());
+  return signs;
+}
+
+/// A UNet that we render with: as it is, and its inpainting cousin, which takes a mask and a masked latent too.
+std::vector<FamilyRow> unet_pair(std::string_view what, std::string_view inpaint_what, const std::vector<Sign>& signs,
+                                 std::string_view name, std::string_view inpaint_name, double scale,
+                                 const std::vector<Role>& encoders, int size_values) {
+  const auto row = [&](std::string_view row_what, std::int64_t channels, std::string_view row_name) {
+    const std::vector<Sign> all =
+        std::vector<Sign>{has(kUnetIn), dim(kUnetIn, 1, channels), dim(kUnetOut, 0, 4)} + signs;
+    return FamilyRow{
+        Role::Diffusion, row_what,   all, "", read_unet_sizes, row_name, unet_training(Prediction::Epsilon, scale),
+        encoders,        size_values};
+  };
+  return {row(what, 4, name), row(inpaint_what, 9, inpaint_name)};
+}
+
+/// The same model, trained to predict v. `signs` tell it apart, so it must be tried first.
+FamilyRow v_predicting(FamilyRow row, std::string_view what, const std::vector<Sign>& signs, std::string_view name) {
+  row.what = what;
+  row.signs = row.signs + signs;
+  row.name = name;
+  row.training->prediction = Prediction::V;
+  return row;
+}
+
+std::vector<FamilyRow> refused_unets() {
   constexpr auto role = Role::Diffusion;
   return {
       {role,
        "a Stable Video Diffusion checkpoint",
        {has(kUnetIn), has("input_blocks.1.1.time_stack.0.attn1.to_q.weight")}},
-      {role, "an inpainting UNet", {dim(kUnetIn, 1, 9)}},
-      {role, "an SDXL refiner", {has(kUnetIn), dim(kUnetVector, 1, 2560)}},
-      {role, "an SDXL checkpoint", {has(kUnetIn), dim(kUnetVector, 1, 2816)}},
-      {role, "a Stable Diffusion 1.x checkpoint", {has(kUnetIn), dim(kUnetText, 1, 768)}},
-      {role, "a Stable Diffusion 2.x checkpoint", {has(kUnetIn), dim(kUnetText, 1, 1024)}},
-      {role, "a Stable Diffusion UNet of another kind", {has(kUnetIn)}},
+      {role,
+       "a Playground v2.5 checkpoint",
+       {has(kUnetIn), in_file("edm_mean"), in_file("edm_std")},
+       "use Playground v2 or SDXL"},
+      {role, "a CosXL checkpoint", {has(kUnetIn), in_file("edm_vpred.sigma_max")}, "use SDXL"},
+      {role, "a Stable Diffusion 2.1 unCLIP checkpoint", {has(kUnetIn), has(kUnetVector), has(kUnetProjection)}},
       {role,
        "a UNet with diffusers' tensor names",
        {has("conv_in.weight"), has("time_embedding.linear_1.weight"), has("down_blocks.0.resnets.0.norm1.weight")},
        kSingleFile},
   };
+}
+
+/// Told apart by what the UNets are made of, not by their widths: four levels or three, text from the first level on or
+/// not, projections as convolutions or as matrices.
+std::vector<FamilyRow> unets() {
+  constexpr std::string_view kFourthLevel = "input_blocks.9.0.op.weight";
+  std::vector<FamilyRow> rows = refused_unets();
+  const auto add = [&](const std::vector<FamilyRow>& more) { rows.insert(rows.end(), more.begin(), more.end()); };
+
+  const std::vector<FamilyRow> sd1 =
+      unet_pair("a Stable Diffusion 1.x checkpoint", "a Stable Diffusion 1.x inpainting checkpoint",
+                {lacks(kUnetVector), dim(kUnetProjection, 3, 1)}, "sd1", "sd1-inpaint", 0.18215, {Role::ClipL}, 0);
+  add(sd1);
+  const std::vector<FamilyRow> sd2 =
+      unet_pair("a Stable Diffusion 2.x checkpoint", "a Stable Diffusion 2.x inpainting checkpoint",
+                {lacks(kUnetVector), has(kUnetProjection)}, "sd2", "sd2-inpaint", 0.18215, {Role::ClipH}, 0);
+  // No name or shape tells v-prediction from epsilon. ComfyUI looks at how far the values of this small tensor spread
+  // (comfy/supported_models.py, SD20), and so do we: the one place where a weight's data decides.
+  add({v_predicting(sd2.front(), "a Stable Diffusion 2.x checkpoint (v-prediction)",
+                    {spread("output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09)}, "sd2-v")});
+  add(sd2);
+  add({unet_pair("an SDXL refiner", "", {has(kUnetVector), has(kFourthLevel)}, "sdxl-refiner", "", 0.13025,
+                 {Role::ClipG}, 5)
+           .front()});
+  std::vector<FamilyRow> sdxl =
+      unet_pair("an SDXL checkpoint", "an SDXL inpainting checkpoint", {has(kUnetVector), lacks(kFourthLevel)}, "sdxl",
+                "sdxl-inpaint", 0.13025, {Role::ClipL, Role::ClipG}, 6);
+  sdxl.back().signs.push_back(not_in_file("v_pred"));  // none is known: not to be taken for an epsilon model
+  const FamilyRow sdxl_v =
+      v_predicting(sdxl.front(), "an SDXL checkpoint (v-prediction)", {in_file("v_pred")}, "sdxl-v");
+  FamilyRow sdxl_zsnr =
+      v_predicting(sdxl_v, "an SDXL checkpoint (v-prediction, zero terminal SNR)", {in_file("ztsnr")}, "sdxl-v-zsnr");
+  sdxl_zsnr.training->zero_terminal = true;
+  add({sdxl_zsnr, sdxl_v});
+  add(sdxl);
+  add({{Role::Diffusion, "a Stable Diffusion UNet of another kind", {has(kUnetIn)}}});
+  return rows;
 }
 
 std::vector<FamilyRow> transformers() {
@@ -169,19 +264,27 @@ std::vector<FamilyRow> transformers() {
   };
 }
 
+/// By depth, as ComfyUI tells them apart: 12 layers, 24 (H), 32 (G). In a checkpoint of OpenCLIP's layout the UNet
+/// tells H from G: SDXL and its refiner take a vector.
 std::vector<FamilyRow> clips() {
-  constexpr auto role = Role::ClipL;
+  constexpr std::string_view kLayer22 = "text_model.encoder.layers.22.mlp.fc1.weight";
+  constexpr std::string_view kLayer30 = "text_model.encoder.layers.30.mlp.fc1.weight";
+  constexpr std::string_view kOpenClipLayer30 = "transformer.resblocks.30.mlp.c_fc.weight";
+  constexpr std::string_view kG = "a CLIP-G text encoder", kH = "a CLIP-H text encoder";
   return {
-      {role, "a CLIP-G text encoder", {has("text_model.encoder.layers.30.mlp.fc1.weight")}},
-      {role, "a CLIP-H text encoder", {has("text_model.encoder.layers.22.mlp.fc1.weight")}},
-      {role,
+      {Role::ClipG, kG, {has(kLayer30)}, "", read_clip_sizes},
+      {Role::ClipG, kG, {has(kOpenClipLayer30)}, "", read_open_clip_sizes},
+      {Role::ClipG, kG, {has(kOpenClipLayer), in_file(kCheckpointVector)}, "", read_open_clip_sizes},
+      {Role::ClipH, kH, {has(kLayer22), lacks(kLayer30)}, "", read_clip_sizes},
+      {Role::ClipH,
+       kH,
+       {has(kOpenClipLayer), lacks(kOpenClipLayer30), not_in_file(kCheckpointVector)},
+       "",
+       read_open_clip_sizes},
+      {Role::ClipL,
        "a Long-CLIP text encoder",
        {has(kClipLayer), dim("text_model.embeddings.position_embedding.weight", 0, 248)}},
-      {role, "a CLIP-L text encoder", {has(kClipLayer)}, "", read_clip_sizes},
-      {role,
-       "a text encoder in OpenCLIP's layout",
-       {has("transformer.resblocks.0.attn.in_proj_weight")},
-       "use the release with transformers' tensor names"},
+      {Role::ClipL, "a CLIP-L text encoder", {has(kClipLayer), lacks(kLayer22)}, "", read_clip_sizes},
   };
 }
 
@@ -207,17 +310,18 @@ std::vector<FamilyRow> language_models() {
 
 std::vector<FamilyRow> autoencoders() {
   constexpr auto role = Role::Vae;
-  constexpr std::string_view kUse = "Flux.1 takes ae.safetensors, the autoencoder of 16 latent channels";
+  constexpr std::string_view kUse =
+      "Flux.1 takes ae.safetensors, Stable Diffusion an autoencoder of 4 latent channels with the original tensor "
+      "names";
+  const auto with = [](std::int64_t channels) {
+    return std::vector<Sign>{has(kVaeIn), dim(kVaeIn, 1, channels), dim(kVaeIn, 3, 3),
+                             lacks("decoder.conv_in.weight_v"), has("decoder.mid.block_1.norm1.weight")};
+  };
   return {
       {role, "an autoencoder with diffusers' tensor names", {has("decoder.up_blocks.0.resnets.0.norm1.weight")}, kUse},
       {role, "a Flux.2 autoencoder", {has(kVaeIn), has("bn.running_mean")}, kUse},
-      {role, "an autoencoder of 4 latent channels (Stable Diffusion, SDXL)", {dim(kVaeIn, 1, 4)}, kUse},
-      {role,
-       "an autoencoder of 16 latent channels",
-       {dim(kVaeIn, 1, 16), dim(kVaeIn, 3, 3), lacks("decoder.conv_in.weight_v"),
-        has("decoder.mid.block_1.norm1.weight")},
-       "",
-       read_vae_sizes},
+      {role, "an autoencoder of 4 latent channels", with(4), "", read_vae_sizes},
+      {role, "an autoencoder of 16 latent channels", with(16), "", read_vae_sizes},
       {role, "a HunyuanVideo autoencoder", {has("decoder.conv_in.conv.weight")}, kUse},
       {role, "a Wan or Qwen-Image autoencoder", {has("decoder.middle.0.residual.0.gamma")}, kUse},
       {role, "a tiny autoencoder (TAESD)", {has("taesd_decoder.1.weight")}, kUse},

@@ -3,90 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <limits>
 
-#include "core/error.h"
-#include "core/strings.h"
+#include "core/part_shapes.h"
 
 namespace mgpu {
 namespace {
 
-using Shape = std::vector<std::int64_t>;
-
-constexpr int kNormGroups = 32;  // of every autoencoder's group norms
-
-bool is_floating(DType dtype) {
-  constexpr std::array kFloating{DType::F64, DType::F32, DType::F16, DType::BF16, DType::F8_E4M3, DType::F8_E5M2};
-  return std::find(kFloating.begin(), kFloating.end(), dtype) != kFloating.end();
-}
-
-/// One part's tensors: sizes are taken from them, then the rest are held against those.
-class Shapes {
- public:
-  Shapes(const TensorFile& file, const std::string& prefix) : file_(file), prefix_(prefix) {}
-
-  bool has(const std::string& name) const { return file_.find(prefix_ + name) != nullptr; }
-  int blocks(const std::string& level) const { return count_blocks(file_, prefix_ + level); }
-
-  /// A size that is read, not expected: `axis` of a tensor of `rank` axes.
-  int take(const std::string& name, std::size_t rank, std::size_t axis) const {
-    const Shape& shape = shape_of(name);
-    if (shape.size() != rank)
-      fail(name, fmt::format("has shape {}, but {} axes are expected", shape_text(shape), rank));
-    if (shape[axis] < 1 || shape[axis] > std::numeric_limits<int>::max())
-      fail(name, fmt::format("has shape {}, which no model of this kind has", shape_text(shape)));
-    return static_cast<int>(shape[axis]);
-  }
-
-  /// take() that must be a multiple of `unit`.
-  int take_multiple(const std::string& name, std::size_t rank, std::size_t axis, int unit) const {
-    const int size = take(name, rank, axis);
-    if (size % unit != 0)
-      fail(name, fmt::format("has shape {}, but {} is not a multiple of {}", shape_text(shape_of(name)), size, unit));
-    return size;
-  }
-
-  void expect(const std::string& name, const Shape& shape) const {
-    if (shape_of(name) != shape)
-      fail(name, fmt::format("has shape {}, but the model's other tensors ask for {}", shape_text(shape_of(name)),
-                             shape_text(shape)));
-  }
-
-  void norm(const std::string& name, std::int64_t channels) const {
-    expect(name + ".weight", {channels});
-    expect(name + ".bias", {channels});
-  }
-
-  void linear(const std::string& name, std::int64_t out, std::int64_t in) const {
-    expect(name + ".weight", {out, in});
-    expect(name + ".bias", {out});
-  }
-
-  void conv(const std::string& name, std::int64_t out, std::int64_t in, std::int64_t kernel) const {
-    expect(name + ".weight", {out, in, kernel, kernel});
-    expect(name + ".bias", {out});
-  }
-
- private:
-  const Shape& shape_of(const std::string& name) const {
-    const TensorInfo* info = file_.find(prefix_ + name);
-    if (!info) fail(name, "is missing");
-    if (!is_floating(info->dtype))
-      fail(name,
-           fmt::format("has type {}: quantised weights of this type are not supported yet", name_of(info->dtype)));
-    return info->shape;
-  }
-
-  [[noreturn]] void fail(const std::string& name, const std::string& what) const {
-    fail_file(file_.path(), fmt::format("tensor {} {}", in_quotes(prefix_ + name), what));
-  }
-
-  const TensorFile& file_;
-  const std::string& prefix_;
-};
-
-void expect_flux_double(const Shapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
+void expect_flux_double(const PartShapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
   for (const char* stream : {"img", "txt"}) {
     const std::string name = block + stream;
     shapes.linear(name + "_mod.lin", 6 * hidden, hidden);
@@ -99,7 +22,7 @@ void expect_flux_double(const Shapes& shapes, const std::string& block, std::int
   }
 }
 
-void expect_flux_single(const Shapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
+void expect_flux_single(const PartShapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
   shapes.linear(block + "modulation.lin", 3 * hidden, hidden);
   shapes.linear(block + "linear1", 3 * hidden + mlp, hidden);
   shapes.linear(block + "linear2", hidden, hidden + mlp);
@@ -107,7 +30,7 @@ void expect_flux_single(const Shapes& shapes, const std::string& block, std::int
   shapes.expect(block + "norm.key_norm.scale", {128});
 }
 
-void expect_vae_residual(const Shapes& shapes, const std::string& block, int in, int out) {
+void expect_vae_residual(const PartShapes& shapes, const std::string& block, int in, int out) {
   shapes.norm(block + ".norm1", in);
   shapes.conv(block + ".conv1", out, in, 3);
   shapes.norm(block + ".norm2", out);
@@ -115,7 +38,7 @@ void expect_vae_residual(const Shapes& shapes, const std::string& block, int in,
   if (in != out) shapes.conv(block + ".nin_shortcut", out, in, 1);
 }
 
-void expect_vae_middle(const Shapes& shapes, const std::string& name, int channels) {
+void expect_vae_middle(const PartShapes& shapes, const std::string& name, int channels) {
   expect_vae_residual(shapes, name + ".block_1", channels, channels);
   shapes.norm(name + ".attn_1.norm", channels);
   for (const char* projection : {".attn_1.q", ".attn_1.k", ".attn_1.v", ".attn_1.proj_out"})
@@ -123,7 +46,7 @@ void expect_vae_middle(const Shapes& shapes, const std::string& name, int channe
   expect_vae_residual(shapes, name + ".block_2", channels, channels);
 }
 
-void expect_vae_decoder(const Shapes& shapes, const VaeSizes& sizes) {
+void expect_vae_decoder(const PartShapes& shapes, const VaeSizes& sizes) {
   const int levels = static_cast<int>(sizes.channels.size());
   int channels = sizes.channels.back();
   if (sizes.quant) shapes.conv("post_quant_conv", sizes.latent_channels, sizes.latent_channels, 1);
@@ -142,7 +65,7 @@ void expect_vae_decoder(const Shapes& shapes, const VaeSizes& sizes) {
   shapes.conv("decoder.conv_out", 3, channels, 3);
 }
 
-void expect_vae_encoder(const Shapes& shapes, const VaeSizes& sizes) {
+void expect_vae_encoder(const PartShapes& shapes, const VaeSizes& sizes) {
   const int levels = static_cast<int>(sizes.channels.size());
   int channels = sizes.channels.front();
   shapes.conv("encoder.conv_in", channels, 3, 3);
@@ -164,17 +87,8 @@ void expect_vae_encoder(const Shapes& shapes, const VaeSizes& sizes) {
 
 }  // namespace
 
-int count_blocks(const TensorFile& file, const std::string& level) {
-  int count = 0;
-  for (;; ++count) {
-    const std::string block = fmt::format("{}{}.", level, count);
-    const auto it = file.tensors().lower_bound(block);
-    if (it == file.tensors().end() || !it->first.starts_with(block)) return count;
-  }
-}
-
 Sizes read_flux_sizes(const TensorFile& file, const std::string& prefix) {
-  const Shapes shapes(file, prefix);
+  const PartShapes shapes(file, prefix);
   FluxSizes sizes;
   sizes.hidden = shapes.take_multiple("img_in.weight", 2, 0, 128);
   sizes.heads = sizes.hidden / 128;
@@ -205,7 +119,7 @@ Sizes read_flux_sizes(const TensorFile& file, const std::string& prefix) {
 }
 
 Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix) {
-  const Shapes shapes(file, prefix);
+  const PartShapes shapes(file, prefix);
   const std::string layers = "text_model.encoder.layers.";
   ClipSizes sizes;
   sizes.vocabulary = shapes.take("text_model.embeddings.token_embedding.weight", 2, 0);
@@ -231,8 +145,37 @@ Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix) {
   return sizes;
 }
 
+Sizes read_open_clip_sizes(const TensorFile& file, const std::string& prefix) {
+  const PartShapes shapes(file, prefix);
+  const std::string layers = "transformer.resblocks.";
+  ClipSizes sizes;
+  sizes.open_clip = true;
+  sizes.vocabulary = shapes.take("token_embedding.weight", 2, 0);
+  sizes.hidden = shapes.take_multiple("token_embedding.weight", 2, 1, 64);
+  sizes.heads = sizes.hidden / 64;
+  sizes.positions = shapes.take("positional_embedding", 2, 0);
+  sizes.mlp = shapes.take(layers + "0.mlp.c_fc.weight", 2, 0);
+  sizes.layers = shapes.blocks(layers);
+  sizes.projection = shapes.has("text_projection");
+
+  const int hidden = sizes.hidden;
+  shapes.expect("positional_embedding", {sizes.positions, hidden});
+  for (int i = 0; i < sizes.layers; ++i) {
+    const std::string layer = fmt::format("{}{}.", layers, i);
+    shapes.norm(layer + "ln_1", hidden);
+    shapes.expect(layer + "attn.in_proj_weight", {3 * hidden, hidden});
+    shapes.expect(layer + "attn.in_proj_bias", {3 * hidden});
+    shapes.linear(layer + "attn.out_proj", hidden, hidden);
+    shapes.norm(layer + "ln_2", hidden);
+    shapes.linear(layer + "mlp.c_fc", sizes.mlp, hidden);
+    shapes.linear(layer + "mlp.c_proj", hidden, sizes.mlp);
+  }
+  shapes.norm("ln_final", hidden);
+  return sizes;
+}
+
 Sizes read_t5_sizes(const TensorFile& file, const std::string& prefix) {
-  const Shapes shapes(file, prefix);
+  const PartShapes shapes(file, prefix);
   const std::string bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
   T5Sizes sizes;
   sizes.embedding = shapes.has("shared.weight") ? "shared.weight" : "encoder.embed_tokens.weight";
@@ -263,7 +206,7 @@ Sizes read_t5_sizes(const TensorFile& file, const std::string& prefix) {
 }
 
 Sizes read_vae_sizes(const TensorFile& file, const std::string& prefix) {
-  const Shapes shapes(file, prefix);
+  const PartShapes shapes(file, prefix);
   VaeSizes sizes;
   sizes.encoder = shapes.has("encoder.conv_in.weight");
   sizes.quant = shapes.has("post_quant_conv.weight");

@@ -9,11 +9,10 @@ namespace mgpu {
 /// The readers of FamilyRow::read, one a model text. Each takes its sizes from a few tensors, then asks for every other
 /// tensor of the part with the shape that follows. Throws Error naming file and tensor.
 Sizes read_flux_sizes(const TensorFile& file, const std::string& prefix);
+Sizes read_unet_sizes(const TensorFile& file, const std::string& prefix);
 Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix);
+Sizes read_open_clip_sizes(const TensorFile& file, const std::string& prefix);
 Sizes read_t5_sizes(const TensorFile& file, const std::string& prefix);
 Sizes read_vae_sizes(const TensorFile& file, const std::string& prefix);
-
-/// How many of `level`0, `level`1, ... begin names of tensors, e.g. "double_blocks.".
-int count_blocks(const TensorFile& file, const std::string& level);
 
 }  // namespace mgpu

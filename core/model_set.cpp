@@ -1,11 +1,14 @@
 #include "core/model_set.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
-#include <algorithm>
+#include "core/error.h"
 
 namespace mgpu {
 namespace {
+
+constexpr int kSizeWidth = 256;  // of one number's embedding in SDXL's vector
 
 bool belongs(const Part& part, std::string_view name) {
   return name.starts_with(part.prefix);
@@ -15,6 +18,56 @@ bool is_floating(DType dtype) {
   return dtype == DType::F64 || dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16;
 }
 
+/// Where a job's encoder of that role is named, and where the set keeps it.
+struct Slot {
+  std::string ModelPaths::*path;
+  std::optional<Part> ModelSet::*part;
+};
+
+Slot slot_of(Role role) {
+  if (role == Role::ClipG) return {&ModelPaths::clip_g, &ModelSet::clip_g};
+  if (role == Role::T5) return {&ModelPaths::t5xxl, &ModelSet::t5xxl};
+  return {&ModelPaths::clip_l, &ModelSet::clip_l};  // CLIP-L, or SD 2's CLIP-H
+}
+
+/// Refuses an encoder that the job names and its model has no use for.
+void check_unused(const ModelPaths& paths, const ModelSet& set) {
+  for (const Role role : {Role::ClipL, Role::ClipG, Role::T5}) {
+    const Slot slot = slot_of(role);
+    if (paths.*slot.path == "" || (set.*slot.part).has_value()) continue;
+    fail_file(paths.*slot.path,
+              fmt::format("is of no use to {}, which is {}", paths.checkpoint, set.diffusion.row->what),
+              fmt::format("leave \"{}\" out", key_of(role)));
+  }
+}
+
+void check_width(const Part& diffusion, const Part& part, std::string_view gives, int given, int taken) {
+  if (given == taken) return;
+  fail_file(
+      part.file->path(),
+      fmt::format("does not belong to {}: {} {}, and that model takes {}", diffusion.file->path(), gives, given, taken),
+      fmt::format("name the {} that the model was released with",
+                  part.row->role == Role::Vae ? "autoencoder" : "encoder"));
+}
+
+void check_flux(const ModelSet& set, const FluxSizes& flux) {
+  check_width(set.diffusion, *set.clip_l, "its pooled output has width", set.clip_l->clip().hidden, flux.vector);
+  check_width(set.diffusion, *set.t5xxl, "its hidden states have width", set.t5xxl->t5().hidden, flux.context);
+  check_width(set.diffusion, set.vae, "its latent channels are", set.vae.vae().latent_channels, flux.channels);
+}
+
+void check_unet(const ModelSet& set, const UNetSizes& unet) {
+  const int l = set.clip_l ? set.clip_l->clip().hidden : 0, g = set.clip_g ? set.clip_g->clip().hidden : 0;
+  const Part& last = set.clip_g ? *set.clip_g : *set.clip_l;
+  const char* states =
+      l > 0 && g > 0 ? "with CLIP-L's beside them its hidden states have width" : "its hidden states have width";
+  check_width(set.diffusion, last, states, l + g, unet.context);
+  if (unet.vector > 0)
+    check_width(set.diffusion, last, "its pooled output has width", g,
+                unet.vector - kSizeWidth * set.diffusion.row->size_values);
+  check_width(set.diffusion, set.vae, "its latent channels are", set.vae.vae().latent_channels, unet.channels_out);
+}
+
 }  // namespace
 
 ModelSet open_models(const ModelPaths& paths) {
@@ -22,14 +75,26 @@ ModelSet open_models(const ModelPaths& paths) {
   const auto part = [&](const std::string& path, Role role) {
     return path.empty() ? find_own_part(checkpoint, role) : find_part(TensorFile::open(path), role);
   };
-  ModelSet set{find_part(checkpoint, Role::Diffusion),
-               part(paths.clip_l, Role::ClipL),
-               part(paths.t5xxl, Role::T5),
-               part(paths.vae, Role::Vae),
-               paths.clip_tokenizer,
-               paths.t5xxl_tokenizer};
-  check_set(set.diffusion, set.clip_l, set.t5xxl, set.vae);
+  ModelSet set;
+  set.diffusion = find_part(checkpoint, Role::Diffusion);
+  for (const Role role : set.diffusion.row->encoders) {
+    const Slot slot = slot_of(role);
+    set.*slot.part = part(paths.*slot.path, role);
+  }
+  check_unused(paths, set);
+  set.vae = part(paths.vae, Role::Vae);
+  set.clip_tokenizer = paths.clip_tokenizer;
+  if (set.t5xxl) set.t5xxl_tokenizer = paths.t5xxl_tokenizer;
+  check_set(set);
   return set;
+}
+
+void check_set(const ModelSet& set) {
+  if (set.is_flux()) {
+    check_flux(set, set.diffusion.flux());
+  } else {
+    check_unet(set, set.diffusion.unet());
+  }
 }
 
 Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device) {

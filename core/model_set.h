@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "core/family.h"
@@ -9,26 +10,36 @@ namespace mgpu {
 
 /// Where a job's weights and tokenizer data lie. An empty path of an encoder or the autoencoder: in the checkpoint.
 struct ModelPaths {
-  std::string checkpoint;
-  std::string clip_l;
-  std::string t5xxl;
-  std::string vae;
-  std::string clip_tokenizer;   ///< merges.txt
-  std::string t5xxl_tokenizer;  ///< spiece.model
+  std::string checkpoint = {};
+  std::string clip_l = {};  ///< SD 2.x: its CLIP-H
+  std::string clip_g = {};
+  std::string t5xxl = {};
+  std::string vae = {};
+  std::string clip_tokenizer = {};   ///< merges.txt
+  std::string t5xxl_tokenizer = {};  ///< spiece.model
 };
 
-/// The parts of a Flux.1 job, recognised from headers alone and found to belong together.
+/// The parts of a job, recognised from headers and found to belong together. Which encoders there are is the family's
+/// (FamilyRow::encoders).
 struct ModelSet {
-  Part diffusion, clip_l, t5xxl, vae;
+  Part diffusion;
+  std::optional<Part> clip_l;  ///< SD 2.x: its CLIP-H
+  std::optional<Part> clip_g;
+  std::optional<Part> t5xxl;
+  Part vae;
   std::string clip_tokenizer;
-  std::string t5xxl_tokenizer;
+  std::string t5xxl_tokenizer;  ///< "" where there is no T5
 
-  const FlowTraining& flow() const { return *diffusion.row->flow; }
+  const Training& training() const { return *diffusion.row->training; }
+  bool is_flux() const { return std::holds_alternative<FluxSizes>(diffusion.sizes); }
 };
 
 /// Opens and recognises. Throws Error naming the file that is missing, damaged, of another family or of no use to the
-/// others.
+/// others, and the job's key for it.
 ModelSet open_models(const ModelPaths& paths);
+
+/// Throws Error naming both files when an encoder or the autoencoder does not belong to the diffusion model.
+void check_set(const ModelSet& set);
 
 /// The part's tensors in `dtype` on `device`.
 Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device);

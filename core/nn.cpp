@@ -78,6 +78,11 @@ at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b) {
   return at::cat({a, gelu_tanh(b)}, -1);
 }
 
+at::Tensor geglu(const at::Tensor& x) {
+  const std::vector<at::Tensor> halves = x.chunk(2, -1);
+  return halves[0] * at::gelu(halves[1], "none");
+}
+
 at::Tensor sinusoidal_embedding(const at::Tensor& values, std::int64_t dim) {
   const std::int64_t half = dim / 2;
   // Multiplied, then divided, in fp32: the order of the reference, whose rounding large values make visible.
@@ -85,10 +90,6 @@ at::Tensor sinusoidal_embedding(const at::Tensor& values, std::int64_t dim) {
       at::exp(at::arange(half, values.options().dtype(at::kFloat)) * -std::log(10000.0) / static_cast<double>(half));
   const at::Tensor angle = values.to(at::kFloat).unsqueeze(1) * frequency;
   return at::cat({angle.cos(), angle.sin()}, -1);
-}
-
-at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim) {
-  return sinusoidal_embedding(t.to(at::kFloat) * 1000.0, dim);
 }
 
 }  // namespace mgpu

@@ -49,10 +49,11 @@ at::Tensor gelu_tanh(const at::Tensor& x);
 /// a [B, N, A] beside gelu_tanh(b [B, N, B]) -> [B, N, A + B].
 at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b);
 
+/// GEGLU (Shazeer 2020, arXiv:2002.05202) with the exact GELU: the first half of the last dimension times GELU of the
+/// second. x [..., 2 C] -> [..., C].
+at::Tensor geglu(const at::Tensor& x);
+
 /// Sinusoids of the values (cosines first, max period 10000). values [B] fp32 -> [B, dim] fp32.
 at::Tensor sinusoidal_embedding(const at::Tensor& values, std::int64_t dim);
-
-/// The same of t * 1000: Flux counts time from 0 to 1.
-at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim);
 
 }  // namespace mgpu

@@ -57,9 +57,9 @@ at::Tensor LocalOps::attention(const at::Tensor& q, const at::Tensor& k, const a
   return at::scaled_dot_product_attention(q, k, v, bias, /*dropout_p=*/0.0, options.causal, scale);
 }
 
-at::Tensor LocalOps::conv3x3(const at::Tensor& x, const Conv& w) const {
+at::Tensor LocalOps::conv3x3(const at::Tensor& x, const Conv& w, int stride) const {
   MGPU_CHECK_EQ(w.weight.size(2), 3);
-  return at::conv2d(x, w.weight, w.bias, /*stride=*/1, /*padding=*/1);
+  return at::conv2d(x, w.weight, w.bias, stride, /*padding=*/1);
 }
 
 at::Tensor LocalOps::group_norm(const at::Tensor& x, const Norm& w, double eps) const {

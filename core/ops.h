@@ -32,8 +32,10 @@ class Ops {
   at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
     return attention(q, k, v, AttentionOptions{});
   }
-  /// 3x3 convolution with zero padding 1; x [B, C, H, W].
-  virtual at::Tensor conv3x3(const at::Tensor& x, const Conv& w) const = 0;
+  /// 3x3 convolution with zero padding 1; x [B, C, H, W] -> [B, C', H, W], or half as many rows and columns (rounded
+  /// up) at a stride of 2.
+  virtual at::Tensor conv3x3(const at::Tensor& x, const Conv& w, int stride) const = 0;
+  at::Tensor conv3x3(const at::Tensor& x, const Conv& w) const { return conv3x3(x, w, 1); }
   /// Group normalisation over 32 groups, statistics in fp32; x [B, C, H, W].
   virtual at::Tensor group_norm(const at::Tensor& x, const Norm& w, double eps) const = 0;
 };
@@ -42,12 +44,13 @@ class Ops {
 class LocalOps final : public Ops {
  public:
   using Ops::attention;
+  using Ops::conv3x3;
   at::Tensor linear_col(const at::Tensor& x, const Linear& w) const override;
   at::Tensor linear_col_gelu(const at::Tensor& x, const Linear& w) const override;
   at::Tensor linear_row(const at::Tensor& x, const Linear& w) const override;
   at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const AttentionOptions& options) const override;
-  at::Tensor conv3x3(const at::Tensor& x, const Conv& w) const override;
+  at::Tensor conv3x3(const at::Tensor& x, const Conv& w, int stride) const override;
   at::Tensor group_norm(const at::Tensor& x, const Norm& w, double eps) const override;
 };
 

@@ -6,16 +6,10 @@
 #include <span>
 #include <vector>
 
+#include "core/family.h"
 #include "samplers/sampler.h"
 
 namespace mgpu {
-
-/// What a diffusion model predicts.
-enum class Prediction {
-  Velocity,  ///< flow: noise - latent, so denoised = x - sigma * v
-  Epsilon,   ///< the noise, of x / sqrt(sigma^2 + 1)
-  V,         ///< Salimans & Ho 2022 (arXiv:2202.00512), of x / sqrt(sigma^2 + 1)
-};
 
 /// Which text a model call is conditioned on.
 enum class Conditioned { Positive, Negative };

@@ -35,7 +35,7 @@ std::vector<Conditioning> Engine::encode(std::span<const std::string> prompts) {
   std::vector<std::vector<EncodedText>> texts(prompts.size());
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
     const bool t5 = recipe.encoders[i].encoder == TextEncoder::T5xxl;
-    const auto encoder = load_prompt_encoder(recipe, i, encoder_weights(t5 ? models_.t5xxl : models_.clip_l),
+    const auto encoder = load_prompt_encoder(recipe, i, encoder_weights(t5 ? *models_.t5xxl : *models_.clip_l),
                                              t5 ? models_.t5xxl_tokenizer : models_.clip_tokenizer, inversions);
     for (std::size_t k = 0; k < prompts.size(); ++k) texts[k].push_back(encoder->encode(prompts[k], 0, ops_));
   }

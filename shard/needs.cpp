@@ -10,6 +10,10 @@ namespace {
 constexpr std::uint64_t kFp32 = 4;
 constexpr std::uint64_t kWorkspace = std::uint64_t{64} << 20;  // cuBLAS and cuDNN, for every component
 
+std::size_t size(std::int64_t value) {
+  return static_cast<std::size_t>(value);
+}
+
 /// Bytes of the part's tensors whose names begin so, under its prefix, once loaded.
 std::uint64_t bytes_below(const Part& part, std::string_view level, at::ScalarType dtype) {
   Part below = part;
@@ -31,6 +35,47 @@ std::uint64_t flux_activation(const FluxSizes& sizes, std::uint64_t tokens, std:
   return tokens * (9 * hidden + 2 * mlp + hidden) * width;
 }
 
+/// Values of a UNet's text keys and values: two a transformer block, as wide as it is.
+std::uint64_t text_values(const UNetSizes& sizes, std::uint64_t tokens) {
+  std::uint64_t channels = size(sizes.depth_middle) * size(sizes.down.back().out);
+  for (const auto* way : {&sizes.down, &sizes.up})
+    for (const UNetBlockSizes& block : *way) channels += size(block.depth) * size(block.out);
+  return 2 * tokens * channels;
+}
+
+/// Values a position of a UNet's block at its widest: in the residual block its input, that normalised and that again
+/// for the convolution, with the result (or input and four tensors of the result's width around the second
+/// convolution); in the transformer its feed-forward (the image, the tokens before and after attention, those
+/// normalised, both halves of GEGLU's input, GELU of one of them and their product, each four times as wide as the
+/// tokens).
+std::uint64_t unet_block_values(std::uint64_t in, std::uint64_t out, int depth) {
+  const std::uint64_t residual = std::max(3 * in + out, in + 4 * out), feed_forward = 4 * out + 16 * out;
+  return depth > 0 ? std::max(residual, feed_forward) : residual;
+}
+
+/// A UNet's widest point is in the middle or on the way up, where skips wait: they count, and the text's keys and
+/// values. SDXL's is the first feed-forward of its second level.
+std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& picture, std::uint64_t width) {
+  std::vector<std::uint64_t> positions, waiting{0};  // of each down block's result; values of the first i skips
+  std::uint64_t rows = size(picture.height / 8), columns = size(picture.width / 8);
+  for (const UNetBlockSizes& down : sizes.down) {
+    if (down.resamples) rows = (rows + 1) / 2, columns = (columns + 1) / 2;
+    positions.push_back(rows * columns);
+    waiting.push_back(waiting.back() + positions.back() * size(down.out));
+  }
+  const std::uint64_t channels = size(sizes.down.back().out);
+  std::uint64_t most = waiting.back() + positions.back() * unet_block_values(channels, channels, sizes.depth_middle);
+  for (std::size_t i = 0; i < sizes.up.size(); ++i) {
+    const UNetBlockSizes& up = sizes.up[i];
+    const std::size_t skip = size(sizes.skip_of(static_cast<int>(i)));
+    most = std::max(most,
+                    waiting[skip] + positions[skip] * unet_block_values(size(up.in + up.skip), size(up.out), up.depth));
+    // The image, that at the next size, and its convolution.
+    if (up.resamples) most = std::max(most, waiting[skip] + size(up.out) * (positions[skip] + 2 * positions[skip - 1]));
+  }
+  return (most + text_values(sizes, size(picture.text_tokens))) * width;
+}
+
 /// The decoder's widest point is the first residual block at full resolution: its input and that normalised, with the
 /// channels of the level below, and four tensors of its own; a quarter more for the convolutions' workspace.
 std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std::uint64_t width) {
@@ -43,7 +88,9 @@ std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std
 ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& dtypes, int layers,
                       std::uint64_t activation) {
   const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
-  const std::string_view level = part.row->role == Role::T5 ? "encoder.block." : "text_model.encoder.layers.";
+  const std::string_view level = part.row->role == Role::T5 ? "encoder.block."
+                                 : part.clip().open_clip    ? "transformer.resblocks."
+                                                            : "text_model.encoder.layers.";
   return {name,
           Phase::Encode,
           {{"layer", layers, bytes_below(part, level, dtype)}},
@@ -51,34 +98,60 @@ ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& d
           activation + kWorkspace};
 }
 
+ComponentNeed clip_need(const char* name, const Part& part, const ComputeDtypes& dtypes) {
+  const ClipSizes& clip = part.clip();
+  return encoder(name, part, dtypes, clip.layers,
+                 encoder_activation(size(clip.positions), size(clip.hidden), size(clip.mlp), size(clip.heads)));
+}
+
+ComponentNeed t5_need(const Part& part, const ComputeDtypes& dtypes, std::uint64_t text) {
+  const T5Sizes& t5 = part.t5();
+  return encoder("t5xxl", part, dtypes, t5.layers,
+                 encoder_activation(text, size(t5.hidden), size(t5.mlp), size(t5.heads)));
+}
+
+ComponentNeed flux_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels, std::uint64_t text) {
+  const FluxSizes& flux = part.flux();
+  const std::uint64_t tokens = text + pixels / 256;  // 8 pixels a latent value, 2 latent values a patch
+  return {"unet",
+          Phase::Sample,
+          {{"double", flux.depth, bytes_below(part, "double_blocks.", dtype)},
+           {"single", flux.depth_single, bytes_below(part, "single_blocks.", dtype)}},
+          loaded_bytes(part, dtype),
+          flux_activation(flux, tokens, c10::elementSize(dtype)) + kWorkspace};
+}
+
+ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPicture& picture) {
+  const UNetSizes& unet = part.unet();
+  const int ways = static_cast<int>(unet.down.size());
+  std::vector<BlockNeed> blocks{{"down", ways, bytes_below(part, "input_blocks.", dtype)}};
+  if (unet.middle_residuals > 0) blocks.push_back({"middle", 1, bytes_below(part, "middle_block.", dtype)});
+  blocks.push_back({"up", ways, bytes_below(part, "output_blocks.", dtype)});
+  return {"unet", Phase::Sample, std::move(blocks), loaded_bytes(part, dtype),
+          unet_activation(unet, picture, c10::elementSize(dtype)) + kWorkspace};
+}
+
+ComponentNeed vae_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels) {
+  const std::uint64_t bytes = bytes_below(part, "decoder.", dtype);
+  return {"vae",
+          Phase::Decode,
+          {{"level", static_cast<int>(part.vae().channels.size()), bytes}},
+          bytes,
+          decode_activation(part.vae(), pixels, c10::elementSize(dtype)) + kWorkspace};
+}
+
 }  // namespace
 
 std::vector<ComponentNeed> component_needs(const ModelSet& models, const ComputeDtypes& dtypes,
                                            const LargestPicture& picture) {
-  const auto size = [](auto value) { return static_cast<std::uint64_t>(value); };
-  const FluxSizes& flux = models.diffusion.flux();
-  const ClipSizes& clip = models.clip_l.clip();
-  const T5Sizes& t5 = models.t5xxl.t5();
-  const VaeSizes& vae = models.vae.vae();
   const std::uint64_t pixels = size(picture.width * picture.height), text = size(picture.text_tokens);
-  const std::uint64_t tokens = text + pixels / 256;  // 8 pixels a latent value, 2 latent values a patch
-
   std::vector<ComponentNeed> out;
-  out.push_back(encoder("clip_l", models.clip_l, dtypes, clip.layers,
-                        encoder_activation(size(clip.positions), size(clip.hidden), size(clip.mlp), size(clip.heads))));
-  out.push_back(encoder("t5xxl", models.t5xxl, dtypes, t5.layers,
-                        encoder_activation(text, size(t5.hidden), size(t5.mlp), size(t5.heads))));
-  out.push_back({"unet",
-                 Phase::Sample,
-                 {{"double", flux.depth, bytes_below(models.diffusion, "double_blocks.", dtypes.unet)},
-                  {"single", flux.depth_single, bytes_below(models.diffusion, "single_blocks.", dtypes.unet)}},
-                 loaded_bytes(models.diffusion, dtypes.unet),
-                 flux_activation(flux, tokens, c10::elementSize(dtypes.unet)) + kWorkspace});
-  out.push_back({"vae",
-                 Phase::Decode,
-                 {{"level", static_cast<int>(vae.channels.size()), bytes_below(models.vae, "decoder.", dtypes.vae)}},
-                 bytes_below(models.vae, "decoder.", dtypes.vae),
-                 decode_activation(vae, pixels, c10::elementSize(dtypes.vae)) + kWorkspace});
+  if (models.clip_l) out.push_back(clip_need("clip_l", *models.clip_l, dtypes));
+  if (models.clip_g) out.push_back(clip_need("clip_g", *models.clip_g, dtypes));
+  if (models.t5xxl) out.push_back(t5_need(*models.t5xxl, dtypes, text));
+  out.push_back(models.is_flux() ? flux_need(models.diffusion, dtypes.unet, pixels, text)
+                                 : unet_need(models.diffusion, dtypes.unet, picture));
+  out.push_back(vae_need(models.vae, dtypes.vae, pixels));
   return out;
 }
 

@@ -1,11 +1,10 @@
-#include "core/family.h"
-
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <set>
 
 #include "core/error.h"
+#include "core/model_set.h"
 #include "tests/tensor_writer.h"
 
 using namespace mgpu;
@@ -183,6 +182,14 @@ std::string fault_of(const std::vector<Entry>& entries, Role role) {
   return fault([&] { find_part(file(entries), role); });
 }
 
+std::string write(const std::string& name, const std::vector<Entry>& entries) {
+  return folder().write(name, test::safetensors(entries));
+}
+
+std::string fault_of_set(const ModelPaths& paths) {
+  return fault([&] { open_models(paths); });
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("family");
@@ -201,14 +208,16 @@ TEST_CASE("Flux.1 dev and schnell, bare or prefixed") {
     CHECK(dev.flux().vector == 64);
     CHECK(dev.flux().channels == 16);
     CHECK(dev.flux().guidance);
-    CHECK(dev.row->flow->levels == 10000);
-    CHECK(dev.row->flow->mu == 1.15);
+    CHECK((dev.row->training->prediction == Prediction::Velocity));
+    CHECK(dev.row->training->levels == 10000);
+    CHECK(dev.row->training->mu == 1.15);
+    CHECK(dev.row->training->size_multiple == 16);
 
     const Part schnell = find_part(file(flux({.prefix = prefix, .guidance = false})), Role::Diffusion);
     CHECK(schnell.row->name == "flux1-schnell");
     CHECK_FALSE(schnell.flux().guidance);
-    CHECK(schnell.row->flow->levels == 1000);
-    CHECK(schnell.row->flow->mu == 0);
+    CHECK(schnell.row->training->levels == 1000);
+    CHECK(schnell.row->training->mu == 0);
   }
 }
 
@@ -254,8 +263,7 @@ TEST_CASE("an all-in-one checkpoint, under either spelling of its prefixes") {
     CHECK(parts[2].prefix == "text_encoders.t5xxl.transformer.");
     CHECK(parts[3].prefix == vae_prefix);
     CHECK(parts[3].vae().latent_channels == 16);
-    CHECK_NOTHROW(check_set(find_own_part(all, Role::Diffusion), find_own_part(all, Role::ClipL),
-                            find_own_part(all, Role::T5), find_own_part(all, Role::Vae)));
+    CHECK_NOTHROW(open_models({.checkpoint = all->path()}));
   }
 }
 
@@ -281,12 +289,11 @@ TEST_CASE("a file in the wrong place") {
 }
 
 TEST_CASE("encoders that do not belong") {
-  const auto set = [](const std::vector<Entry>& c, const std::vector<Entry>& t) {
-    return fault([&] {
-      check_set(find_part(file(flux(), "flux.safetensors"), Role::Diffusion),
-                find_part(file(c, "clip.safetensors"), Role::ClipL), find_part(file(t, "t5.safetensors"), Role::T5),
-                find_part(file(vae(), "ae.safetensors"), Role::Vae));
-    });
+  const auto set = [](const std::vector<Entry>& c, const std::vector<Entry>& t, int latent = 16) {
+    return fault_of_set({.checkpoint = write("flux.safetensors", flux()),
+                         .clip_l = write("clip.safetensors", c),
+                         .t5xxl = write("t5.safetensors", t),
+                         .vae = write("ae.safetensors", vae("", latent))});
   };
   CHECK(set(clip(), t5()) == "");
   CHECK(set(clip("", 128), t5()) ==
@@ -297,10 +304,9 @@ TEST_CASE("encoders that do not belong") {
         "t5.safetensors: does not belong to flux.safetensors: its hidden states have width 32, and that model takes 48 "
         "| name the "
         "encoder that the model was released with");
-  CHECK(fault_of(vae("", 4), Role::Vae) ==
-        "m.safetensors: is an autoencoder of 4 latent channels (Stable Diffusion, SDXL), which is not supported yet | "
-        "Flux.1 takes "
-        "ae.safetensors, the autoencoder of 16 latent channels");
+  CHECK(set(clip(), t5(), 4) ==
+        "ae.safetensors: does not belong to flux.safetensors: its latent channels are 4, and that model takes 16 | "
+        "name the autoencoder that the model was released with");
 }
 
 TEST_CASE("tensors that are missing or do not fit are named") {
@@ -341,17 +347,25 @@ TEST_CASE("what is known but not supported is named") {
                   what);
   };
   const std::string ldm = "model.diffusion_model.";
-  const auto unet = [&](const std::string& prefix, int text, int vector) {
+  const auto unet = [&](const std::string& more, int channels = 4) {
     return std::vector<std::pair<std::string, Shape>>{
-        {prefix + "input_blocks.0.0.weight", {8, 4, 3, 3}},
-        {prefix + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", {1, text}},
-        {prefix + "label_emb.0.0.weight", {1, vector}}};
+        {ldm + "input_blocks.0.0.weight", {8, channels, 3, 3}}, {ldm + "out.2.weight", {4, 8, 3, 3}}, {more, {1, 1}}};
   };
-  named("a Stable Diffusion 1.x checkpoint", unet(ldm, 768, 1));
-  named("a Stable Diffusion 2.x checkpoint", unet("", 1024, 1));
-  named("an SDXL checkpoint", unet(ldm, 2048, 2816));
-  named("an SDXL refiner", unet(ldm, 1280, 2560));
-  named("an inpainting UNet", {{ldm + "input_blocks.0.0.weight", {8, 9, 3, 3}}});
+  const auto in_file = [&](const std::string& first, const std::string& second) {
+    auto tensors = unet(ldm + "label_emb.0.0.weight");
+    tensors.push_back({first, {}}), tensors.push_back({second, {}});
+    return tensors;
+  };
+  named("a Stable Video Diffusion checkpoint", unet(ldm + "input_blocks.1.1.time_stack.0.attn1.to_q.weight"));
+  named("a Playground v2.5 checkpoint", in_file("edm_mean", "edm_std"));
+  named("a CosXL checkpoint", in_file("edm_vpred.sigma_max", "edm_vpred.sigma_min"));
+  named("a Stable Diffusion 2.1 unCLIP checkpoint",
+        in_file(ldm + "input_blocks.1.1.proj_in.weight", ldm + "input_blocks.1.1.norm.weight"));
+  named("a Stable Diffusion UNet of another kind", unet("x"));
+  named("a Stable Diffusion UNet of another kind", unet(ldm + "input_blocks.1.1.proj_in.weight", 8));  // pix2pix
+  named("a UNet with diffusers' tensor names", {{"conv_in.weight", {1}},
+                                                {"time_embedding.linear_1.weight", {1}},
+                                                {"down_blocks.0.resnets.0.norm1.weight", {1}}});
   named("a Stable Diffusion 3 checkpoint", {{ldm + "joint_blocks.0.context_block.attn.qkv.weight", {1}}});
   named("a Stable Diffusion 3.5 checkpoint",
         {{"joint_blocks.0.context_block.attn.qkv.weight", {1}}, {"joint_blocks.0.x_block.attn.ln_q.weight", {1}}});
@@ -389,9 +403,6 @@ TEST_CASE("what is known but not supported is named") {
   named("a file of weights quantised to NVFP4", flux_with("img_in.weight_scale_2", 64));
   named("a file of weights quantised by Nunchaku (SVDQuant)", {{"transformer_blocks.0.qkv_proj.wscales", {1}}});
 
-  CHECK(fault_of({{"text_model.encoder.layers.0.mlp.fc1.weight", DType::U8, {1}},
-                  {"text_model.encoder.layers.30.mlp.fc1.weight", DType::U8, {1}}},
-                 Role::ClipL) == "m.safetensors: is a CLIP-G text encoder, which is not supported yet");
   CHECK(fault_of(clip("", 64, 248), Role::ClipL) ==
         "m.safetensors: is a Long-CLIP text encoder, which is not supported yet");
   CHECK(fault_of({{"model.layers.0.post_attention_layernorm.weight", DType::U8, {1}}}, Role::T5) ==
@@ -413,10 +424,14 @@ TEST_CASE("an unknown file says what was looked for") {
           recognise(file({{"something.weight", DType::U8, {1}}}));
         }) ==
         "m.safetensors: is of no family that mgpu-render knows | looked for "
-        "double_blocks.0.img_attn.norm.key_norm.scale (Flux.1), "
+        "double_blocks.0.img_attn.norm.key_norm.scale (a Flux.1 transformer), "
+        "input_blocks.0.0.weight (a Stable Diffusion UNet), "
+        "text_model.encoder.layers.30.mlp.fc1.weight (a CLIP-G text encoder), "
+        "transformer.resblocks.30.mlp.c_fc.weight (a CLIP-G text encoder), "
+        "transformer.resblocks.0.mlp.c_fc.weight (a CLIP-G text encoder), "
+        "text_model.encoder.layers.22.mlp.fc1.weight (a CLIP-H text encoder), "
         "text_model.encoder.layers.0.mlp.fc1.weight (a CLIP-L text encoder), "
-        "encoder.block.0.layer.0.SelfAttention.k.weight (a T5 text "
-        "encoder), decoder.conv_in.weight (an autoencoder)");
+        "encoder.block.0.layer.0.SelfAttention.k.weight (a T5 text encoder), decoder.conv_in.weight (an autoencoder)");
   CHECK(fault([] { recognise(file(std::vector<Entry>{})); }).starts_with("m.safetensors: holds no tensors"));
 }
 
@@ -463,9 +478,12 @@ TEST_CASE("the table is sound") {
     CHECK((row.what.starts_with("a ") || row.what.starts_with("an ")));
     for (const Sign& sign : row.signs) CHECK_FALSE(sign.name.empty());
     if (!row.name.empty()) CHECK(names.insert(row.name).second);
-    CHECK_MESSAGE((row.role == Role::Diffusion && row.read) == row.flow.has_value(), std::string(row.what));
+    const bool rendered = row.role == Role::Diffusion && row.read;
+    CHECK_MESSAGE(rendered == row.training.has_value(), std::string(row.what));
+    CHECK_MESSAGE(rendered == !row.encoders.empty(), std::string(row.what));
+    CHECK_MESSAGE(rendered == !row.name.empty(), std::string(row.what));
   }
-  CHECK(names.size() == 2);
+  CHECK(names.size() == 12);
 }
 
 TEST_SUITE_END();

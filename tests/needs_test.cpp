@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include "tests/drawn_weights.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -90,6 +91,56 @@ TEST_CASE("activations grow with the picture, the prompt and the type") {
   CHECK(narrow[2].activation < base[2].activation);
   CHECK(narrow[3].activation < base[3].activation);
   CHECK(narrow[1].activation == base[1].activation);  // encoders compute in fp32 whatever they are stored in
+}
+
+TEST_CASE("a UNet's blocks are its ways down and up and the middle, its encoders the family's") {
+  const test::Folder folder;
+  const std::string path = folder.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1")));
+  const ModelSet set = open_models(
+      {.checkpoint = path, .clip_l = golden("picture_clip_l.safetensors"), .vae = golden("vae_sd.safetensors")});
+  const auto need = [&](const LargestPicture& picture, at::ScalarType dtype = at::kFloat) {
+    return component_needs(set, {dtype, dtype, std::nullopt}, picture);
+  };
+  const std::vector<ComponentNeed> base = need({512, 512, 77});
+  REQUIRE(base.size() == 3);
+  CHECK(base[0].name == "clip_l");
+  const ComponentNeed& unet = base[1];
+  CHECK(unet.name == "unet");
+  REQUIRE(unet.blocks.size() == 3);
+  const std::vector<std::pair<std::string, std::string>> kinds{
+      {"down", "input_blocks."}, {"middle", "middle_block."}, {"up", "output_blocks."}};
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    CHECK(unet.blocks[i].kind == kinds[i].first);
+    CHECK(unet.blocks[i].count == (i == 1 ? 1 : 12));
+    std::uint64_t bytes = 0;
+    for (const auto& [name, info] : set.diffusion.file->tensors())
+      if (name.starts_with(kinds[i].second)) bytes += info.bytes();
+    CHECK(unet.blocks[i].bytes == bytes);
+  }
+  CHECK(need({512, 512, 77}, at::kHalf)[1].bytes * 2 == unet.bytes);
+  CHECK(need({512, 512, 77}, at::kHalf)[1].activation < unet.activation);
+  CHECK(need({1024, 512, 77})[1].activation > unet.activation);
+  CHECK(need({512, 1024, 77})[1].activation == need({1024, 512, 77})[1].activation);
+  CHECK(need({512, 512, 154})[1].activation > unet.activation);
+}
+
+TEST_CASE("a UNet's activations are counted where it is widest") {
+  // One level of 32 channels with a transformer: 64x64 positions, one skip waiting beside the input convolution's.
+  UNetSizes sizes;
+  sizes.channels_in = sizes.channels_out = 4;
+  sizes.model_channels = 32;
+  sizes.down = {{.in = 4, .out = 32}, {.in = 32, .out = 32, .depth = 1}};
+  sizes.up = {{.in = 32, .out = 32, .skip = 32, .depth = 1}, {.in = 32, .out = 32, .skip = 32, .depth = 1}};
+  const FamilyRow row;
+  const auto none = TensorFile::open(golden("vae_sd.safetensors"));
+  ModelSet set;
+  set.diffusion = {none, &row, "no such tensors", sizes};
+  set.vae = find_part(none, Role::Vae);
+  const std::vector<ComponentNeed> needs_of = component_needs(set, {}, {512, 512, 77});
+  REQUIRE(needs_of.size() == 2);
+  // The first up block's feed-forward: one skip waits, and twenty times the tokens are there, those of GEGLU included.
+  const std::uint64_t positions = 64 * 64, text = std::uint64_t{2} * 77 * 3 * 32, workspace = std::uint64_t{64} << 20;
+  CHECK(needs_of[0].activation == ((32 + 20 * 32) * positions + text) * 4 + workspace);
 }
 
 TEST_SUITE_END();

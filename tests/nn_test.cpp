@@ -84,7 +84,7 @@ TEST_CASE("gelu_tanh and concat_gelu, by the formula") {
 }
 
 TEST_CASE("the timestep's sinusoid: cosines first, times 1000") {
-  const at::Tensor e = timestep_embedding(at::full({1}, 0.25), 256);
+  const at::Tensor e = sinusoidal_embedding(at::full({1}, 250.0), 256);
   REQUIRE((e.sizes() == at::IntArrayRef{1, 256}));
   CHECK(e[0][0].item<double>() == doctest::Approx(std::cos(250.0)).epsilon(1e-4));
   CHECK(e[0][128].item<double>() == doctest::Approx(std::sin(250.0)).epsilon(1e-4));

@@ -99,7 +99,7 @@ std::vector<FluxModulation> Flux::modulate(std::span<const double> sigmas, const
     return ops.linear_row(at::silu(ops.linear_col(x, mlp.in)), mlp.out);
   };
   const auto sinusoid = [&](std::vector<float> values) {
-    return timestep_embedding(at::tensor(values).to(device), kTimeChannels).to(dtype_);
+    return sinusoidal_embedding(at::tensor(values).to(device) * 1000.0, kTimeChannels).to(dtype_);
   };
   at::Tensor vec = embed(time_in_, sinusoid({sigmas.begin(), sigmas.end()}));  // [steps, hidden]
   if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid({static_cast<float>(condition.guidance)}));

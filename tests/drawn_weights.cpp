@@ -1,0 +1,56 @@
+#include "tests/drawn_weights.h"
+
+#include <cmath>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "tests/testing.h"
+
+namespace mgpu::test {
+namespace {
+
+std::uint32_t name_hash(const std::string& name) {
+  std::uint32_t value = 0x811C9DC5;
+  for (const char c : name) value = (value ^ static_cast<unsigned char>(c)) * 0x01000193;
+  return value;
+}
+
+double uniform(std::uint32_t counter) {
+  std::uint32_t x = counter;
+  x = (x ^ (x >> 16)) * 0x7FEB352D;
+  x = (x ^ (x >> 15)) * 0x846CA68B;
+  x ^= x >> 16;
+  return (x >> 8) / 8388608.0 - 1.0;
+}
+
+}  // namespace
+
+Entry drawn(const std::string& name, const std::vector<std::int64_t>& shape) {
+  const auto product = [&](std::size_t from) {
+    return std::accumulate(shape.begin() + static_cast<std::ptrdiff_t>(from), shape.end(), std::int64_t{1},
+                           std::multiplies<>());
+  };
+  const bool matrix = shape.size() > 1, scale = !matrix && name.ends_with("weight");
+  const double spread = matrix ? std::sqrt(3.0 / static_cast<double>(product(1))) : scale ? 0.3 : 0.1;
+  std::vector<float> values(static_cast<std::size_t>(product(0)));
+  const std::uint32_t first = name_hash(name);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] =
+        static_cast<float>(spread * uniform(first + static_cast<std::uint32_t>(i) * 0x9E3779B9) + (scale ? 1.0 : 0.0));
+  return {name, DType::F32, shape, bytes_of(values)};
+}
+
+std::vector<Entry> drawn_unet(const std::string& model, const std::string& prefix) {
+  std::ifstream in(golden("unet_models.json"));
+  const auto tensors = nlohmann::json::parse(in).at(model);
+  std::vector<Entry> out;
+  for (const auto& [name, shape] : tensors.items()) {
+    out.push_back(drawn(name, shape.get<std::vector<std::int64_t>>()));
+    out.back().name = prefix + name;
+  }
+  return out;
+}
+
+}  // namespace mgpu::test

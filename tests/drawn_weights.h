@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tests/tensor_writer.h"
+
+namespace mgpu::test {
+
+/// An fp32 tensor whose values follow from its name and shape, the same as tests/drawn_weights.py draws: models of many
+/// shapes need no files in the repository.
+Entry drawn(const std::string& name, const std::vector<std::int64_t>& shape);
+
+/// The tensors of a model in tests/goldens/unet_models.json, named under `prefix` but drawn by their bare names.
+std::vector<Entry> drawn_unet(const std::string& model, const std::string& prefix = {});
+
+}  // namespace mgpu::test

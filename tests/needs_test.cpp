@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include "shard/image_needs.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -90,6 +91,16 @@ TEST_CASE("activations grow with the picture, the prompt and the type") {
   CHECK(narrow[2].activation < base[2].activation);
   CHECK(narrow[3].activation < base[3].activation);
   CHECK(narrow[1].activation == base[1].activation);  // encoders compute in fp32 whatever they are stored in
+}
+
+TEST_CASE("encoding an init image takes the encoder alone, in the encode phase, less than decoding it") {
+  const ModelSet set = models();
+  const ComponentNeed need = image_encoder_need(set.vae, at::kFloat, 512 * 512);
+  CHECK((need.phase == Phase::Encode));
+  CHECK(need.bytes == bytes_of("vae_flux.safetensors", "encoder.", 4));
+  CHECK(need.activation < needs()[3].activation);
+  CHECK(need.activation > image_encoder_need(set.vae, at::kBFloat16, 512 * 512).activation);
+  CHECK(image_encoder_need(set.vae, at::kFloat, 1024 * 512).activation > need.activation);
 }
 
 TEST_SUITE_END();

@@ -172,7 +172,35 @@ TEST_CASE(
   const std::int64_t alone = 5 * 2 + 4 * 2 + 6 * 2, passes = result.reports.front().devices[0].passes;
   CHECK(passes > alone);
   CHECK(passes < alone + 6 * 2);
+  const auto planned = [&](const Assignment& a) { return a.component == "vae" && a.kind == "encoder level"; };
+  CHECK(std::ranges::count_if(result.reports.front().devices[0].assignments, planned) == 1);
   CHECK(result.reports.front().devices[0].warnings.empty());
+}
+
+TEST_CASE("an init image that cannot be encoded is refused before anything is loaded") {
+  const Folder folder;
+  const auto refusal = [&](const std::string& parts) {
+    const Job job =
+        job_of(folder, "refused", "flux_schnell.safetensors", "{prompt: a boat, init_image: in.png}", parts);
+    try {
+      render_all({job});
+    } catch (const Error& error) {
+      CHECK(error.code() == Exit::Usage);
+      return error.message() + " | " + error.hint();
+    }
+    return std::string("it renders");
+  };
+  folder.write("in.png", encode_png({40, 15, std::vector<std::uint8_t>(3 * 40 * 15)}, {}));
+  CHECK(refusal(kParts) == "\"init_image\" is 40x15: too small | the smallest picture is 16x16");
+  folder.write("in.png", encode_png({32, 32, std::vector<std::uint8_t>(3 * 32 * 32)}, {}));
+  std::vector<Entry> decoder = entries_of("vae_flux.safetensors");
+  std::erase_if(decoder, [](const Entry& entry) { return entry.name.starts_with("encoder."); });
+  const std::string file = folder.write("decoder.safetensors", test::safetensors(decoder));
+  const std::string encoders = std::string(kParts).substr(0, std::string(kParts).find("vae:"));
+  CHECK(refusal(encoders + "vae: decoder.safetensors\n") == "\"init_image\" needs an encoder, and the autoencoder in " +
+                                                                file +
+                                                                " has none | name a whole autoencoder under \"vae\"");
+  CHECK_FALSE(std::filesystem::exists(folder.path("refused")));
 }
 
 TEST_CASE("a mask of zeros gives the init image back, and one of ones is no mask") {

@@ -227,11 +227,17 @@ Type<Shift> shift() {
   return either<Shift>({by_name, constant, by_resolution});
 }
 
-/// A sampler's name as the job spells it.
+/// A sampler's name as the job spells it. To the schema, whatever has a capital is one of A1111's.
 Type<std::string> sampler_name() {
   const auto known = registered(sampler_names(), canonical_sampler, "a sampler");
-  return made_from<std::string, std::string>(
+  auto out = made_from<std::string, std::string>(
       known, [](const std::string&, const Value& value) { return value.node.text; }, known.show);
+  out.shape = [known] {
+    Shape shape = known.shape();
+    shape.schema = fields::either_schema({shape.schema, R"({"type":"string","pattern":"[A-Z]|_gpu$"})"});
+    return shape;
+  };
+  return out;
 }
 
 /// Takes apart what the name of a sampler says: "DPM++ 2M Karras" a scheduler too, "dpmpp_sde_gpu" the step noise. A

@@ -298,9 +298,11 @@ class Schema(unittest.TestCase):
             with self.subTest(job=os.path.relpath(job, SOURCE)), open(job, encoding="utf-8") as f:
                 validator.validate(yaml.safe_load(f))
         for bad in ({"images": [{"prompt": "x"}]}, {"checkpoint": "a", "images": []}, {"checkpoint": "a", "images": [{"prompt": "x", "wdith": 3}]},
-                    {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"steps": 0}}):
+                    {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"steps": 0}},
+                    {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"name": "eulr"}}):
             self.assertFalse(validator.is_valid(bad), bad)
-        for good in ({"vram_limit": "8GB", "gpu_ids": [0, "cuda:1", "cpu:0"]}, {"dtype": {"unet": "bf16"}}, {"dtype": "fp32"},
+        for good in ({"sampler": {"name": "DPM++ 2M Karras"}}, {"sampler": {"name": "dpmpp_sde_gpu"}},
+                     {"vram_limit": "8GB", "gpu_ids": [0, "cuda:1", "cpu:0"]}, {"dtype": {"unet": "bf16"}}, {"dtype": "fp32"},
                      {"sampler": {"shift": {"base": 0.5}, "clip_skip": "auto"}}, {"split_cfg": True}, {"allocation": {"vae": ["cuda:0"], "clip": {"compute": "cpu"}}}):
             validator.validate({"checkpoint": "a", "images": [{"prompt": "x", "seed": "random"}], **good})
 

@@ -1,7 +1,8 @@
 #include "cli/commands.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -78,12 +79,14 @@ std::vector<Job> load_jobs(const Arguments& arguments) {
 }
 
 Answer validate(const Arguments& arguments) {
-  const std::vector<Job> jobs = load_jobs(arguments);
+  std::vector<Job> jobs = load_jobs(arguments);
+  std::vector<std::string> families;
+  for (Job& job : jobs) families.emplace_back(open_job(job).set.diffusion.row->name);
   const std::vector<Picture> pictures = expand(jobs);
   Json list = Json::array();
   std::string text;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const std::string family(open_job(jobs[i]).set.diffusion.row->name);
+    const std::string& family = families[i];
     const auto count =
         std::count_if(pictures.begin(), pictures.end(), [&](const Picture& p) { return p.job == static_cast<int>(i); });
     text += fmt::format("{}: ok: {}, {} picture{}\n", jobs[i].file, family, count, count == 1 ? "" : "s");
@@ -127,12 +130,26 @@ Answer devices(const Arguments& arguments) {
 }
 
 Answer sigmas(const Arguments& arguments) {
-  std::string text;
-  for (const Job& job : load_jobs(arguments)) {
-    const ImageJob& image = job.images.front();
+  struct Schedule {
+    std::vector<double> sigmas;
+    std::vector<std::string> images;  // that run over it
+  };
+  std::vector<Schedule> schedules;
+  for (Job& job : load_jobs(arguments)) {
     const ModelSet models = open_job(job).set;
-    for (const double sigma : run_schedule(image.sampler, models.training(), *image.width, *image.height).sigmas)
-      text += fmt::format("{}\n", sigma);
+    for (std::size_t i = 0; i < job.images.size(); ++i) {
+      const ImageJob& image = job.images[i];
+      std::vector<double> sigmas = run_schedule(image.sampler, models.training(), *image.width, *image.height).sigmas;
+      auto known = std::ranges::find(schedules, sigmas, &Schedule::sigmas);
+      if (known == schedules.end()) known = schedules.insert(known, {std::move(sigmas), {}});
+      known->images.push_back(arguments.files.size() > 1 ? fmt::format("{} images.{}", job.file, i)
+                                                         : fmt::format("images.{}", i));
+    }
+  }
+  std::string text;
+  for (const Schedule& schedule : schedules) {
+    if (schedules.size() > 1) text += fmt::format("# {}\n", fmt::join(schedule.images, ", "));
+    for (const double sigma : schedule.sigmas) text += fmt::format("{}\n", sigma);
   }
   return {Exit::Ok, text};
 }

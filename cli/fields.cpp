@@ -118,6 +118,10 @@ Mark Section::mark_of(std::string_view name) const {
   return entry ? entry->value.mark : mark();
 }
 
+void Section::fail(std::string_view name, const std::string& message, const std::string& hint) const {
+  throw value_->source.error(mark_of(name), message, hint);
+}
+
 bool Section::describes(std::string_view name, Need need, std::string_view doc) {
   if (!description_) return false;
   description_->push_back({std::string(name), {}, {}, std::string(doc), need == Need::Required});

@@ -101,6 +101,9 @@ class Section {
   Mark mark_of(std::string_view name) const;
   bool describing() const { return description_ != nullptr; }
 
+  /// Throws at the value of a key.
+  [[noreturn]] void fail(std::string_view name, const std::string& message, const std::string& hint) const;
+
   /// Throws for a key that nobody stated, then for a required one that is missing.
   void finish() const;
 

@@ -30,7 +30,25 @@ void check_conditions(const Job& job) {
                         fmt::format("a condition that starts at {} and ends at {}", condition.start, condition.end));
 }
 
+void check_masks(const Job& job) {
+  for (const ImageJob& image : job.images)
+    if (image.mask && !image.init_image)
+      throw job.error(image.mask.mark, "\"mask\" without \"init_image\"",
+                      "a mask says which part of an init_image is drawn anew");
+}
+
 }  // namespace
+
+std::vector<const FileReference*> picture_files(const ImageJob& image) {
+  std::vector<const FileReference*> files;
+  const auto add = [&](const FileReference& file) {
+    if (file) files.push_back(&file);
+  };
+  add(image.init_image);
+  add(image.mask);
+  for (const ConditionOptions& condition : *image.conditions) add(condition.mask);
+  return files;
+}
 
 Error Job::error(const Mark& mark, std::string message, std::string hint) const {
   return source ? source->error(mark, std::move(message), std::move(hint))
@@ -65,6 +83,7 @@ Job read_job(const std::string& text, const std::string& name, const std::string
   section.finish();
   check_seeds(job);
   check_conditions(job);
+  check_masks(job);
   check_output_names(job);
   return job;
 }

@@ -170,6 +170,8 @@ struct FileIdentity {
   std::string name;         ///< base name
   std::uint64_t bytes = 0;  ///< size of the whole file
   std::string sha256;       ///< of a weight file's header; of the whole of any other file
+
+  bool operator==(const FileIdentity&) const = default;
 };
 
 /// A job file, read and checked: nothing in it has been looked up yet but its own keys (load_job also finds the files).
@@ -218,6 +220,9 @@ Job load_job(const std::string& file, const std::vector<Setting>& settings = {})
 /// Fills the paths of the job's files: beside the job file, then by bare name in model_paths (folders, or a ComfyUI
 /// extra_model_paths.yaml). Throws Error at the key of the first that is missing, listing where it looked.
 void resolve_files(Job& job);
+
+/// The pictures that an entry names: its init image, its mask and its conditions' masks, as far as there are any.
+std::vector<const FileReference*> picture_files(const ImageJob& image);
 
 /// Throws Error at the first key that asks for something this version cannot do yet.
 void refuse_unsupported(const Job& job);

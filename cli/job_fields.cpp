@@ -187,7 +187,7 @@ Type<DecodeOptions> decode() {
 
 /// A name of one of the registries, in its canonical spelling.
 Type<std::string> registered(std::vector<std::string_view> names, std::string_view (*canonical)(std::string_view),
-                             std::string what, std::string (*spelled_out)(std::string_view) = nullptr) {
+                             std::string what) {
   return {[names, what] {
             return Shape{what, fields::words_schema(names), names};
           },
@@ -196,8 +196,7 @@ Type<std::string> registered(std::vector<std::string_view> names, std::string_vi
             if (value.node.kind != YamlNode::Kind::Scalar) value.wrong("the name of " + what);
             const std::string_view name = canonical(value.node.text);
             if (!name.empty()) return std::string(name);
-            std::string hint = spelled_out ? spelled_out(value.node.text) : std::string();
-            if (hint.empty()) hint = did_you_mean(value.node.text, names);
+            std::string hint = did_you_mean(value.node.text, names);
             if (hint.empty()) hint = fmt::format("known are {}", fmt::join(names, ", "));
             value.fail(fmt::format("\"{}\" is not the name of {}: \"{}\"", value.path, what, value.node.text), hint);
           },
@@ -228,22 +227,59 @@ Type<Shift> shift() {
   return either<Shift>({by_name, constant, by_resolution});
 }
 
+/// A sampler's name as the job spells it. To the schema, whatever has a capital is one of A1111's.
+Type<std::string> sampler_name() {
+  const auto known = registered(sampler_names(), canonical_sampler, "a sampler");
+  auto out = made_from<std::string, std::string>(
+      known, [](const std::string&, const Value& value) { return value.node.text; }, known.show);
+  out.shape = [known] {
+    Shape shape = known.shape();
+    shape.schema = fields::either_schema({shape.schema, R"({"type":"string","pattern":"[A-Z]|_gpu$"})"});
+    return shape;
+  };
+  return out;
+}
+
+/// Takes apart what the name of a sampler says: "DPM++ 2M Karras" a scheduler too, "dpmpp_sde_gpu" the step noise. A
+/// key of the same map must not say otherwise; one of the job's sampler gives way to an image's.
+void resolve_sampler_name(const Section& s, SamplerOptions& o, bool scheduler_given, bool step_noise_given) {
+  const std::string written = *o.name;
+  const SamplerName said = parse_sampler_name(written);
+  o.name.value = said.sampler;
+  const auto contradict = [&](std::string_view key, std::string_view means, std::string_view given) {
+    s.fail(key, fmt::format("the sampler \"{}\" means \"{}: {}\", and the job says \"{}\"", written, key, means, given),
+           fmt::format("write name: {} to choose the {} apart", said.sampler, key));
+  };
+  if (!said.scheduler.empty()) {
+    if (scheduler_given && *o.scheduler != said.scheduler) contradict("scheduler", said.scheduler, *o.scheduler);
+    o.scheduler = {std::string(said.scheduler), o.name.mark, true};
+  }
+  if (said.philox) {
+    if (step_noise_given && *o.step_noise == StepNoiseKind::Cpu) contradict("step_noise", "philox", "cpu");
+    o.step_noise = {StepNoiseKind::Philox, o.name.mark, true};
+  }
+}
+
 Type<SamplerOptions> sampler(const SamplerOptions& base) {
   return section<SamplerOptions>(
       [](Section& s, SamplerOptions& o) {
-        s.key("name", o.name, registered(sampler_names(), canonical_sampler, "a sampler", spelled_out_sampler),
-              "as ComfyUI calls it, or as A1111 does");
-        s.key("scheduler", o.scheduler, registered(schedule_names(), canonical_schedule, "a scheduler"),
-              "as ComfyUI calls it");
+        const bool named = s.key("name", o.name, sampler_name(),
+                                 "as ComfyUI calls it, or as A1111 does: \"DPM++ 2M Karras\" means the scheduler too");
+        const bool scheduled =
+            s.key("scheduler", o.scheduler, registered(schedule_names(), canonical_schedule, "a scheduler"),
+                  "as ComfyUI calls it");
         s.key("steps", o.steps, integer(1, 10000), "sampling steps");
         s.key("cfg", o.cfg, number(0.0, 1000.0), "classifier-free guidance; 1 skips the negative prompt");
         s.key("guidance", o.guidance, number(0.0, 1000.0), "Flux dev's embedded guidance");
-        s.key("denoise", o.denoise, number(0.0001, 1.0), "share of the schedule that is run, for an init_image");
+        s.key("denoise", o.denoise, number(0.0001, 1.0),
+              "share of the schedule that is run: its end; for an init_image");
         s.key("shift", o.shift, shift(), "of a flow schedule; auto: ComfyUI's constant");
         s.key("clip_skip", o.clip_skip, integer_or_auto(1, 12), "last CLIP layers to leave out, counted as A1111 does");
-        s.key("step_noise", o.step_noise,
-              choice<StepNoiseKind>({{"cpu", StepNoiseKind::Cpu}, {"philox", StepNoiseKind::Philox}}),
-              "generator of the noise that is added at each step");
+        const bool noised =
+            s.key("step_noise", o.step_noise,
+                  choice<StepNoiseKind>({{"cpu", StepNoiseKind::Cpu}, {"philox", StepNoiseKind::Philox}}),
+                  "generator of the noise that is added at each step");
+        if (named) resolve_sampler_name(s, o, scheduled, noised);
       },
       base);
 }
@@ -289,8 +325,8 @@ Type<Seed> seed() {
 Type<ConditionOptions> condition() {
   return section<ConditionOptions>([](Section& s, ConditionOptions& o) {
     s.key("prompt", o.prompt, text(), "what this conditioning asks for", Need::Required);
-    s.key("mask", o.mask, file(), "picture whose light parts it acts on");
-    s.key("strength", o.strength, number(0.0, 100.0), "its weight");
+    s.key("mask", o.mask, file(), "PNG whose red channel says where it counts, and how much; absent: everywhere");
+    s.key("strength", o.strength, number(0.0, 100.0), "its weight, times the mask; the prompt's own is 1 everywhere");
     s.key("start", o.start, number(0.0, 1.0), "share of the schedule at which it begins");
     s.key("end", o.end, number(0.0, 1.0), "share of the schedule at which it ends");
   });
@@ -304,7 +340,8 @@ Type<ImageJob> image(const SamplerOptions& job_sampler) {
         o.mark = s.mark();
         s.key("prompt", o.prompt, text(), "what to draw", Need::Required);
         s.key("negative", o.negative, text(), "what not to draw; needs a cfg other than 1");
-        s.key("width", o.width, integer(16, 16384), "pixels; a multiple of 16 (Flux) or 8 (UNets)");
+        s.key("width", o.width, integer(16, 16384),
+              "pixels; a multiple of 16 (Flux) or 8 (UNets); absent: the init_image's");
         s.key("height", o.height, integer(16, 16384), "pixels; likewise");
         Marked<Seed> drawn;
         s.key("seed", drawn, seed(), "of the noise; random is drawn once and recorded");
@@ -313,9 +350,10 @@ Type<ImageJob> image(const SamplerOptions& job_sampler) {
         s.key("count", o.count, integer(1, 100000), "runs, with seeds seed, seed + 1, ...");
         s.key("batch", o.batch, integer(1, 1024), "pictures from one draw of noise, as ComfyUI's batch size");
         s.key("sampler", o.sampler, sampler(o.sampler), "merged over the job's sampler");
-        s.key("conditions", o.conditions, list(condition()), "further positive conditionings");
-        s.key("init_image", o.init_image, file(), "picture to start from");
-        s.key("mask", o.mask, file(), "picture whose light parts are drawn anew");
+        s.key("conditions", o.conditions, list(condition()),
+              "further positive conditionings; the model's answers are averaged");
+        s.key("init_image", o.init_image, file(), "PNG to start from; the picture has its size, cut to the multiple");
+        s.key("mask", o.mask, file(), "PNG of the init_image's size: what is white in its red channel is drawn anew");
       },
       base);
 }

@@ -135,8 +135,10 @@ void resolve_files(Job& job) {
   if (!files.clip_tokenizer) files.clip_tokenizer.path = installed_tokenizer(job, "clip_merges.txt", "clip");
   if (!files.t5xxl_tokenizer) files.t5xxl_tokenizer.path = installed_tokenizer(job, "t5xxl_spiece.model", "t5xxl");
   for (LoraOptions& lora : job.loras) find_file(job, lora.file, folders, lora_kinds);
-  for (ImageJob& image : job.images)
-    for (FileReference* picture : {&image.init_image, &image.mask}) find_file(job, *picture, {}, {});
+  for (ImageJob& image : job.images) {
+    for (FileReference* picture : {&image.init_image, &image.mask}) find_file(job, *picture, folders, {});
+    for (ConditionOptions& condition : image.conditions.value) find_file(job, condition.mask, folders, {});
+  }
   job.output.directory.path = relative_to(job, job.output.directory).string();
 }
 

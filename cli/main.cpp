@@ -33,9 +33,9 @@ Exit run(const Arguments& arguments) {
   ProgressPrinter progress(
       style_of_terminal(amount), [](std::string_view text) { print(stderr, text); },
       log ? ProgressPrinter::Write([&](std::string_view text) { print(log.get(), text); }) : nullptr);
-  const std::vector<Job> jobs = load_jobs(arguments);
+  std::vector<Job> jobs = load_jobs(arguments);
   install_signal_handlers();
-  const RenderResult result = render(jobs, arguments.render, progress);
+  const RenderResult result = render(std::move(jobs), arguments.render, progress);
   for (const Report& report : result.reports) {
     if (!arguments.quiet) print(stderr, to_tables(report));
     if (arguments.json) print(stdout, to_json(report));

@@ -1,7 +1,5 @@
 #include "cli/names.h"
 
-#include <fmt/format.h>
-
 #include "samplers/sampler.h"
 #include "samplers/schedule.h"
 
@@ -24,18 +22,14 @@ std::vector<std::string_view> schedule_names() {
   return names_of(schedules());
 }
 
-std::string_view canonical_sampler(std::string_view name) {
-  const std::optional<SamplerChoice> choice = choose_sampler(name);
-  return choice && !choice->schedule && !choice->philox ? choice->sampler->name : std::string_view{};
-}
-
-std::string spelled_out_sampler(std::string_view name) {
+SamplerName parse_sampler_name(std::string_view name) {
   const std::optional<SamplerChoice> choice = choose_sampler(name);
   if (!choice) return {};
-  std::string text = fmt::format("write name: {}", choice->sampler->name);
-  if (choice->schedule) text += fmt::format(", scheduler: {}", choice->schedule->name);
-  if (choice->philox) text += ", step_noise: philox";
-  return text;
+  return {choice->sampler->name, choice->schedule ? choice->schedule->name : std::string_view{}, choice->philox};
+}
+
+std::string_view canonical_sampler(std::string_view name) {
+  return parse_sampler_name(name).sampler;
 }
 
 std::string_view canonical_schedule(std::string_view name) {

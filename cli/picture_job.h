@@ -17,7 +17,7 @@ struct ResolvedTypes {
 };
 
 /// The `mgpu_job` chunk: as JSON (ASCII), what determines the picture and nothing else. --resume compares it as it
-/// stands. `files`: the weight files and tokenizer data in use, whether the job names them or not.
+/// stands. `files`: all files in use, whether the job names them or not.
 std::string picture_record(const Job& job, const Picture& picture, const ResolvedTypes& types,
                            const std::vector<FileIdentity>& files);
 

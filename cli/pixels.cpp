@@ -1,5 +1,7 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "cli/png.h"
 #include "core/error.h"
 
@@ -13,6 +15,12 @@ Rgb8 to_rgb8(const at::Tensor& image) {
   const at::Tensor bytes = values.clamp(0.0, 1.0).mul(255.0).to(at::kByte).permute({1, 2, 0}).contiguous();
   const auto* data = bytes.data_ptr<std::uint8_t>();
   return {static_cast<int>(image.size(2)), static_cast<int>(image.size(1)), {data, data + bytes.numel()}};
+}
+
+at::Tensor to_tensor(const Rgb8& picture) {
+  at::Tensor bytes = at::empty({picture.height, picture.width, 3}, at::kByte);
+  std::ranges::copy(picture.pixels, bytes.mutable_data_ptr<std::uint8_t>());
+  return bytes.permute({2, 0, 1}).unsqueeze(0).to(at::kFloat).div(255.0).contiguous();
 }
 
 }  // namespace mgpu

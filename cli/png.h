@@ -25,6 +25,9 @@ struct Rgb8 {
 /// Error (exit 1) for a value that is not finite: such a picture is never written.
 Rgb8 to_rgb8(const at::Tensor& image);
 
+/// 8 bits as fp32 in 0..1: [1, 3, H, W].
+at::Tensor to_tensor(const Rgb8& picture);
+
 /// Key and UTF-8 text of PNG text chunks, in the order in which they are written.
 using PngText = std::vector<std::pair<std::string, std::string>>;
 
@@ -40,7 +43,8 @@ struct PngFile {
 /// Whether the bytes begin as a PNG file does.
 bool is_png(std::string_view bytes);
 
-/// Throws Error (exit 2) that names the file when it is damaged.
+/// Any PNG as 8-bit RGB: of 16 bits the upper ones, grey in all channels, alpha dropped. Throws Error (exit 2) that
+/// names the file when it is damaged.
 PngFile decode_png(std::string_view bytes, const std::string& file);
 
 }  // namespace mgpu

@@ -8,9 +8,11 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/init_image.h"
 #include "core/error.h"
 #include "core/sha256.h"
 #include "core/strings.h"
+#include "shard/image_needs.h"
 
 namespace mgpu {
 namespace {
@@ -47,6 +49,25 @@ std::vector<FileIdentity> identities(const ModelSet& set) {
   out.push_back(identity(set.clip_tokenizer));
   if (!set.t5xxl_tokenizer.empty()) out.push_back(identity(set.t5xxl_tokenizer));
   return out;
+}
+
+/// Init images and masks, each once.
+std::map<std::string, FileIdentity> picture_identities(const Job& job) {
+  std::map<std::string, FileIdentity> out;
+  for (const ImageJob& image : job.images)
+    for (const FileReference* file : picture_files(image))
+      if (!out.contains(file->path)) out.emplace(file->path, identity(file->path));
+  return out;
+}
+
+void check_encoder(const Job& job, const Part& vae) {
+  if (vae.vae().encoder) return;
+  for (const ImageJob& image : job.images)
+    if (image.init_image)
+      throw job.error(
+          image.init_image.mark,
+          fmt::format("\"init_image\" needs an encoder, and the autoencoder in {} has none", vae.file->path()),
+          "name a whole autoencoder under \"vae\"");
 }
 
 /// The job's device: the one it names, else the first GPU that can be used, else the CPU.
@@ -124,16 +145,28 @@ LargestPicture largest_picture(const Job& job) {
     if (std::int64_t{*image.width} * *image.height > out.width * out.height)
       out.width = *image.width, out.height = *image.height;
     // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
-    out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(image.prompt.size() / 2));
+    const auto count = [&](const std::string& prompt) {
+      out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(prompt.size() / 2));
+    };
+    count(image.prompt);
+    for (const ConditionOptions& condition : *image.conditions) count(condition.prompt);
   }
   return out;
 }
 
+std::vector<ComponentNeed> needs_of(const Job& job, const ModelSet& models, const ComputeDtypes& dtypes,
+                                    const LargestPicture& picture) {
+  std::vector<ComponentNeed> out = component_needs(models, dtypes, picture);
+  if (std::ranges::any_of(job.images, [](const ImageJob& image) { return bool(image.init_image); }))
+    out.push_back(image_encoder_need(models.vae, dtypes.vae, picture.width * picture.height));
+  return out;
+}
+
 /// What would fit instead of a job that does not: the same in bf16, its largest picture made smaller, or more memory.
-std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, const LargestPicture& picture,
-                        const DeviceRoom& room) {
+std::string nearest_fit(const Job& job, const ModelSet& models, const ComputeDtypes& dtypes,
+                        const LargestPicture& picture, const DeviceRoom& room) {
   const auto plan = [&](const ComputeDtypes& types, const LargestPicture& size) {
-    return plan_single(component_needs(models, types, size), room);
+    return plan_single(needs_of(job, models, types, size), room);
   };
   const ComputeDtypes narrow{at::kBFloat16, at::kBFloat16, at::kBFloat16};
   if (dtypes.unet == at::kFloat && plan(narrow, picture).fits()) return "dtype: bf16 would fit";
@@ -151,7 +184,16 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
 
 }  // namespace
 
-JobModels open_job(const Job& job) {
+std::vector<FileIdentity> JobModels::files_of(const ImageJob& image) const {
+  std::vector<FileIdentity> out = files;
+  for (const FileReference* file : picture_files(image)) {
+    const FileIdentity& found = pictures.at(file->path);
+    if (std::ranges::find(out, found) == out.end()) out.push_back(found);
+  }
+  return out;
+}
+
+JobModels open_job(Job& job) {
   const ModelFiles& files = job.files;
   ModelSet set = open_models({.checkpoint = files.checkpoint.path,
                               .clip_l = files.clip_l.path,
@@ -160,10 +202,16 @@ JobModels open_job(const Job& job) {
                               .vae = files.vae.path,
                               .clip_tokenizer = files.clip_tokenizer.path,
                               .t5xxl_tokenizer = files.t5xxl_tokenizer.path});
-  check_sizes(job, set.training().size_multiple, set.diffusion.row->name);
+  const int multiple = set.training().size_multiple;
+  check_init_images(job, multiple);
+  check_sizes(job, multiple, set.diffusion.row->name);
+  check_encoder(job, set.vae);
   std::vector<FileIdentity> identified = identities(set);
-  check_expected_files(job, identified);
-  return {std::move(set), std::move(identified)};
+  JobModels out{std::move(set), std::move(identified), picture_identities(job)};
+  std::vector<FileIdentity> all = out.files;
+  for (const auto& [path, file] : out.pictures) all.push_back(file);
+  check_expected_files(job, all);
+  return out;
 }
 
 PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey) {
@@ -179,12 +227,12 @@ PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey
   if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);
   const DeviceRoom room = room_of(job, id, survey);
   const LargestPicture picture = largest_picture(job);
-  out.plan = plan_single(component_needs(models.set, out.dtypes, picture), room);
+  out.plan = plan_single(needs_of(job, models.set, out.dtypes, picture), room);
   out.plan.mode_reason += idle_gpus(job, id, survey);
   out.models = std::move(models);
   if (!out.plan.fits()) {
     throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall,
-                nearest_fit(out.models.set, out.dtypes, picture, room));
+                nearest_fit(job, out.models.set, out.dtypes, picture, room));
   }
   return out;
 }

@@ -8,8 +8,11 @@
 #include <csignal>
 #include <exception>
 #include <map>
+#include <optional>
+#include <tuple>
 
 #include "cli/failure.h"
+#include "cli/init_image.h"
 #include "cli/output.h"
 #include "cli/picture_job.h"
 #include "cli/png.h"
@@ -52,7 +55,7 @@ class JobRun {
   JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options, Progress& progress)
       : job_(*prepared.job), prepared_(prepared), progress_(progress) {
     for (Picture& picture : pictures) {
-      std::string record = picture_record(job_, picture, prepared.types, prepared.models.files);
+      std::string record = picture_record(job_, picture, prepared.types, prepared.models.files_of(*picture.image));
       const bool keep = existing_picture(picture.path, record, options.overwrite, options.resume) == Existing::Keep;
       ImageReport report{picture.file, keep ? "kept" : "skipped", picture.seed, {}, {}, {}};
       entries_.push_back({std::move(picture), std::move(record), std::move(report)});
@@ -90,6 +93,10 @@ class JobRun {
 
  private:
   using Group = std::vector<Entry*>;  // the pictures of one run: one draw of one seed
+
+  /// An init image as it is encoded: its file and the picture's size.
+  using InitKey = std::tuple<std::string, int, int>;
+  static InitKey init_key(const ImageJob& image) { return {image.init_image.path, *image.width, *image.height}; }
 
   static bool is_open(const Entry& entry) { return entry.report.status == "skipped"; }
 
@@ -130,16 +137,39 @@ class JobRun {
     for (const Group& group : groups) {
       const Picture& picture = group.front()->picture;
       want(picture.image->prompt);
+      for (const ConditionOptions& condition : *picture.image->conditions) want(condition.prompt);
       if (evaluates_negative(picture.sampler())) want(picture.image->negative);
       pictures += group.size();
     }
     std::vector<Conditioning> encoded;
-    const double seconds = engine_->meter().measure(Phase::Encode, [&] { encoded = engine_->encode(prompts); });
+    const double seconds = engine_->meter().measure(Phase::Encode, [&] {
+      encoded = engine_->encode(prompts);
+      encode_init_images(groups);
+    });
     for (std::size_t i = 0; i < prompts.size(); ++i) conditionings_[prompts[i]] = std::move(encoded[i]);
-    // Prompts are encoded together: each picture bears an equal share.
+    // They are encoded together: each picture bears an equal share.
     for (const Group& group : groups) {
       for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures);
     }
+  }
+
+  /// The init image of every entry that has one, each file once at each size. The autoencoder's encoder comes when the
+  /// text encoders have left, and leaves too.
+  void encode_init_images(const std::vector<Group>& groups) {
+    std::optional<Encoder> encoder;
+    for (const Group& group : groups) {
+      const ImageJob& image = *group.front()->picture.image;
+      if (!image.init_image) continue;
+      const auto [latent, is_new] = init_latents_.try_emplace(init_key(image));
+      if (!is_new) continue;
+      stop_if_interrupted();
+      if (!encoder) encoder.emplace(engine_->models().vae.vae(), engine_->vae_weights());
+      latent->second =
+          mgpu::encode(read_init_image(image), engine_->models().training().latent, *encoder, engine_->ops()).cpu();
+    }
+    if (!encoder) return;
+    encoder.reset();
+    release_cached(engine_->device());
   }
 
   /// Samples a run and writes its pictures. What fails here fails this run alone, unless the device is lost.
@@ -160,13 +190,14 @@ class JobRun {
   at::Tensor sample_run(const Group& group) {
     const Picture& picture = group.front()->picture;
     const bool negative = evaluates_negative(picture.sampler());
-    const Run run{.seed = picture.seed,
-                  .batch = picture.batch,
-                  .width = picture.width(),
-                  .height = picture.height(),
-                  .options = &picture.sampler(),
-                  .positive = &conditionings_.at(picture.image->prompt),
-                  .negative = negative ? &conditionings_.at(picture.image->negative) : nullptr};
+    Run run{.seed = picture.seed,
+            .batch = picture.batch,
+            .width = picture.width(),
+            .height = picture.height(),
+            .options = &picture.sampler(),
+            .positive = &conditionings_.at(picture.image->prompt),
+            .negative = negative ? &conditionings_.at(picture.image->negative) : nullptr};
+    add_pictures(run, *picture.image);
     progress_.phase(picture.path, "sample");
     at::Tensor latents;
     const double seconds = engine_->meter().measure(Phase::Sample, [&] {
@@ -177,6 +208,23 @@ class JobRun {
     });
     for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(group.size());
     return latents;
+  }
+
+  /// What pictures say of a run: where it starts, what it keeps, and where its further conditionings count.
+  void add_pictures(Run& run, const ImageJob& image) const {
+    const std::int64_t factor = engine_->models().vae.vae().factor();
+    const auto fit = [&](const at::Tensor& mask) {
+      return latent_mask(mask, *image.height / factor, *image.width / factor);
+    };
+    if (image.init_image) run.latent = init_latents_.at(init_key(image));
+    if (image.mask) run.mask = fit(read_mask(image));
+    for (const ConditionOptions& condition : *image.conditions) {
+      run.further.push_back({.told = &conditionings_.at(condition.prompt),
+                             .mask = condition.mask ? fit(read_mask(condition)) : at::Tensor(),
+                             .strength = condition.strength,
+                             .start = condition.start,
+                             .end = condition.end});
+    }
   }
 
   void finish(Entry& entry, const at::Tensor& latent) {
@@ -253,16 +301,14 @@ class JobRun {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Decoder> decoder_;
   std::map<std::string, Conditioning> conditionings_;
+  std::map<InitKey, at::Tensor> init_latents_;  // [1, C, h, w] on the CPU
   Exit code_ = Exit::Ok;
 };
 
-/// Files, sizes, outputs, devices and memory of every job, before anything is rendered.
-std::vector<PreparedJob> prepare_all(std::span<const Job> jobs, const DeviceSurvey& survey) {
-  std::vector<JobModels> models;
-  for (const Job& job : jobs) {
-    models.push_back(open_job(job));
-    check_output_directory(job);
-  }
+/// Outputs, devices and memory of every job, before anything is rendered.
+std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models) {
+  const DeviceSurvey survey = survey_devices();
+  for (const Job& job : jobs) check_output_directory(job);
   std::vector<PreparedJob> out;
   for (std::size_t i = 0; i < jobs.size(); ++i) out.push_back(prepare(jobs[i], std::move(models[i]), survey));
   return out;
@@ -270,11 +316,12 @@ std::vector<PreparedJob> prepare_all(std::span<const Job> jobs, const DeviceSurv
 
 }  // namespace
 
-RenderResult render(std::span<const Job> jobs, const RenderOptions& options, Progress& progress) {
+RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progress& progress) {
+  std::vector<JobModels> models;
+  for (Job& job : jobs) models.push_back(open_job(job));
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
-  const DeviceSurvey survey = survey_devices();
-  const std::vector<PreparedJob> prepared = prepare_all(jobs, survey);
+  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models));
   set_exact_arithmetic();
 
   RenderResult result;  // its code is the gravest of the jobs': Exit's values stand in order of precedence

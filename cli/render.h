@@ -1,7 +1,6 @@
 #pragma once
 
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "cli/job.h"
@@ -25,9 +24,9 @@ struct RenderResult {
   std::vector<Report> reports;  ///< one a job, in order; also written where the jobs say
 };
 
-/// Renders the jobs' pictures into their directories. All jobs are checked before any weight is read: Error (exit 2, 3)
-/// then. After that a picture that fails is reported and the next one is rendered; a signal drops the pictures in
-/// flight.
-RenderResult render(std::span<const Job> jobs, const RenderOptions& options, Progress& progress);
+/// Renders the jobs' pictures into their directories; `jobs` are copied, since init images give sizes (open_job). All
+/// jobs are checked before any weight is read: Error (exit 2, 3) then. After that a picture that fails is reported and
+/// the next one is rendered; a signal drops the pictures in flight.
+RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progress& progress);
 
 }  // namespace mgpu

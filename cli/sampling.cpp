@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "samplers/denoiser.h"
+#include "samplers/inpaint.h"
 #include "samplers/noise.h"
 
 namespace mgpu {
@@ -21,6 +22,41 @@ DenoiserOptions denoiser_options(const SamplerOptions& options) {
   return {.prediction = Prediction::Velocity, .cfg = *options.cfg, .needs_uncond = sampler_of(options).needs_uncond};
 }
 
+/// Where and when each positive conditioning counts; nothing to say where the prompt is alone.
+std::vector<Region> regions_of(const Run& run, const SigmaTable& table, at::Device device) {
+  if (run.further.empty()) return {};
+  std::vector<Region> regions(1);
+  for (const RunCondition& condition : run.further) {
+    regions.push_back({.mask = condition.mask.defined() ? condition.mask.to(device) : at::Tensor(),
+                       .strength = condition.strength,
+                       .from = table.percent_to_sigma(condition.start),
+                       .to = table.percent_to_sigma(condition.end)});
+  }
+  return regions;
+}
+
+/// Every text that the model may be told, by its number: the prompt's own, the further ones, and last the negative.
+class Texts {
+ public:
+  explicit Texts(const Run& run) : negative_(run.negative) {
+    all_.push_back(run.positive);
+    for (const RunCondition& condition : run.further) all_.push_back(condition.told);
+    if (negative_) all_.push_back(negative_);
+  }
+
+  std::span<const Conditioning* const> all() const { return all_; }
+
+  const Conditioning& operator[](Conditioned which) const {
+    if (which != Conditioned::Negative) return *all_.at(static_cast<std::size_t>(which));
+    MGPU_CHECK(negative_, "the negative prompt was not encoded");
+    return *negative_;
+  }
+
+ private:
+  std::vector<const Conditioning*> all_;
+  const Conditioning* negative_;
+};
+
 SigmaTable sigma_table(const Shift& shift, const Training& training, int width, int height) {
   switch (shift.kind) {
     case Shift::Kind::Constant:
@@ -31,6 +67,18 @@ SigmaTable sigma_table(const Shift& shift, const Training& training, int width, 
       break;
   }
   return training.mu > 0.0 ? flux_dev_sigmas(training.mu) : flux_schnell_sigmas();
+}
+
+/// The denoiser of a run: guided, with all its conditionings, and true to the init image where its mask says so.
+Denoise denoiser_of(const Run& run, const RunSchedule& schedule, const ModelCall& model, const at::Tensor& noise,
+                    const at::Tensor& latent) {
+  DenoiserOptions options = denoiser_options(*run.options);
+  options.regions = regions_of(run, schedule.table, noise.device());
+  Denoise denoise = make_denoiser(model, schedule.table, schedule.sigmas, options);
+  if (!run.mask.defined()) return denoise;
+  const bool own_noise = sampler_of(*run.options).own_mask_noise;
+  const at::Tensor over = own_noise ? initial_noise(run.seed + 1, noise.sizes()).to(noise.device()) : noise;
+  return repaint(std::move(denoise), schedule.table, run.mask.to(noise.device()), latent, over);
 }
 
 }  // namespace
@@ -52,33 +100,30 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
   const SamplerOptions& options = *run.options;
   const Training& training = engine.models().training();
   const RunSchedule schedule = run_schedule(options, training, run.width, run.height);
-  const SigmaTable& table = schedule.table;
   const std::vector<double>& sigmas = schedule.sigmas;
   const std::vector<std::int64_t> shape = {run.batch, training.latent.channels, run.height / kLatentFactor,
                                            run.width / kLatentFactor};
 
+  const Texts texts(run);
   const ModelCall model = [&](const at::Tensor& x, double sigma, Conditioned which) {
-    const Conditioning* told = which == Conditioned::Positive ? run.positive : run.negative;
-    MGPU_CHECK(told, "the negative prompt was not encoded");
-    return engine.velocity(x, sigma, *told, *options.guidance);
+    return engine.velocity(x, sigma, texts[which], *options.guidance);
   };
-  std::vector<const Conditioning*> conditionings = {run.positive};
-  if (run.negative) conditionings.push_back(run.negative);
   const auto evaluated = std::span(sigmas).first(sigmas.size() - 1);  // the last is where sampling ends
-  engine.prepare_run(evaluated, conditionings, *options.guidance);
+  engine.prepare_run(evaluated, texts.all(), *options.guidance);
 
+  const at::Tensor noise = initial_noise(run.seed, shape).to(engine.device());
+  const at::Tensor latent = run.latent.defined() ? run.latent.to(engine.device()) : at::zeros_like(noise);
   const int steps = static_cast<int>(sigmas.size()) - 1;
   const SampleContext context{
-      .table = table,
-      .denoise = make_denoiser(model, table, sigmas, denoiser_options(options)),
+      .table = schedule.table,
+      .denoise = denoiser_of(run, schedule, model, noise, latent),
       .noise = make_step_noise(sampler_of(options).step_noise, *options.step_noise, run.seed, shape, sigmas),
       .callback = [&](int step, double, const at::Tensor&, const at::Tensor&) { on_step(step + 1, steps); }};
 
-  const at::Tensor noise = initial_noise(run.seed, shape);
-  const at::Tensor x = noised_latent(table, sigmas.front(), noise, at::zeros_like(noise)).to(engine.device());
-  const at::Tensor latent = final_latent(table, sigmas.back(), sampler_of(options).sample(x, sigmas, context));
-  check_finite(latent, steps, steps);
-  return latent.cpu();
+  const at::Tensor x = noised_latent(schedule.table, sigmas.front(), noise, latent);
+  const at::Tensor result = final_latent(schedule.table, sigmas.back(), sampler_of(options).sample(x, sigmas, context));
+  check_finite(result, steps, steps);
+  return result.cpu();
 }
 
 }  // namespace mgpu

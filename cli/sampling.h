@@ -24,6 +24,15 @@ struct RunSchedule {
 /// What the options make of a model's training and a picture's size (shift may depend on it).
 RunSchedule run_schedule(const SamplerOptions& options, const Training& training, int width, int height);
 
+/// A further positive conditioning of a run.
+struct RunCondition {
+  const Conditioning* told = nullptr;
+  at::Tensor mask;        ///< [1, 1, h, w] in 0..1 at the latent's size; undefined: everywhere
+  double strength = 1.0;  ///< times the mask; the prompt's own counts 1 everywhere
+  double start = 0.0;     ///< share of the whole schedule (of denoise 1) at which it begins
+  double end = 1.0;
+};
+
 /// One run: the pictures that come from one draw of one seed.
 struct Run {
   std::uint64_t seed = 0;
@@ -33,6 +42,9 @@ struct Run {
   const SamplerOptions* options = nullptr;
   const Conditioning* positive = nullptr;
   const Conditioning* negative = nullptr;  ///< null where it is not evaluated
+  std::vector<RunCondition> further = {};
+  at::Tensor latent = {};  ///< of the init image [1, C, h, w]; undefined: empty, which is zeros
+  at::Tensor mask = {};    ///< what of it is drawn anew [1, 1, h, w]; undefined: all
 };
 
 /// Whether a run with these options evaluates its negative prompt.

@@ -39,7 +39,6 @@ void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) 
 }
 
 void refuse_sampling(const Refusal& refuse, const SamplerOptions& sampler) {
-  refuse.when(*sampler.denoise < 1.0, sampler.denoise.mark, "\"denoise\" below 1");
   refuse.when(*sampler.clip_skip != 0, sampler.clip_skip.mark, "\"clip_skip\"");
 }
 
@@ -54,12 +53,7 @@ void refuse_unsupported(const Job& job) {
   refuse.when(*job.decode.way == DecodeWay::Parallel, job.decode.way.mark, "\"decode.way: parallel\"");
   refuse.when(*job.decode.way == DecodeWay::Tiled, job.decode.way.mark, "\"decode.way: tiled\"");
   refuse_sampling(refuse, job.sampler);
-  for (const ImageJob& image : job.images) {
-    refuse.when(!image.conditions->empty(), image.conditions.mark, "\"conditions\"");
-    refuse.when(bool(image.init_image), image.init_image.mark, "\"init_image\"");
-    refuse.when(bool(image.mask), image.mask.mark, "\"mask\"");
-    refuse_sampling(refuse, image.sampler);
-  }
+  for (const ImageJob& image : job.images) refuse_sampling(refuse, image.sampler);
 }
 
 std::string_view name_of(ComputeType type) {

@@ -28,6 +28,28 @@ int step_of(const std::vector<double>& sigmas, double sigma) {
   return std::clamp(static_cast<int>(passed), 1, std::max(1, static_cast<int>(sigmas.size()) - 1));
 }
 
+/// Compared in fp32, as ComfyUI's tensors are.
+bool acts_at(const Region& region, double sigma) {
+  const auto level = static_cast<float>(sigma);
+  return level <= static_cast<float>(region.from) && level >= static_cast<float>(region.to);
+}
+
+/// The mean of the regions' predictions. `predict` evaluates the conditioning of that number.
+template <typename Predict>
+at::Tensor mean_over(const std::vector<Region>& regions, const at::Tensor& x, double sigma, const Predict& predict) {
+  constexpr double nothing = 1e-37;  // keeps 0 / 0 from being NaN where no region acts
+  at::Tensor sum = at::zeros_like(x), weights = at::full_like(x, nothing);
+  for (std::size_t i = 0; i < regions.size(); ++i) {
+    const Region& region = regions[i];
+    if (!acts_at(region, sigma)) continue;
+    const at::Tensor weight =
+        (region.mask.defined() ? region.mask : at::ones({1, 1, 1, 1}, x.options())) * region.strength;
+    sum += predict(static_cast<Conditioned>(i)) * weight;
+    weights += weight;
+  }
+  return sum / weights;
+}
+
 }  // namespace
 
 bool uses_negative(const DenoiserOptions& options) {
@@ -45,7 +67,9 @@ Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const 
     auto predict = [&](Conditioned which) {
       return clean(options.prediction, x, sigma, model(input, timestep, which).to(x.scalar_type()));
     };
-    at::Tensor denoised = predict(Conditioned::Positive), uncond = denoised;
+    at::Tensor denoised =
+        options.regions.empty() ? predict(Conditioned::Positive) : mean_over(options.regions, x, sigma, predict);
+    at::Tensor uncond = denoised;
     if (uses_negative(options)) {
       uncond = predict(Conditioned::Negative);
       denoised = uncond + (denoised - uncond) * options.cfg;
@@ -64,10 +88,14 @@ void check_finite(const at::Tensor& latent, int step, int steps) {
               "a wider dtype often helps: bf16 or fp32 instead of fp16");
 }
 
+at::Tensor at_level(const SigmaTable& table, double sigma, const at::Tensor& noise, const at::Tensor& latent) {
+  return table.path == NoisePath::Flow ? sigma * noise + (1 - sigma) * latent : noise * sigma + latent;
+}
+
 at::Tensor noised_latent(const SigmaTable& table, double sigma, const at::Tensor& noise, const at::Tensor& latent) {
-  if (table.path == NoisePath::Flow) return sigma * noise + (1 - sigma) * latent;
   bool from_top = sigma > table.sigma_max() || is_close(sigma, table.sigma_max(), 1e-5);
-  return noise * (from_top ? std::sqrt(1 + sigma * sigma) : sigma) + latent;
+  if (table.path == NoisePath::Flow || !from_top) return at_level(table, sigma, noise, latent);
+  return noise * std::sqrt(1 + sigma * sigma) + latent;
 }
 
 at::Tensor final_latent(const SigmaTable& table, double sigma, const at::Tensor& x) {

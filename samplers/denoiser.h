@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -11,8 +12,17 @@
 
 namespace mgpu {
 
-/// Which text a model call is conditioned on.
-enum class Conditioned { Positive, Negative };
+/// Which text a model call is conditioned on. Positive is the prompt's own; further positive ones count on from it: 1,
+/// 2, ...
+enum class Conditioned { Negative = -1, Positive = 0 };
+
+/// Where, how strongly and at which noise levels a positive conditioning counts.
+struct Region {
+  at::Tensor mask = {};  ///< [1, 1, h, w] in 0..1 on the latent's device; undefined: everywhere
+  double strength = 1;
+  double from = std::numeric_limits<double>::infinity();  ///< the highest sigma at which it is evaluated
+  double to = 0;                                          ///< the lowest
+};
 
 /// The model, injected: its prediction for `input` [B, C, h, w] at `timestep` (flow: sigma in 0..1, otherwise an index
 /// into the table), shaped like input. It sees fp32 on any device and may answer in any floating dtype.
@@ -23,6 +33,10 @@ struct DenoiserOptions {
   Prediction prediction = Prediction::Velocity;
   double cfg = 1;             ///< guided = uncond + cfg * (cond - uncond)
   bool needs_uncond = false;  ///< evaluate the negative at any cfg (SamplerRow::needs_uncond)
+  /// One for each positive conditioning, the prompt's own first; empty: that one alone, everywhere. The positive
+  /// prediction is their mean, weighted at each latent value by mask * strength, and 0 where all weights are. Each is a
+  /// model call of its own. Reference: comfy/samplers.py, calc_cond_batch.
+  std::vector<Region> regions = {};
 };
 
 /// Whether the negative conditioning is evaluated: at a cfg of 1 (to 1e-9, relative) it is skipped, as in ComfyUI.
@@ -37,8 +51,12 @@ Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const 
 /// that is not finite. One reduction over the latent. `step` counts from 1.
 void check_finite(const at::Tensor& latent, int step, int steps);
 
-/// The x that a sampler starts from at `sigma`. Flow: sigma * noise + (1 - sigma) * latent. Otherwise latent + noise *
-/// sqrt(1 + sigma^2) where sigma is sigma_max (to 1e-5, relative) or above, latent + noise * sigma below.
+/// A latent [1 or B, C, h, w] under `noise` [B, C, h, w] at level `sigma`. Flow: sigma * noise + (1 - sigma) * latent.
+/// Otherwise latent + sigma * noise.
+at::Tensor at_level(const SigmaTable& table, double sigma, const at::Tensor& noise, const at::Tensor& latent);
+
+/// The x that a sampler starts from at `sigma`: at_level, but on the variance exploding path latent + noise *
+/// sqrt(1 + sigma^2) where sigma is sigma_max (to 1e-5, relative) or above.
 at::Tensor noised_latent(const SigmaTable& table, double sigma, const at::Tensor& noise, const at::Tensor& latent);
 
 /// The latent of the x that a sampler ended with at `sigma`: x / (1 - sigma) on the flow path, else x.

@@ -56,7 +56,7 @@ constexpr SamplerRow rows[] = {
     {"seeds_3", sample::seeds_3, "SEEDS-3, three evaluations a step", Independent},
     {"sa_solver", sample::sa_solver, "stochastic Adams predictor-corrector (Xue et al. 2023)", Independent},
     {"sa_solver_pece", sample::sa_solver_pece, "sa_solver that evaluates the corrected state too", Independent},
-    {"ddim", sample::euler, "DDIM without noise, which is euler"},
+    {"ddim", sample::euler, "DDIM without noise, which is euler", NoiseSource::None, false, false, true},
     {"uni_pc", sample::uni_pc, "UniPC of order 3, B(h) = h (Zhao et al. 2023)", NoiseSource::None, false, true},
     {"uni_pc_bh2", sample::uni_pc_bh2, "UniPC of order 3, B(h) = e^h - 1", NoiseSource::None, false, true},
 };

@@ -52,8 +52,9 @@ struct SamplerRow {
   SamplerFunction sample;
   std::string_view summary;  ///< one line for the README's table: what it is, its paper
   NoiseSource step_noise = NoiseSource::None;
-  bool needs_uncond = false;  ///< cfg_pp: the negative is evaluated at any cfg
-  bool extra_step = false;    ///< ComfyUI runs it over one step more and drops the last but one sigma
+  bool needs_uncond = false;    ///< cfg_pp: the negative is evaluated at any cfg
+  bool extra_step = false;      ///< ComfyUI runs it over one step more and drops the last but one sigma
+  bool own_mask_noise = false;  ///< ComfyUI's ddim keeps what a mask protects under another draw, of seed + 1
 };
 
 /// All samplers, in ComfyUI's order.

@@ -195,6 +195,72 @@ class Models(Case):
         self.assertTrue(json.loads(result.stdout)["parts"][0]["supported"])
 
 
+class Pictures(Case):
+    """Init images and masks: what must be there, and of which size."""
+
+    JOB = GOOD.replace("GOLDENS", GOLDENS).replace(", width: 64, height: 64, seed: 3}", ", init_image: edit_init.png}")
+
+    def entry(self, more):
+        self.write("edit.yaml", self.JOB.replace("edit_init.png}", "edit_init.png" + more + "}"))
+
+    def test_the_picture_takes_the_init_images_size(self):
+        self.entry(", mask: edit_mask.png")
+        self.assertEqual(run("validate", "edit.yaml", folder=self.folder).stdout, "edit.yaml: ok: flux1-schnell, 1 picture\n")
+
+    def test_missing(self):
+        self.refused_job(self.JOB.replace("edit_init.png", "nope.png"),
+                         'bad.yaml:8:47: no file "nope.png"\n   8 | images: [{prompt: "a yellow sun", init_image: nope.png}]\n'
+                         f"     |                                               ^\n  looked in {os.path.realpath(self.folder)}, {GOLDENS}")
+
+    def test_a_mask_alone(self):
+        self.refused_job(self.JOB.replace("init_image: edit_init.png", "mask: edit_mask.png"),
+                         'bad.yaml:8:41: "mask" without "init_image"\n   8 | images: [{prompt: "a yellow sun", mask: edit_mask.png}]\n'
+                         "     |                                         ^\n  a mask says which part of an init_image is drawn anew")
+
+    def test_sizes_that_do_not_agree(self):
+        self.entry(", mask: edit_left.png")
+        self.refused(["validate", "edit.yaml"],
+                     'edit.yaml:8:68: "mask" is 24x16, and its init image 100x70\n'
+                     '   8 | images: [{prompt: "a yellow sun", init_image: edit_init.png, mask: edit_left.png}]\n'
+                     "     |                                                                    ^\n"
+                     '  make "edit_left.png" as large as the init image')
+        self.entry("")
+        self.refused(["validate", "edit.yaml", "--set", "images.0.width=128"],
+                     'edit.yaml:8:47: "init_image" is 100x70, and the picture shall be 128x64\n'
+                     '   8 | images: [{prompt: "a yellow sun", init_image: edit_init.png}]\n'
+                     "     |                                               ^\n"
+                     '  leave out "width" and "height" for a picture of 96x64, or resize "edit_init.png"')
+        self.refused(["validate", "edit.yaml", "--set", "images.0.init_image=" + os.path.join(GOLDENS, "edit_left.png"), "--set",
+                      "images.0.width=32"],
+                     f'--set images.0.init_image={GOLDENS}/edit_left.png: "init_image" is 24x16, and the picture shall be 32x16\n'
+                     f'  leave out "width" and "height" for a picture of 16x16, or resize "{GOLDENS}/edit_left.png"')
+
+    def test_no_png(self):
+        self.write("a.png", "GIF89a")
+        for more in (", mask: a.png", ", conditions: [{prompt: x, mask: a.png}]"):
+            self.entry(more)
+            self.refused(["validate", "edit.yaml"], "a.png: is not a PNG\n  convert it: only PNGs are read")
+        with open(os.path.join(GOLDENS, "edit_init.png"), "rb") as whole, open(os.path.join(self.folder, "a.png"), "wb") as half:
+            half.write(whole.read()[:3000])
+        self.write("bad.yaml", self.JOB.replace("edit_init.png", "a.png"))
+        result = run("validate", "bad.yaml", folder=self.folder)
+        self.assertRegex(result.stderr, r"^error: a\.png: is no readable PNG: ")
+        self.assertEqual(result.returncode, 2)
+
+    def test_denoise_zero(self):
+        self.refused(["validate", "job.yaml", "--set", "sampler.denoise=0"],
+                     '--set sampler.denoise=0: "sampler.denoise" must be a number from 0.0001 to 1, not "0"')
+
+    def test_schedules(self):
+        text = GOOD.replace("GOLDENS", GOLDENS)
+        text = text.replace("seed: 3}", "seed: 3}, {prompt: x, width: 64, height: 64, sampler: {denoise: 0.5}}, {prompt: y, width: 32, height: 32}")
+        self.write("two.yaml", text)
+        result = run("sigmas", "two.yaml", folder=self.folder)
+        self.assertEqual(result.stdout, "# images.0, images.2\n1\n0.5\n0\n# images.1\n0.5\n0.25\n0\n")
+        result = run("sigmas", "two.yaml", "job.yaml", folder=self.folder)
+        self.assertTrue(result.stdout.startswith("# two.yaml images.0, two.yaml images.2, job.yaml images.0\n1\n"), result.stdout)
+
+
 class Other(Case):
     def test_devices(self):
         result = run("devices", "--json", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
@@ -232,9 +298,11 @@ class Schema(unittest.TestCase):
             with self.subTest(job=os.path.relpath(job, SOURCE)), open(job, encoding="utf-8") as f:
                 validator.validate(yaml.safe_load(f))
         for bad in ({"images": [{"prompt": "x"}]}, {"checkpoint": "a", "images": []}, {"checkpoint": "a", "images": [{"prompt": "x", "wdith": 3}]},
-                    {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"steps": 0}}):
+                    {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"steps": 0}},
+                    {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"name": "eulr"}}):
             self.assertFalse(validator.is_valid(bad), bad)
-        for good in ({"vram_limit": "8GB", "gpu_ids": [0, "cuda:1", "cpu:0"]}, {"dtype": {"unet": "bf16"}}, {"dtype": "fp32"},
+        for good in ({"sampler": {"name": "DPM++ 2M Karras"}}, {"sampler": {"name": "dpmpp_sde_gpu"}},
+                     {"vram_limit": "8GB", "gpu_ids": [0, "cuda:1", "cpu:0"]}, {"dtype": {"unet": "bf16"}}, {"dtype": "fp32"},
                      {"sampler": {"shift": {"base": 0.5}, "clip_skip": "auto"}}, {"split_cfg": True}, {"allocation": {"vae": ["cuda:0"], "clip": {"compute": "cpu"}}}):
             validator.validate({"checkpoint": "a", "images": [{"prompt": "x", "seed": "random"}], **good})
 

@@ -116,6 +116,34 @@ class Run(unittest.TestCase):
                      "--set", "output.name=same.png")
         self.assertEqual(self.bytes_of("yaml", "same.png"), self.bytes_of("out", NAMES[0]))
 
+    def test_a_picture_that_started_from_pictures_gives_itself_back(self):
+        for name in ("edit_init.png", "edit_mask.png", "edit_left.png"):
+            shutil.copy(os.path.join(GOLDENS, name), self.path(name))
+        text = JOB[:JOB.index("images:")] + ("images: [{prompt: a boat, init_image: edit_init.png, mask: edit_mask.png, sampler: {denoise: 0.6}, "
+                                             "conditions: [{prompt: a sun, mask: edit_left.png, end: 0.5}]}]\n"
+                                             'output: {name: "{width}x{height}.png"}\n')
+        with open(self.path("edit.yaml"), "w", encoding="utf-8") as f:
+            f.write(text)
+        self.run_job("edit.yaml")
+        self.assertEqual(self.pictures(), ["96x64.png"])
+        self.assertIn(b"Denoising strength: 0.6", self.bytes_of("out", "96x64.png"))
+        shutil.copy(self.path("out", "96x64.png"), self.path("p.png"))
+        settings = ["--set", f"model_paths=[{GOLDENS}]", "--set", "gpu_ids=[cpu]", "--set", "output.directory=again", "--set",
+                    "output.name=same.png"]
+        self.run_job("p.png", *settings)
+        self.assertEqual(self.bytes_of("again", "same.png"), self.bytes_of("out", "96x64.png"))
+        shutil.copy(self.path("edit_left.png"), self.path("edit_mask.png"))
+        os.remove(self.path("edit_left.png"))
+        result = self.run_job("p.png", *settings, "--overwrite", code=2)
+        self.assertIn("edit_mask.png", result.stderr)
+        # Another mask of the same size is another file too: the whole of a picture is held, not its header alone.
+        with open(os.path.join(GOLDENS, "edit_mask.png"), "rb") as f:
+            mask = f.read()
+        with open(self.path("edit_mask.png"), "wb") as f:
+            f.write(mask + b"x")
+        result = self.run_job("p.png", *settings, "--overwrite", code=2)
+        self.assertIn(f'p.png: was made with another file "edit_mask.png": {len(mask)} bytes, sha256 ', result.stderr)
+
     def test_a_job_on_standard_input(self):
         self.run_job("-", "--only", "0", input=JOB)
         self.assertEqual(self.pictures(), [NAMES[0]])

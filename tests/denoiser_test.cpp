@@ -86,6 +86,39 @@ TEST_CASE("guidance goes from the negative through the positive, and exactly 1 s
   CHECK(kept.asked.size() == 2);
 }
 
+TEST_CASE("several positives: their mean weighted by mask and strength, each within its levels") {
+  std::vector<Conditioned> asked;
+  // The i-th positive finds the latent to be i + 1 everywhere, the negative 10.
+  const ModelCall model = [&](const at::Tensor& x, double sigma, Conditioned which) {
+    asked.push_back(which);
+    return (x - (which == Conditioned::Negative ? 10 : static_cast<int>(which) + 1)) / sigma;
+  };
+  const at::Tensor left = at::tensor({1.0F, 0.0F}).reshape({1, 1, 1, 2}).expand({1, 1, 2, 2});
+  const auto run = [&](std::vector<Region> regions, double sigma, double cfg = 1) {
+    asked.clear();
+    std::vector<double> sigmas{1, 0};
+    DenoiserOptions options{
+        .prediction = Prediction::Velocity, .cfg = cfg, .needs_uncond = false, .regions = std::move(regions)};
+    return make_denoiser(model, flux_dev_sigmas(), sigmas, options)(ramp(), sigma).denoised;
+  };
+  const auto columns = [](double a, double b) {
+    return at::tensor({a, b}, at::kFloat).reshape({1, 1, 1, 2}).expand({1, 4, 2, 2});
+  };
+  const std::vector<Region> two = {{}, {.mask = left, .strength = 3, .from = 0.8, .to = 0.4}};
+  CHECK(at::allclose(run(two, 0.5), columns((1 + 3 * 2) / 4.0, 1)));
+  CHECK((asked == std::vector{Conditioned::Positive, static_cast<Conditioned>(1)}));
+  CHECK(at::allclose(run(two, 0.9), columns(1, 1)));
+  CHECK((asked == std::vector{Conditioned::Positive}));
+  CHECK(at::allclose(run(two, 0.39), columns(1, 1)));
+  CHECK(at::allclose(run(two, 0.8), columns(1.75, 1)));  // both ends count, compared in fp32
+  CHECK(at::allclose(run(two, 0.4 - 1e-12), columns(1.75, 1)));
+  CHECK(at::allclose(run({{}, {.strength = 0.5}}, 0.5), columns(4 / 3.0, 4 / 3.0)));
+  CHECK(at::allclose(run(two, 0.5, 2), columns(10 + 2 * (1.75 - 10), 10 + 2 * (1 - 10.0))));
+  // Where nothing counts the prediction is zero, not NaN.
+  CHECK(at::allclose(run({{.mask = left}}, 0.5), columns(1, 0)));
+  CHECK(at::equal(run({{.to = 0.9}}, 0.5), at::zeros({1, 4, 2, 2})));
+}
+
 TEST_CASE("a latent that is not finite fails the image and names the step") {
   std::vector<double> sigmas{1, 0.75, 0.5, 0.25, 0};
   auto message = [&](double sigma, double bad) {
@@ -126,6 +159,8 @@ TEST_CASE("sampling starts from noise mixed as the path says") {
   double top = sd.sigma_max();
   CHECK(at::allclose(noised_latent(sd, top, noise, latent), std::sqrt(1 + top * top) * noise + latent));
   CHECK(at::allclose(noised_latent(sd, top * 0.99, noise, latent), top * 0.99 * noise + latent));
+  CHECK(at::allclose(at_level(sd, top, noise, latent), top * noise + latent));
+  CHECK(at::equal(at_level(flow, 0.25, noise, latent), noised_latent(flow, 0.25, noise, latent)));
   CHECK(at::allclose(final_latent(flow, 0.5, noise), 2 * noise));
   CHECK(at::equal(final_latent(flow, 0, noise), noise));
   CHECK(at::equal(final_latent(sd, 0.5, noise), noise));

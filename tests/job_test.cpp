@@ -208,8 +208,62 @@ TEST_CASE("columns count characters, and the caret stands below") {
 TEST_CASE("samplers by A1111's names") {
   CHECK(*read_job(start + "sampler: {name: Euler a}", "job.yaml", "").sampler.name == "euler_ancestral");
   CHECK(*read_job(start + "sampler: {name: DPM++ 2M}", "job.yaml", "").sampler.name == "dpmpp_2m");
-  CHECK(fault_of(start + "sampler: {name: DPM++ 2M Karras}").ends_with("write name: dpmpp_2m, scheduler: karras"));
-  CHECK(fault_of(start + "sampler: {name: dpmpp_sde_gpu}").ends_with("write name: dpmpp_sde, step_noise: philox"));
+  CHECK(*job_of("sampler: {name: UniPC}").sampler.name == "uni_pc");
+  CHECK(*job_of("sampler: {name: DDIM}").sampler.scheduler == "simple");
+}
+
+TEST_CASE("a sampler's name may say the scheduler and the step noise") {
+  const auto said = [](const SamplerOptions& o) {
+    return fmt::format("{} {} {}", *o.name, *o.scheduler, *o.step_noise == StepNoiseKind::Philox ? "philox" : "cpu");
+  };
+  CHECK(said(job_of("sampler: {name: DPM++ 2M Karras}").sampler) == "dpmpp_2m karras cpu");
+  CHECK(said(job_of("sampler: {name: dpm++ sde karras}").sampler) == "dpmpp_sde karras cpu");
+  CHECK(said(job_of("sampler: {name: DPM++ 2M SDE Exponential}").sampler) == "dpmpp_2m_sde exponential cpu");
+  CHECK(said(job_of("sampler: {name: dpmpp_sde_gpu}").sampler) == "dpmpp_sde simple philox");
+  CHECK(said(job_of("sampler: {scheduler: karras, name: DPM++ 2M Karras}").sampler) == "dpmpp_2m karras cpu");
+  CHECK(fault_of(start + "sampler: {scheduler: simple, name: DPM++ 2M Karras}") ==
+        "job.yaml:3:22: the sampler \"DPM++ 2M Karras\" means \"scheduler: karras\", and the job says \"simple\"\n"
+        "   3 | sampler: {scheduler: simple, name: DPM++ 2M Karras}\n"
+        "     |                      ^\n"
+        "  write name: dpmpp_2m to choose the scheduler apart");
+  CHECK(fault_of(start + "sampler: {name: dpmpp_sde_gpu, step_noise: cpu}") ==
+        "job.yaml:3:44: the sampler \"dpmpp_sde_gpu\" means \"step_noise: philox\", and the job says \"cpu\"\n"
+        "   3 | sampler: {name: dpmpp_sde_gpu, step_noise: cpu}\n"
+        "     |                                            ^\n"
+        "  write name: dpmpp_sde to choose the step_noise apart");
+  // Between the job's sampler and an image's, the image's wins.
+  const auto image = [&](const std::string& whole, const std::string& own) {
+    const std::string text = "checkpoint: a\nsampler: {" + whole + "}\nimages: [{prompt: x, sampler: {" + own + "}}]";
+    return said(read_job(text, "job.yaml", "").images[0].sampler);
+  };
+  CHECK(image("scheduler: simple", "name: DPM++ 2M Karras") == "dpmpp_2m karras cpu");
+  CHECK(image("name: DPM++ 2M Karras", "scheduler: beta") == "dpmpp_2m beta cpu");
+  CHECK(image("name: DPM++ 2M Karras", "name: Euler a") == "euler_ancestral karras cpu");
+}
+
+TEST_CASE("pictures to start from, masks and further conditionings") {
+  const Job job = read_job(
+      "checkpoint: a\nimages: [{prompt: x, init_image: b.png, mask: m.png, sampler: {denoise: 0.6}, conditions: "
+      "[{prompt: y}, {prompt: z, mask: n.png, strength: 0.5, start: 0.25, end: 0.75}]}]",
+      "job.yaml", "");
+  const ImageJob& image = job.images[0];
+  std::vector<std::string> names;
+  for (const FileReference* file : picture_files(image)) names.push_back(file->text);
+  CHECK(names == std::vector<std::string>{"b.png", "m.png", "n.png"});
+  CHECK(*image.sampler.denoise == 0.6);
+  REQUIRE(image.conditions->size() == 2);
+  CHECK_FALSE(image.conditions.value[0].mask);
+  CHECK(image.conditions.value[0].strength == 1);
+  CHECK(image.conditions.value[1].end == 0.75);
+  const auto line = [](const std::string& more) {
+    const std::string text = fault_of("checkpoint: a\nimages: [{prompt: x, " + more + "}]");
+    return text.substr(0, text.find('\n'));
+  };
+  CHECK(line("mask: m.png") == "job.yaml:2:28: \"mask\" without \"init_image\"");
+  CHECK(line("sampler: {denoise: 0}") ==
+        "job.yaml:2:41: \"images.0.sampler.denoise\" must be a number from 0.0001 to 1, not \"0\"");
+  CHECK(line("conditions: [{prompt: y, start: 0.6, end: 0.5}]") ==
+        "job.yaml:2:34: a condition that starts at 0.6 and ends at 0.5");
 }
 
 TEST_CASE("what is not supported yet says so at its place") {
@@ -226,11 +280,7 @@ TEST_CASE("what is not supported yet says so at its place") {
         "job.yaml:3:20: an allocation other than the one device of \"gpu_ids\" is not supported yet");
   CHECK(line("gpu_ids: [cpu]\nallocation: {unet: cpu, vae: [cpu]}") == "no error");
   CHECK(line("decode: {way: tiled}") == "job.yaml:3:15: \"decode.way: tiled\" is not supported yet");
-  CHECK(line("sampler: {denoise: 0.5}") == "job.yaml:3:20: \"denoise\" below 1 is not supported yet");
-  CHECK(fault_of("checkpoint: a\nimages: [{prompt: x, init_image: b.png}]")
-            .starts_with("job.yaml:2:34: \"init_image\" is not supported yet"));
-  CHECK(fault_of("checkpoint: a\nimages: [{prompt: x, conditions: [{prompt: y}]}]")
-            .starts_with("job.yaml:2:34: \"conditions\" is not supported yet"));
+  CHECK(line("sampler: {clip_skip: 2}") == "job.yaml:3:22: \"clip_skip\" is not supported yet");
 }
 
 TEST_CASE("sizes that do not suit the model") {

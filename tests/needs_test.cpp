@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include "shard/image_needs.h"
 #include "tests/drawn_weights.h"
 #include "tests/testing.h"
 
@@ -141,6 +142,16 @@ TEST_CASE("a UNet's activations are counted where it is widest") {
   // The first up block's feed-forward: one skip waits, and twenty times the tokens are there, those of GEGLU included.
   const std::uint64_t positions = 64 * 64, text = std::uint64_t{2} * 77 * 3 * 32, workspace = std::uint64_t{64} << 20;
   CHECK(needs_of[0].activation == ((32 + 20 * 32) * positions + text) * 4 + workspace);
+}
+
+TEST_CASE("encoding an init image takes the encoder alone, in the encode phase, less than decoding it") {
+  const ModelSet set = models();
+  const ComponentNeed need = image_encoder_need(set.vae, at::kFloat, 512 * 512);
+  CHECK((need.phase == Phase::Encode));
+  CHECK(need.bytes == bytes_of("vae_flux.safetensors", "encoder.", 4));
+  CHECK(need.activation < needs()[3].activation);
+  CHECK(need.activation > image_encoder_need(set.vae, at::kBFloat16, 512 * 512).activation);
+  CHECK(image_encoder_need(set.vae, at::kFloat, 1024 * 512).activation > need.activation);
 }
 
 TEST_SUITE_END();

@@ -156,6 +156,79 @@ TEST_CASE("whole pictures are the reference pipeline's to 1 in any channel, and 
   }
 }
 
+TEST_CASE(
+    "pictures that start from pictures, keep parts of them, or are told several things, are the reference's to 1") {
+  const Folder folder;
+  const Job job = load_job(golden("edit.yaml"), {parse_setting("output.directory=\"" + folder.path("out") + "\"")});
+  const RenderResult result = render_all({job});
+  CHECK(result.code == Exit::Ok);
+  REQUIRE(result.reports.front().images.size() == 4);
+  for (const ImageReport& image : result.reports.front().images) {
+    CAPTURE(image.file);
+    CHECK(difference(pixels_of(folder.path("out/" + image.file)), pixels_of(golden(image.file))) <= 1);
+  }
+  // 5 steps of 2 images; 4 steps with a negative; 6 steps with a negative and two conditions, of which each acts on
+  // some.
+  const std::int64_t alone = 5 * 2 + 4 * 2 + 6 * 2, passes = result.reports.front().devices[0].passes;
+  CHECK(passes > alone);
+  CHECK(passes < alone + 6 * 2);
+  const auto planned = [&](const Assignment& a) { return a.component == "vae" && a.kind == "encoder level"; };
+  CHECK(std::ranges::count_if(result.reports.front().devices[0].assignments, planned) == 1);
+  CHECK(result.reports.front().devices[0].warnings.empty());
+}
+
+TEST_CASE("an init image that cannot be encoded is refused before anything is loaded") {
+  const Folder folder;
+  const auto refusal = [&](const std::string& parts) {
+    const Job job =
+        job_of(folder, "refused", "flux_schnell.safetensors", "{prompt: a boat, init_image: in.png}", parts);
+    try {
+      render_all({job});
+    } catch (const Error& error) {
+      CHECK(error.code() == Exit::Usage);
+      return error.message() + " | " + error.hint();
+    }
+    return std::string("it renders");
+  };
+  folder.write("in.png", encode_png({40, 15, std::vector<std::uint8_t>(3 * 40 * 15)}, {}));
+  CHECK(refusal(kParts) == "\"init_image\" is 40x15: too small | the smallest picture is 16x16");
+  folder.write("in.png", encode_png({32, 32, std::vector<std::uint8_t>(3 * 32 * 32)}, {}));
+  std::vector<Entry> decoder = entries_of("vae_flux.safetensors");
+  std::erase_if(decoder, [](const Entry& entry) { return entry.name.starts_with("encoder."); });
+  const std::string file = folder.write("decoder.safetensors", test::safetensors(decoder));
+  const std::string encoders = std::string(kParts).substr(0, std::string(kParts).find("vae:"));
+  CHECK(refusal(encoders + "vae: decoder.safetensors\n") == "\"init_image\" needs an encoder, and the autoencoder in " +
+                                                                file +
+                                                                " has none | name a whole autoencoder under \"vae\"");
+  CHECK_FALSE(std::filesystem::exists(folder.path("refused")));
+}
+
+TEST_CASE("a mask of zeros gives the init image back, and one of ones is no mask") {
+  const Folder folder;
+  const auto flat = [&](const std::string& name, std::uint8_t value) {
+    folder.write(name, encode_png({32, 32, std::vector<std::uint8_t>(3 * 32 * 32, value)}, {}));
+  };
+  flat("white.png", 255);
+  flat("black.png", 0);
+  flat("grey.png", 128);
+  const auto edit = [&](const std::string& name, const std::string& mask, const std::string& sampler = "steps: 2") {
+    const Job job =
+        job_of(folder, name, "flux_schnell.safetensors",
+               "{prompt: a boat, seed: 5, init_image: grey.png" + mask + ", sampler: {denoise: 0.7, " + sampler + "}}");
+    REQUIRE(render_all({job}).code == Exit::Ok);
+    return pixels_of(folder.path(name + "/" + name + "-0000-5.png"));
+  };
+  const Rgb8 whole = edit("whole", ""), kept = edit("kept", ", mask: black.png");
+  CHECK(difference(edit("all", ", mask: white.png"), whole) == 0);
+  CHECK(difference(kept, whole) > 1);
+  // What is kept does not depend on noise or steps: it is the autoencoder's own picture of the init image.
+  CHECK(difference(edit("other", ", mask: black.png", "steps: 5"), kept) == 0);
+  // ddim is euler but for the noise over what a mask keeps.
+  CHECK(difference(edit("ddim", "", "steps: 2, name: ddim"), whole) == 0);
+  CHECK(difference(edit("soft", ", mask: grey.png"), edit("soft_ddim", ", mask: grey.png", "steps: 2, name: ddim")) >
+        1);
+}
+
 TEST_CASE("a checkpoint under ComfyUI's prefix, and an all-in-one, give the picture of the separate files") {
   const Folder folder;
   const Rgb8 separate = boat(folder, "separate", "flux_schnell.safetensors");

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <lodepng.h>
 
 #include <filesystem>
 #include <fstream>
@@ -56,6 +57,38 @@ TEST_CASE("pixels and text come back; Latin-1 goes into tEXt, the rest into iTXt
   CHECK(bytes == encode_png(picture, {{"parameters", latin}, {"mgpu_job", "{}"}, {"other", chinese}}));
 }
 
+TEST_CASE("any PNG is read as 8-bit RGB") {
+  const auto read_as = [](std::vector<unsigned char> raw, LodePNGColorType type, unsigned depth,
+                          std::vector<unsigned char> palette = {}) {
+    lodepng::State state;
+    for (LodePNGColorMode* mode : {&state.info_raw, &state.info_png.color}) {
+      mode->colortype = type;
+      mode->bitdepth = depth;
+      for (std::size_t i = 0; i + 3 < palette.size(); i += 4)
+        lodepng_palette_add(mode, palette[i], palette[i + 1], palette[i + 2], palette[i + 3]);
+    }
+    state.encoder.auto_convert = 0;
+    std::vector<unsigned char> png;
+    REQUIRE(lodepng::encode(png, raw, 1, 1, state) == 0);
+    return decode_png({reinterpret_cast<const char*>(png.data()), png.size()}, "a.png").picture.pixels;
+  };
+  using Bytes = std::vector<std::uint8_t>;
+  CHECK(read_as({7}, LCT_GREY, 8) == Bytes{7, 7, 7});
+  CHECK(read_as({0x80}, LCT_GREY, 1) == Bytes{255, 255, 255});
+  CHECK(read_as({0x12, 0xFE}, LCT_GREY, 16) == Bytes{0x12, 0x12, 0x12});
+  CHECK(read_as({1, 0xFF, 2, 0xFF, 3, 0xFF}, LCT_RGB, 16) == Bytes{1, 2, 3});
+  CHECK(read_as({1, 2, 3, 0}, LCT_RGBA, 8) == Bytes{1, 2, 3});  // alpha is dropped, not multiplied in
+  CHECK(read_as({9, 128}, LCT_GREY_ALPHA, 8) == Bytes{9, 9, 9});
+  CHECK(read_as({0x40}, LCT_PALETTE, 2, {1, 2, 3, 255, 4, 5, 6, 0}) == Bytes{4, 5, 6});
+}
+
+TEST_CASE("a picture as a tensor: rows, columns and channels in their places, 255 is 1") {
+  const at::Tensor t = to_tensor({2, 1, {0, 51, 255, 102, 153, 204}});
+  REQUIRE(t.sizes() == at::IntArrayRef({1, 3, 1, 2}));
+  CHECK(at::allclose(t.flatten(), at::tensor({0.0F, 0.4F, 0.2F, 0.6F, 1.0F, 0.8F})));
+  CHECK(to_rgb8(t[0]).pixels == std::vector<std::uint8_t>{0, 51, 255, 102, 153, 204});
+}
+
 TEST_CASE("a damaged file is named") {
   CHECK_THROWS_WITH_AS(decode_png("\x89PNG\r\n\x1a\nxxxx", "a.png"), doctest::Contains("a.png: is no readable PNG: "),
                        Error);
@@ -89,6 +122,30 @@ TEST_CASE("a record holds what determines the picture, no folder, and gives its 
                        "a.png: its mgpu_job record is damaged, or of a later version", Error);
 }
 
+TEST_CASE("a record says what a picture started from and was told beside its prompt") {
+  const Job job = read_job(
+      "checkpoint: c.safetensors\nimages: [{prompt: x, width: 64, height: 64, init_image: in/b.png, mask: m.png, "
+      "sampler: "
+      "{name: DPM++ 2M Karras, denoise: 0.6}, conditions: [{prompt: y, strength: 0.5}, {prompt: z, mask: in/n.png, "
+      "end: "
+      "0.75}]}]",
+      "job.yaml", "");
+  const Picture picture = expand(std::span(&job, 1))[0];
+  const std::vector<FileIdentity> files = {{"c.safetensors", 34, "ab12"}, {"b.png", 5, "cd34"}};
+  const std::string record = picture_record(job, picture, {}, files);
+  CHECK(
+      record.find(
+          R"("sampler":{"name":"dpmpp_2m","scheduler":"karras","steps":20,"cfg":1.0,"guidance":3.5,"denoise":0.6,)") !=
+      std::string::npos);
+  CHECK(record.find(R"("seed":0,"batch":1,"conditions":[{"prompt":"y","strength":0.5,"start":0.0,"end":1.0},)"
+                    R"({"prompt":"z","mask":"n.png","strength":1.0,"start":0.0,"end":0.75}],)"
+                    R"("init_image":"b.png","mask":"m.png"}]})") != std::string::npos);
+  const Job again = read_job(record_to_yaml(record, "a.png"), "again.yaml", "");
+  CHECK(picture_record(again, expand(std::span(&again, 1))[0], {}, files) == record);
+  CHECK(a1111_parameters(job, picture).find("Sampler: DPM++ 2M, Schedule type: Karras,") != std::string::npos);
+  CHECK(a1111_parameters(job, picture).find(", Denoising strength: 0.6,") != std::string::npos);
+}
+
 TEST_CASE("a picture is a job: the same record, the same place in its batch, the same files") {
   const Job job = read_job(job_text, "job.yaml", "");
   const std::string record = record_of(job);
@@ -108,6 +165,9 @@ TEST_CASE("a picture is a job: the same record, the same place in its batch, the
                        "out/a.png: was made with another file \"flux1-dev.safetensors\": 34 bytes, sha256 ab12\n"
                        "  the one found has 35 bytes, sha256 ab12",
                        Error);
+  // Two files may share a name: one of them is the right one.
+  CHECK_NOTHROW(
+      check_expected_files(read, {{"flux1-dev.safetensors", 35, "ab12"}, {"flux1-dev.safetensors", 34, "ab12"}}));
   CHECK_THROWS_WITH_AS(
       read_picture_job(encode_png({1, 1, {0, 0, 0}}, {}), "b.png", {}),
       "b.png: is a picture without an mgpu_job record\n  only pictures that mgpu-render made can be rendered again",

@@ -48,14 +48,14 @@ Job job_with(const std::string& lines) {
   return job;
 }
 
-PreparedJob prepare_on(const Job& job, const DeviceSurvey& survey) {
+PreparedJob prepare_on(Job& job, const DeviceSurvey& survey) {
   return prepare(job, open_job(job), survey);
 }
 
 }  // namespace
 
 TEST_CASE("without gpu_ids the first usable GPU renders, and the report says which stand idle") {
-  const Job job = job_with("");
+  Job job = job_with("");
   const PreparedJob on = prepare_on(job, survey_of({gpu(0, 6, 1), gpu(1, 8, 6), gpu(2, 8, 6)}));
   CHECK(on.plan.devices.front().room.id == DeviceId::cuda(1));
   CHECK(on.plan.mode == "single");
@@ -65,15 +65,16 @@ TEST_CASE("without gpu_ids the first usable GPU renders, and the report says whi
 }
 
 TEST_CASE("auto computes in bf16 where the GPU has it, else in fp32") {
-  const Job job = job_with("");
+  Job job = job_with("");
   CHECK((prepare_on(job, survey_of({gpu(0, 8, 0)})).dtypes.unet == at::kBFloat16));
   CHECK((prepare_on(job, survey_of({gpu(0, 7, 5)})).dtypes.unet == at::kFloat));
   CHECK((prepare_on(job, survey_of({})).dtypes.vae == at::kFloat));
-  CHECK((prepare_on(job_with("dtype: {unet: fp16}"), survey_of({gpu(0, 8, 0)})).dtypes.unet == at::kHalf));
+  Job narrow = job_with("dtype: {unet: fp16}");
+  CHECK((prepare_on(narrow, survey_of({gpu(0, 8, 0)})).dtypes.unet == at::kHalf));
 }
 
 TEST_CASE("a device that is not there, or is too old") {
-  const auto message = [](const Job& job, const DeviceSurvey& survey) {
+  const auto message = [](Job job, const DeviceSurvey& survey) {
     try {
       prepare_on(job, survey);
     } catch (const Error& error) {
@@ -82,7 +83,7 @@ TEST_CASE("a device that is not there, or is too old") {
     }
     return std::string("no error");
   };
-  const Job job = job_with("gpu_ids: [3]");
+  Job job = job_with("gpu_ids: [3]");
   CHECK(message(job, survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})) ==
         "device \"cuda:3\" is not on this machine | there are: cuda:0, cuda:1, cpu");
   CHECK(message(job_with("gpu_ids: [0]"), survey_of({gpu(0, 6, 1)})).starts_with("device \"cuda:0\" cannot be used: "));

@@ -184,6 +184,33 @@ TEST_CASE("a codec's latent is the mode of the encode after scale and shift") {
   CHECK(relative_l2(latent, (model.get("vae_flux.encode.0.mean") - 0.1159) * 0.3611) <= 1e-5);
 }
 
+TEST_CASE("a mask at a latent's size is bilinear between the four nearest pixels") {
+  const at::Tensor mask = at::arange(64, at::kFloat).reshape({1, 1, 4, 16}) / 64;
+  // The middle of 8x2 pixels: columns 3 and 4, rows 0 and 1.
+  CHECK(latent_mask(mask, 2, 2)[0][0][0][0].item<float>() == doctest::Approx((3 + 4 + 19 + 20) / 4.0 / 64));
+  CHECK(at::equal(latent_mask(mask, 4, 16), mask));
+}
+
+TEST_CASE("an inpaint UNet's channels: the mask, and the image with grey under it") {
+  const Golden model("vae_flux");
+  const at::Tensor image = (model.get("vae_flux.encode.0.pixels") + 1) / 2;
+  at::Tensor mask = at::zeros({1, 1, image.size(2), image.size(3)});
+  mask.narrow(3, 0, 16).fill_(0.6);  // is rounded: all or nothing
+  mask.narrow(3, 16, 8).fill_(0.4);
+  at::Tensor masked = image.clone();
+  masked.narrow(3, 0, 16).fill_(0.5);
+  const at::Tensor channels = inpaint_channels(image, mask, kFlux, model.encoder, LocalOps());
+  REQUIRE(channels.sizes() == at::IntArrayRef({1, 17, image.size(2) / 8, image.size(3) / 8}));
+  CHECK(at::equal(channels.narrow(1, 1, 16), encode(masked, kFlux, model.encoder, LocalOps())));
+  const at::Tensor expected = at::zeros({1, 1, channels.size(2), channels.size(3)});
+  expected.narrow(3, 0, 2).fill_(1);
+  CHECK(at::equal(channels.narrow(1, 0, 1), expected));
+  const at::Tensor blank = blank_inpaint_channels(2, 3);
+  CHECK(blank.sizes() == at::IntArrayRef({1, 5, 2, 3}));
+  CHECK(blank[0][0].eq(1).all().item<bool>());
+  CHECK(blank[0][2][1][2].item<float>() == -0.6876F);
+}
+
 TEST_CASE("Flux's latent format is its autoencoder's") {
   int seen = 0;
   for (const FamilyRow& row : family_rows()) {

@@ -38,4 +38,21 @@ at::Tensor encode(const at::Tensor& image, const LatentFormat& format, const Enc
   return (latent - format.shift) * format.scale;
 }
 
+at::Tensor latent_mask(const at::Tensor& mask, std::int64_t height, std::int64_t width) {
+  return at::upsample_bilinear2d(mask, {height, width}, /*align_corners=*/false);
+}
+
+at::Tensor inpaint_channels(const at::Tensor& image, const at::Tensor& mask, const LatentFormat& format,
+                            const Encoder& encoder, const Ops& ops) {
+  constexpr double grey = 0.5;
+  const at::Tensor masked = (image - grey) * (1 - mask.round()) + grey;
+  const at::Tensor latent = encode(masked, format, encoder, ops);
+  return at::cat({latent_mask(mask, latent.size(2), latent.size(3)).round().to(latent.device()), latent}, 1);
+}
+
+at::Tensor blank_inpaint_channels(std::int64_t height, std::int64_t width) {
+  // ComfyUI's constants (comfy/model_base.py, blank_inpaint_image_like).
+  return at::tensor({1.0F, 0.8223F, -0.6876F, 0.6364F, 0.1380F}).reshape({1, 5, 1, 1}).repeat({1, 1, height, width});
+}
+
 }  // namespace mgpu

@@ -16,11 +16,13 @@ std::vector<std::string_view> sampler_names() {
 std::vector<std::string_view> schedule_names() {
   return {"simple", "karras"};
 }
-std::string_view canonical_sampler(std::string_view name) {
-  return name == "euler" ? "euler" : "";
+SamplerName parse_sampler_name(std::string_view name) {
+  if (name == "DPM++ 2M Karras") return {"dpmpp_2m", "karras", false};
+  if (name == "euler_gpu") return {"euler", "", true};
+  return name == "euler" ? SamplerName{"euler", "", false} : SamplerName{};
 }
-std::string spelled_out_sampler(std::string_view) {
-  return {};
+std::string_view canonical_sampler(std::string_view name) {
+  return parse_sampler_name(name).sampler;
 }
 std::string_view canonical_schedule(std::string_view name) {
   return name == "simple" ? "simple" : "";

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "cli/job.h"
+
+namespace mgpu {
+
+/// Holds a job's PNGs to each other and to its sizes, before anything is loaded. Where an entry has an init image and
+/// no width or height, these become the image's, rounded down to `multiple`. Throws Error (exit 2) at the file that is
+/// no readable PNG, at an init image that has not the size which the entry asks for, and at a mask that has not its
+/// init image's. Masks of conditions may have any size.
+void check_init_images(Job& job, int multiple);
+
+/// The pixels of the entry's init image: [1, 3, height, width] fp32 in 0..1 at the picture's size, 8 bits a channel (of
+/// 16 the upper ones), alpha dropped, as ComfyUI's LoadImage reads it. What the image has more than the picture is cut
+/// off in equal parts on both sides, as ComfyUI's VAEEncode does.
+at::Tensor read_init_image(const ImageJob& image);
+
+/// The entry's mask, cut as its init image: [1, 1, height, width] fp32 in 0..1, from the red channel (which in a grey
+/// picture is its grey), as ComfyUI's LoadImageMask reads it with channel "red".
+at::Tensor read_mask(const ImageJob& image);
+
+/// The mask of a condition, whole, at its own size: [1, 1, H, W], otherwise as read_mask.
+at::Tensor read_mask(const ConditionOptions& condition);
+
+}  // namespace mgpu

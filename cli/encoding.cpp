@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "cli/init_image.h"
-#include "core/memory.h"
 #include "vae/codec.h"
 
 namespace mgpu {
@@ -67,7 +66,7 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
   }
   if (!encoder) return;
   encoder.reset();
-  release_cached(engine.device());
+  engine.release_cached();
 }
 
 const Conditioning& Encodings::told(const std::string& prompt, const SamplerOptions& options) const {

@@ -7,7 +7,9 @@
 #include <chrono>
 #include <csignal>
 #include <exception>
+#include <mutex>
 #include <optional>
+#include <span>
 
 #include "cli/encoding.h"
 #include "cli/failure.h"
@@ -19,7 +21,6 @@
 #include "cli/signals.h"
 #include "core/arithmetic.h"
 #include "core/error.h"
-#include "core/memory.h"
 #include "core/sha256.h"
 #include "shard/engine.h"
 #include "vae/codec.h"
@@ -85,7 +86,7 @@ class JobRun {
     for (const Entry& entry : entries_) out.images.push_back(entry.report);
     const bool dropped = std::ranges::any_of(entries_, &JobRun::is_open);
     out.status = status_of(out.images, dropped);
-    out.devices.push_back(device_report());
+    for (std::size_t i = 0; i < prepared_.plan.devices.size(); ++i) out.devices.push_back(device_report(i));
     return out;
   }
 
@@ -114,9 +115,10 @@ class JobRun {
     progress_.phase(groups.front().front()->picture.path, "load");
     engine_->load_diffusion();
     decoder_ = std::make_unique<Decoder>(engine_->models().vae.vae(), engine_->vae_weights());
-    for (const Group& group : groups) {
+    const std::span all(groups);
+    for (std::size_t i = 0; i < all.size(); i += engine_->runs_at_once()) {
       stop_if_interrupted();
-      render_run(group);
+      render_runs(all.subspan(i, std::min(engine_->runs_at_once(), all.size() - i)));
     }
   }
 
@@ -127,41 +129,71 @@ class JobRun {
     for (const Group& group : groups)
       for (const Entry* entry : group) pictures.push_back(&entry->picture);
     const TextualInversions inversions;
-    const double seconds = engine_->meter().measure(
+    const double seconds = engine_->measure(
         Phase::Encode, [&] { encodings_ = Encodings(*engine_, inversions, pictures, stop_if_interrupted); });
     for (const Group& group : groups) {
       for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
     }
   }
 
-  /// Samples a run and writes its pictures. What fails here fails this run alone, unless the device is lost.
-  void render_run(const Group& group) {
-    try {
-      const at::Tensor latents = sample_run(group);
-      for (Entry* entry : group) finish(*entry, latents.narrow(0, entry->picture.in_batch, 1));
-    } catch (const Interrupted&) {
-      throw;
-    } catch (...) {
-      const Failure failure = failure_of(std::current_exception(), device_id());
-      if (failure.code == Exit::Device) throw;
-      fail(group, failure);
-      release_cached(engine_->device());
+  /// What has come of a run's sampling.
+  struct Sampled {
+    at::Tensor latents;  ///< [batch, C, h, w]
+    std::exception_ptr error;
+  };
+
+  /// Samples runs side by side, then writes their pictures one after another. What fails in a run fails that run alone,
+  /// unless the device is lost.
+  void render_runs(std::span<const Group> groups) {
+    const std::vector<Sampled> sampled = sample_runs(groups);
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      try {
+        if (sampled[i].error) std::rethrow_exception(sampled[i].error);
+        for (Entry* entry : groups[i]) finish(*entry, sampled[i].latents.narrow(0, entry->picture.in_batch, 1));
+      } catch (const Interrupted&) {
+        throw;
+      } catch (...) {
+        const Failure failure = failure_of(std::current_exception(), device_id());
+        if (failure.code == Exit::Device) throw;
+        fail(groups[i], failure);
+        engine_->release_cached();
+      }
     }
   }
 
-  at::Tensor sample_run(const Group& group) {
-    const Picture& picture = group.front()->picture;
-    const Run run = encodings_.run_of(picture);
-    progress_.phase(picture.path, "sample");
-    at::Tensor latents;
-    const double seconds = engine_->meter().measure(Phase::Sample, [&] {
-      latents = sample(*engine_, run, [&](int step, int steps) {
-        stop_if_interrupted();
-        progress_.step(picture.path, step, steps);
-      });
+  std::vector<Sampled> sample_runs(std::span<const Group> groups) {
+    std::vector<Sampled> out(groups.size());
+    std::size_t pictures = 0;
+    for (const Group& group : groups) pictures += group.size();
+    const double seconds = engine_->measure(Phase::Sample, [&] {
+      const auto runs = groups.size() == 1 ? Worker::Runs::InCaller : Worker::Runs::InThread;
+      std::vector<std::unique_ptr<Worker>> samplers;  // wait for their runs when they go
+      for (std::size_t i = 0; i < groups.size(); ++i) {
+        samplers.push_back(std::make_unique<Worker>(engine_->home(), runs));
+        samplers.back()->post([&, i] {
+          try {
+            out[i].latents = sample_run(groups[i].front()->picture);
+          } catch (...) {
+            out[i].error = std::current_exception();
+          }
+        });
+      }
     });
-    for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(group.size());
-    return latents;
+    for (const Group& group : groups)
+      for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(pictures);
+    return out;
+  }
+
+  at::Tensor sample_run(const Picture& picture) {
+    const auto report = [&](const auto& what) {
+      const std::lock_guard lock(progress_mutex_);
+      what();
+    };
+    report([&] { progress_.phase(picture.path, "sample"); });
+    return sample(*engine_, encodings_.run_of(picture), [&](int step, int steps) {
+      stop_if_interrupted();
+      report([&] { progress_.step(picture.path, step, steps); });
+    });
   }
 
   void finish(Entry& entry, const at::Tensor& latent) {
@@ -170,7 +202,7 @@ class JobRun {
     stop_if_interrupted();
     progress_.phase(picture.path, "decode");
     Rgb8 pixels;
-    report.seconds.decode = engine_->meter().measure(Phase::Decode, [&] {
+    report.seconds.decode = engine_->measure(Phase::Decode, [&] {
       const LatentFormat& format = engine_->models().training().latent;
       pixels = to_rgb8(decode(latent, format, *decoder_, engine_->ops())[0].cpu());
     });
@@ -208,8 +240,8 @@ class JobRun {
 
   std::string manifest_path() const { return job_.output.directory.path + "/manifest.jsonl"; }
 
-  DeviceReport device_report() const {
-    const PlannedDevice& planned = prepared_.plan.devices.front();
+  DeviceReport device_report(std::size_t device) const {
+    const PlannedDevice& planned = prepared_.plan.devices[device];
     DeviceReport out;
     out.id = planned.room.id.to_string();
     out.name = planned.room.name;
@@ -220,7 +252,7 @@ class JobRun {
     out.predicted_peak_bytes = planned.peak;
     out.assignments = planned.assignments;
     if (!engine_) return out;
-    const Meter& meter = engine_->meter();
+    const Meter& meter = engine_->meter(device);
     out.before_bytes = meter.before_bytes();
     out.after_load_bytes = meter.after_load_bytes();
     out.peak_bytes = meter.peaks();
@@ -238,6 +270,7 @@ class JobRun {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Decoder> decoder_;
   Encodings encodings_;
+  std::mutex progress_mutex_;  // runs that are sampled side by side report from threads of their own
   Exit code_ = Exit::Ok;
 };
 

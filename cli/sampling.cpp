@@ -102,13 +102,16 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
   const auto evaluated = std::span(sigmas).first(sigmas.size() - 1);  // the last is where sampling ends
   std::vector<double> timesteps;
   for (const double sigma : evaluated) timesteps.push_back(schedule.table.timestep(sigma));
-  engine.begin_run(timesteps, texts_of(run), {*options.guidance, run.width, run.height, run.channels});
-  const ModelCall model = [&](const at::Tensor& x, double timestep, Conditioned which) {
-    return engine.evaluate(x, timestep, number_of(which, run));
+  const Engine::Run begun =
+      engine.begin_run(timesteps, texts_of(run), {*options.guidance, run.width, run.height, run.channels});
+  const ModelCall model = [&](const at::Tensor& x, double timestep, std::span<const Conditioned> texts) {
+    std::vector<std::size_t> numbers;
+    for (const Conditioned text : texts) numbers.push_back(number_of(text, run));
+    return engine.evaluate(begun, x, timestep, numbers);
   };
 
-  const at::Tensor noise = initial_noise(run.seed, shape).to(engine.device());
-  const at::Tensor latent = run.latent.defined() ? run.latent.to(engine.device()) : at::zeros_like(noise);
+  const at::Tensor noise = initial_noise(run.seed, shape).to(engine.home());
+  const at::Tensor latent = run.latent.defined() ? run.latent.to(engine.home()) : at::zeros_like(noise);
   const int steps = static_cast<int>(sigmas.size()) - 1;
   const SampleContext context{
       .table = schedule.table,

@@ -34,17 +34,25 @@ bool acts_at(const Region& region, double sigma) {
   return level <= static_cast<float>(region.from) && level >= static_cast<float>(region.to);
 }
 
-/// The mean of the regions' predictions. `predict` evaluates the conditioning of that number.
-template <typename Predict>
-at::Tensor mean_over(const std::vector<Region>& regions, const at::Tensor& x, double sigma, const Predict& predict) {
+/// The positive texts that count at sigma.
+std::vector<Conditioned> positives_at(const std::vector<Region>& regions, double sigma) {
+  if (regions.empty()) return {Conditioned::Positive};
+  std::vector<Conditioned> out;
+  for (std::size_t i = 0; i < regions.size(); ++i)
+    if (acts_at(regions[i], sigma)) out.push_back(static_cast<Conditioned>(i));
+  return out;
+}
+
+/// The mean of those texts' clean latents over their regions.
+at::Tensor mean_over(const std::vector<Region>& regions, std::span<const Conditioned> texts,
+                     std::span<const at::Tensor> latents, const at::Tensor& x) {
   constexpr double nothing = 1e-37;  // keeps 0 / 0 from being NaN where no region acts
   at::Tensor sum = at::zeros_like(x), weights = at::full_like(x, nothing);
-  for (std::size_t i = 0; i < regions.size(); ++i) {
-    const Region& region = regions[i];
-    if (!acts_at(region, sigma)) continue;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const Region& region = regions[static_cast<std::size_t>(texts[i])];
     const at::Tensor weight =
         (region.mask.defined() ? region.mask : at::ones({1, 1, 1, 1}, x.options())) * region.strength;
-    sum += predict(static_cast<Conditioned>(i)) * weight;
+    sum += latents[i] * weight;
     weights += weight;
   }
   return sum / weights;
@@ -64,14 +72,18 @@ Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const 
   return [model = std::move(model), table, levels, options](const at::Tensor& x, double sigma) -> Denoised {
     double timestep = table.timestep(sigma);
     at::Tensor input = table.path == NoisePath::Flow ? x : x / std::sqrt(sigma * sigma + 1);
-    auto predict = [&](Conditioned which) {
-      return clean(options.prediction, x, sigma, model(input, timestep, which).to(x.scalar_type()));
-    };
+    std::vector<Conditioned> texts = positives_at(options.regions, sigma);
+    const std::size_t positives = texts.size();
+    if (uses_negative(options)) texts.push_back(Conditioned::Negative);
+    std::vector<at::Tensor> latents = texts.empty() ? std::vector<at::Tensor>{} : model(input, timestep, texts);
+    for (at::Tensor& latent : latents) latent = clean(options.prediction, x, sigma, latent.to(x.scalar_type()));
     at::Tensor denoised =
-        options.regions.empty() ? predict(Conditioned::Positive) : mean_over(options.regions, x, sigma, predict);
+        options.regions.empty()
+            ? latents.front()
+            : mean_over(options.regions, std::span(texts).first(positives), std::span(latents).first(positives), x);
     at::Tensor uncond = denoised;
     if (uses_negative(options)) {
-      uncond = predict(Conditioned::Negative);
+      uncond = latents.back();
       denoised = uncond + (denoised - uncond) * options.cfg;
     }
     check_finite(denoised, step_of(levels, sigma), static_cast<int>(levels.size()) - 1);

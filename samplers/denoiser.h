@@ -24,9 +24,11 @@ struct Region {
   double to = 0;                                          ///< the lowest
 };
 
-/// The model, injected: its prediction for `input` [B, C, h, w] at `timestep` (flow: sigma in 0..1, otherwise an index
-/// into the table), shaped like input. It sees fp32 on any device and may answer in any floating dtype.
-using ModelCall = std::function<at::Tensor(const at::Tensor& input, double timestep, Conditioned which)>;
+/// The model, injected: its predictions for `input` [B, C, h, w] at `timestep` (flow: sigma in 0..1, otherwise an index
+/// into the table), one for each of the texts, shaped like input. It sees fp32 on any device and may answer in any
+/// floating dtype.
+using ModelCall = std::function<std::vector<at::Tensor>(const at::Tensor& input, double timestep,
+                                                        std::span<const Conditioned> texts)>;
 
 /// How to turn a model into a denoiser.
 struct DenoiserOptions {

@@ -4,7 +4,6 @@
 
 #include <map>
 #include <utility>
-#include <vector>
 
 #include "core/error.h"
 #include "core/models/flux.h"
@@ -14,70 +13,108 @@
 namespace mgpu {
 namespace {
 
-/// Runs all blocks of a model on a state that its begin() made.
-template <class Model, class State>
-DiffusionModel::Evaluation run_blocks(const Model& model, State state, const Ops& ops) {
-  DiffusionModel::Evaluation out;
-  for (int i = 0; i < model.block_count(); ++i, ++out.blocks) model.block(i, state, ops);
-  out.prediction = model.finish(state, ops);
-  return out;
-}
+/// A pass whose state is the model's own.
+template <class State>
+struct PassOf final : DiffusionPass {
+  explicit PassOf(State begun) : state(std::move(begun)) {}
+  std::vector<at::Tensor*> travelling() override { return state.travelling(); }
 
-class FluxDiffusion final : public DiffusionModel {
+  State state;
+};
+
+class FluxShard final : public DiffusionShard {
  public:
-  FluxDiffusion(const FluxSizes& sizes, const Weights& weights) : model_(sizes, weights) {}
+  FluxShard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held) : model_(sizes, weights, held) {}
 
-  void begin_run(std::span<const double> timesteps, std::span<const ToldText> texts, const RunFacts& facts,
-                 const Ops& ops) override {
-    told_.clear();
+  std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
+                                  const RunFacts& facts, const Ops& ops) const override {
+    auto told = std::make_unique<FluxTold>();
     for (const ToldText& text : texts) {
-      Told& told = told_.emplace_back();
-      told.condition = {text.conditioning->context, text.conditioning->pooled, facts.guidance};
-      std::vector<FluxModulation> steps = model_.modulate(timesteps, told.condition, ops);
-      for (std::size_t i = 0; i < timesteps.size(); ++i) told.steps[timesteps[i]] = std::move(steps[i]);
+      FluxText& one = told->texts.emplace_back();
+      one.condition = {text.conditioning->context, text.conditioning->pooled, facts.guidance};
+      std::vector<FluxModulation> steps = model_.modulate(timesteps, one.condition, ops);
+      for (std::size_t i = 0; i < timesteps.size(); ++i) one.steps[timesteps[i]] = std::move(steps[i]);
     }
+    return told;
   }
 
-  Evaluation evaluate(const at::Tensor& x, double timestep, std::size_t text, const Ops& ops) override {
-    Told& told = told_.at(text);
-    const auto [step, is_new] = told.steps.try_emplace(timestep);
-    if (is_new) step->second = std::move(model_.modulate({&timestep, 1}, told.condition, ops).front());
-    return run_blocks(model_, model_.begin(x, told.condition, step->second, ops), ops);
+  std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double, std::size_t text,
+                                       const Ops& ops) const override {
+    const FluxCondition& condition = static_cast<const FluxTold&>(told).texts.at(text).condition;
+    return std::make_unique<PassOf<FluxState>>(model_.begin(x, condition, ops));
+  }
+
+  void run(int block, DiffusionPass& pass, Told& told, double timestep, std::size_t text,
+           const Ops& ops) const override {
+    model_.block(block, state_of(pass, told, timestep, text, ops), ops);
+  }
+
+  at::Tensor finish(DiffusionPass& pass, Told& told, double timestep, std::size_t text,
+                    const Ops& ops) const override {
+    return model_.finish(state_of(pass, told, timestep, text, ops), ops);
   }
 
  private:
-  struct Told {
+  struct FluxText {
     FluxCondition condition;
     std::map<double, FluxModulation> steps;  ///< by timestep
   };
+  struct FluxTold final : Told {
+    std::vector<FluxText> texts;
+  };
 
-  Flux model_;
-  std::vector<Told> told_;
-};
-
-class UNetDiffusion final : public DiffusionModel {
- public:
-  UNetDiffusion(const FamilyRow& family, const UNetSizes& sizes, const Weights& weights)
-      : family_(family), model_(sizes, weights) {}
-
-  void begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
-                 const Ops& ops) override {
-    channels_ = facts.channels;
-    told_.clear();
-    for (const ToldText& text : texts)
-      told_.push_back({model_.text(text.conditioning->context, ops), vector(text, facts)});
+  /// The pass's state, with this device's modulation of the step.
+  FluxState& state_of(DiffusionPass& pass, Told& told, double timestep, std::size_t text, const Ops& ops) const {
+    FluxText& one = static_cast<FluxTold&>(told).texts.at(text);
+    const auto [step, is_new] = one.steps.try_emplace(timestep);
+    if (is_new) step->second = std::move(model_.modulate({&timestep, 1}, one.condition, ops).front());
+    FluxState& state = static_cast<PassOf<FluxState>&>(pass).state;
+    state.modulation = &step->second;
+    return state;
   }
 
-  Evaluation evaluate(const at::Tensor& x, double timestep, std::size_t text, const Ops& ops) override {
-    const Told& told = told_.at(text);
-    const at::Tensor input = channels_.defined() ? at::cat({x, channels_.to(x.device())}, 1) : x;
-    return run_blocks(model_, model_.begin(input, timestep, told.vector, told.text, ops), ops);
+  Flux model_;
+};
+
+class UNetShard final : public DiffusionShard {
+ public:
+  UNetShard(const FamilyRow& family, const UNetSizes& sizes, const Weights& weights, const HeldBlocks& held)
+      : family_(family), model_(sizes, weights, held) {}
+
+  std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
+                                  const Ops& ops) const override {
+    auto told = std::make_unique<UNetTold>();
+    told->channels = facts.channels;
+    for (const ToldText& text : texts)
+      told->texts.push_back({model_.text(text.conditioning->context, ops), vector(text, facts)});
+    return told;
+  }
+
+  std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
+                                       const Ops& ops) const override {
+    const auto& [texts, channels] = static_cast<const UNetTold&>(told);
+    const at::Tensor input = channels.defined() ? at::cat({x, channels.to(x.device())}, 1) : x;
+    return std::make_unique<PassOf<UNetState>>(model_.begin(input, timestep, texts.at(text).vector, ops));
+  }
+
+  void run(int block, DiffusionPass& pass, Told& told, double, std::size_t text, const Ops& ops) const override {
+    UNetState& state = static_cast<PassOf<UNetState>&>(pass).state;
+    state.text = &static_cast<UNetTold&>(told).texts.at(text).text;
+    model_.block(block, state, ops);
+  }
+
+  at::Tensor finish(DiffusionPass& pass, Told&, double, std::size_t, const Ops& ops) const override {
+    return model_.finish(static_cast<PassOf<UNetState>&>(pass).state, ops);
   }
 
  private:
-  struct Told {
+  struct UNetWords {
     UNetText text;
     at::Tensor vector;  ///< pooled text and sizes; undefined for a family that takes none
+  };
+  struct UNetTold final : Told {
+    std::vector<UNetWords> texts;
+    at::Tensor channels;
   };
 
   at::Tensor vector(const ToldText& text, const RunFacts& facts) const {
@@ -90,17 +127,29 @@ class UNetDiffusion final : public DiffusionModel {
 
   const FamilyRow& family_;
   UNet model_;
-  at::Tensor channels_;
-  std::vector<Told> told_;
 };
 
 }  // namespace
 
-std::unique_ptr<DiffusionModel> load_diffusion(const ModelSet& models, at::ScalarType dtype, at::Device device) {
+int diffusion_block_count(const ModelSet& models) {
+  if (!models.is_flux()) return static_cast<int>(unet_blocks(models.diffusion.unet()).size());
+  return models.diffusion.flux().depth + models.diffusion.flux().depth_single;
+}
+
+int diffusion_block_index(const ModelSet& models, std::string_view kind, int number) {
+  if (models.is_flux()) return kind == "double" ? number : models.diffusion.flux().depth + number;
+  const std::vector<UNetBlockName> names = unet_blocks(models.diffusion.unet());
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (names[i].kind == kind && names[i].number == number) return static_cast<int>(i);
+  MGPU_CHECK(false, "no {} block {}", kind, number);
+}
+
+std::unique_ptr<DiffusionShard> load_shard(const ModelSet& models, const HeldBlocks& held, at::ScalarType dtype,
+                                           at::Device device) {
   const Part& part = models.diffusion;
   const Weights weights = weights_of(part, dtype, device);
-  if (models.is_flux()) return std::make_unique<FluxDiffusion>(part.flux(), weights);
-  return std::make_unique<UNetDiffusion>(*part.row, part.unet(), weights);
+  if (models.is_flux()) return std::make_unique<FluxShard>(part.flux(), weights, held);
+  return std::make_unique<UNetShard>(*part.row, part.unet(), weights, held);
 }
 
 }  // namespace mgpu

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "core/model_set.h"
+#include "core/models/held_blocks.h"
 #include "core/ops.h"
 #include "core/text/conditioning.h"
 
@@ -26,27 +28,50 @@ struct RunFacts {
   at::Tensor channels = {};  ///< [1, c, h, w] beside the latent: inpainting UNets
 };
 
-/// A diffusion model as a run evaluates it, whatever its family: the family's model text, told of noise level, text and
-/// facts in the family's way.
-class DiffusionModel {
+/// One evaluation on its way through the blocks of a diffusion model.
+class DiffusionPass {
  public:
-  virtual ~DiffusionModel() = default;
-
-  /// Computes ahead what stays the same while the latent changes, for every text of a run and the timesteps that it
-  /// goes through, and forgets the run before. The conditionings must outlive the run.
-  virtual void begin_run(std::span<const double> timesteps, std::span<const ToldText> texts, const RunFacts& facts,
-                         const Ops& ops) = 0;
-
-  struct Evaluation {
-    at::Tensor prediction;  ///< [1, C, h, w]
-    int blocks = 0;         ///< executed
-  };
-  /// x [1, C, h, w] at a timestep (as SigmaTable::timestep gives it), told the run's text of that number. A timestep
-  /// that begin_run() did not hear of costs what it would have computed ahead.
-  virtual Evaluation evaluate(const at::Tensor& x, double timestep, std::size_t text, const Ops& ops) = 0;
+  virtual ~DiffusionPass() = default;
+  /// The tensors to move when the next block is another device's.
+  virtual std::vector<at::Tensor*> travelling() = 0;
 };
 
-/// Loads the diffusion model of a set.
-std::unique_ptr<DiffusionModel> load_diffusion(const ModelSet& models, at::ScalarType dtype, at::Device device);
+/// The blocks of a diffusion model that one device holds, whatever the family: the family's model text, told of noise
+/// level, text and facts in the family's way. Not for several threads at once.
+class DiffusionShard {
+ public:
+  virtual ~DiffusionShard() = default;
+
+  /// What stays the same while a run's latent changes.
+  class Told {
+   public:
+    virtual ~Told() = default;
+  };
+  /// Computes it ahead for every text of a run and the timesteps that it goes through. The conditionings must outlive
+  /// it.
+  virtual std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
+                                          const RunFacts& facts, const Ops& ops) const = 0;
+
+  /// Begins an evaluation of x [1, C, h, w] at a timestep (as SigmaTable::timestep gives it), told the run's text of
+  /// that number. The first block must be held.
+  virtual std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep,
+                                               std::size_t text, const Ops& ops) const = 0;
+  /// Runs a held block on a pass at that timestep, told that text. A timestep that begin_run() did not hear of costs
+  /// what it would have computed ahead.
+  virtual void run(int block, DiffusionPass& pass, Told& told, double timestep, std::size_t text,
+                   const Ops& ops) const = 0;
+  /// The prediction [1, C, h, w]. The last block must be held.
+  virtual at::Tensor finish(DiffusionPass& pass, Told& told, double timestep, std::size_t text,
+                            const Ops& ops) const = 0;
+};
+
+/// How many blocks a set's diffusion model has, in the order in which they run.
+int diffusion_block_count(const ModelSet& models);
+/// The place in that order of a plan's block: "double" 3, "up" 0, ...
+int diffusion_block_index(const ModelSet& models, std::string_view kind, int number);
+
+/// Loads the held blocks of a set's diffusion model.
+std::unique_ptr<DiffusionShard> load_shard(const ModelSet& models, const HeldBlocks& held, at::ScalarType dtype,
+                                           at::Device device);
 
 }  // namespace mgpu

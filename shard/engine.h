@@ -2,7 +2,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,7 +16,9 @@
 #include "shard/diffusion.h"
 #include "shard/meter.h"
 #include "shard/needs.h"
+#include "shard/pipeline.h"
 #include "shard/plan.h"
+#include "shard/worker.h"
 
 namespace mgpu {
 
@@ -26,47 +30,71 @@ struct PromptText {
   auto operator<=>(const PromptText&) const = default;
 };
 
-/// Runs a job's models on the devices of its plan. Components take turns: encoders leave the device before the
-/// diffusion model comes.
+/// Runs a job's models on the devices of its plan, each with a worker of its own. Components take turns: encoders leave
+/// their device before the diffusion model comes.
 class Engine {
  public:
   Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan);
 
-  at::Device device() const { return device_; }
   const Plan& plan() const { return plan_; }
   const ModelSet& models() const { return models_; }
   const Ops& ops() const { return ops_; }
-  Meter& meter() { return meter_; }
-  const Meter& meter() const { return meter_; }
+  /// Of the plan's device of that number.
+  const Meter& meter(std::size_t device = 0) const { return devices_[device]->meter; }
+
+  /// Runs `work` as a phase of every device, whose highest memory is the phase's peak. Returns the seconds that it
+  /// took, the devices' queues drained.
+  double measure(Phase phase, const std::function<void()>& work);
 
   /// What the diffusion model is told of each prompt. Loads the text encoders one after another, uses them and lets
   /// them go.
   std::vector<Conditioning> encode(std::span<const PromptText> prompts,
                                    const TextualInversions& inversions = TextualInversions());
 
-  /// Loads the diffusion model, if it is not there yet.
+  /// Loads the diffusion model, every device its blocks at the same time, if it is not there yet.
   void load_diffusion();
 
-  /// Computes ahead what stays the same through a run: DiffusionModel::begin_run.
-  void begin_run(std::span<const double> timesteps, std::span<const ToldText> texts, const RunFacts& facts);
+  using Run = std::shared_ptr<Pipeline::Run>;
+  /// Computes ahead what stays the same through a run. The conditionings must outlive it.
+  Run begin_run(std::span<const double> timesteps, std::span<const ToldText> texts, const RunFacts& facts);
 
-  /// One evaluation for each image of the batch, one after another: x [B, C, h, w] fp32 at a timestep, told the run's
-  /// text of that number -> predictions, likewise.
-  at::Tensor evaluate(const at::Tensor& x, double timestep, std::size_t text);
+  /// x [B, C, h, w] fp32 at a timestep, told each of the run's texts of these numbers -> predictions, likewise, one a
+  /// text. Every image with every text is a pass of its own; all are on their way at once. For several runs at once,
+  /// each in a thread of its own.
+  std::vector<at::Tensor> evaluate(const Run& run, const at::Tensor& x, double timestep,
+                                   std::span<const std::size_t> texts);
 
-  /// Weights of the autoencoder, for the codec to load.
+  /// Where a run should keep its latent.
+  at::Device home() const;
+  /// Runs that keep every device at work.
+  std::size_t runs_at_once() const;
+
+  /// Weights of the autoencoder on its device, for the codec to load.
   Weights vae_weights() const;
 
+  /// Gives cached memory of every device back.
+  void release_cached() const;
+
  private:
-  Weights encoder_weights(const Part& part) const;
+  struct Device {
+    Device(at::Device device, Worker::Runs runs) : torch(device), meter(device), worker(device, runs) {}
+    at::Device torch;
+    Meter meter;
+    Worker worker;
+  };
+
+  /// The one device that the plan gives a component.
+  Device& device_of(std::string_view component) const;
+  Weights encoder_weights(const Part& part, at::Device device) const;
+  /// The plan's device of every block of the diffusion model, in the order in which they run.
+  std::vector<std::size_t> owners() const;
 
   ModelSet models_;
   ComputeDtypes dtypes_;
   Plan plan_;
-  at::Device device_;
   LocalOps ops_;
-  Meter meter_;
-  std::unique_ptr<DiffusionModel> diffusion_;
+  std::vector<std::unique_ptr<Device>> devices_;
+  std::unique_ptr<Pipeline> pipeline_;
 };
 
 }  // namespace mgpu

@@ -13,21 +13,25 @@ void Meter::loaded() {
   after_load_ = bytes_in_use(device_);
 }
 
-Meter::Scope::Scope(Meter& meter, Phase phase) : meter_(meter), phase_(phase) {
+Meter::PhaseScope::PhaseScope(Meter& meter, Phase phase) : meter_(meter), phase_(phase) {
   reset_peak_bytes(meter.device_);
-  start_ = std::chrono::steady_clock::now();
-}
-
-double Meter::Scope::finish() const {
-  synchronize(meter_.device_);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
 // Also when the work throws: a phase that ran out of memory is the one whose peak is asked for.
-Meter::Scope::~Scope() {
-  meter_.busy_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+Meter::PhaseScope::~PhaseScope() {
   std::uint64_t& peak = meter_.peaks_[phase_];
   peak = std::max(peak, peak_bytes(meter_.device_));
+}
+
+Meter::Busy::Busy(Meter& meter)
+    : meter_(meter), counts_(!meter.is_busy_), start_(std::chrono::steady_clock::now()) {
+  meter.is_busy_ = true;
+}
+
+Meter::Busy::~Busy() {
+  if (!counts_) return;
+  meter_.busy_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  meter_.is_busy_ = false;
 }
 
 }  // namespace mgpu

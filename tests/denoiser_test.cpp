@@ -18,6 +18,16 @@ at::Tensor ramp() {
   return at::arange(16, at::kFloat).reshape({1, 4, 2, 2}) / 8 - 1;
 }
 
+/// A model that is asked text by text.
+template <class Answer>
+ModelCall one_by_one(Answer answer) {
+  return [answer](const at::Tensor& x, double timestep, std::span<const Conditioned> texts) {
+    std::vector<at::Tensor> out;
+    for (const Conditioned text : texts) out.push_back(answer(x, timestep, text));
+    return out;
+  };
+}
+
 /// A model that answers 2 * input for the positive and input / 2 for the negative, and remembers its calls.
 struct Model {
   std::vector<Conditioned> asked;
@@ -25,12 +35,12 @@ struct Model {
   at::Tensor input;
 
   ModelCall call() {
-    return [this](const at::Tensor& x, double timestep, Conditioned which) {
+    return one_by_one([this](const at::Tensor& x, double timestep, Conditioned which) {
       asked.push_back(which);
       timesteps.push_back(timestep);
       input = x;
       return x * (which == Conditioned::Positive ? 2 : 0.5);
-    };
+    });
   }
 };
 
@@ -89,10 +99,10 @@ TEST_CASE("guidance goes from the negative through the positive, and exactly 1 s
 TEST_CASE("several positives: their mean weighted by mask and strength, each within its levels") {
   std::vector<Conditioned> asked;
   // The i-th positive finds the latent to be i + 1 everywhere, the negative 10.
-  const ModelCall model = [&](const at::Tensor& x, double sigma, Conditioned which) {
+  const ModelCall model = one_by_one([&](const at::Tensor& x, double sigma, Conditioned which) {
     asked.push_back(which);
     return (x - (which == Conditioned::Negative ? 10 : static_cast<int>(which) + 1)) / sigma;
-  };
+  });
   const at::Tensor left = at::tensor({1.0F, 0.0F}).reshape({1, 1, 1, 2}).expand({1, 1, 2, 2});
   const auto run = [&](std::vector<Region> regions, double sigma, double cfg = 1) {
     asked.clear();
@@ -122,11 +132,11 @@ TEST_CASE("several positives: their mean weighted by mask and strength, each wit
 TEST_CASE("a latent that is not finite fails the image and names the step") {
   std::vector<double> sigmas{1, 0.75, 0.5, 0.25, 0};
   auto message = [&](double sigma, double bad) {
-    ModelCall model = [&](const at::Tensor& x, double, Conditioned) {
+    const ModelCall model = one_by_one([&](const at::Tensor& x, double, Conditioned) {
       at::Tensor out = x.clone();
       out.flatten().slice(0, 0, 3).fill_(bad);
       return out;
-    };
+    });
     try {
       make_denoiser(model, flux_dev_sigmas(), sigmas, {})(ramp(), sigma);
     } catch (const Error& e) {
@@ -144,7 +154,7 @@ TEST_CASE("a latent that is not finite fails the image and names the step") {
 }
 
 TEST_CASE("a model may answer in a narrower dtype") {
-  ModelCall model = [](const at::Tensor& x, double, Conditioned) { return x.to(at::kBFloat16); };
+  const ModelCall model = one_by_one([](const at::Tensor& x, double, Conditioned) { return x.to(at::kBFloat16); });
   std::vector<double> sigmas{1, 0};
   Denoised out = make_denoiser(model, flux_dev_sigmas(), sigmas, {})(ramp(), 0.5);
   CHECK((out.denoised.scalar_type() == at::kFloat));

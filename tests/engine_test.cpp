@@ -51,12 +51,13 @@ TEST_CASE("each image of a batch is a call of its own, to the same bits, and eve
   e.load_diffusion();  // a second time is nothing
   const at::Tensor x = at::randn({3, 16, 8, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
   const std::vector<double> timesteps = {0.7};
-  e.begin_run(timesteps, std::vector<ToldText>{{&told}}, {});
-  const at::Tensor all = e.evaluate(x, 0.7, 0);
+  const Engine::Run run = e.begin_run(timesteps, std::vector<ToldText>{{&told}}, {});
+  const std::vector<std::size_t> text = {0};
+  const at::Tensor all = e.evaluate(run, x, 0.7, text).front();
   CHECK(all.sizes() == x.sizes());
   CHECK((all.scalar_type() == at::kFloat));
   CHECK(e.meter().passes() == 3);
-  for (int i = 0; i < 3; ++i) CHECK(at::equal(e.evaluate(x.narrow(0, i, 1), 0.7, 0), all.narrow(0, i, 1)));
+  for (int i = 0; i < 3; ++i) CHECK(at::equal(e.evaluate(run, x.narrow(0, i, 1), 0.7, text).front(), all.narrow(0, i, 1)));
   CHECK(e.meter().passes() == 6);
   const FluxSizes& sizes = e.models().diffusion.flux();
   CHECK(e.meter().blocks_per_pass() == sizes.depth + sizes.depth_single);
@@ -65,29 +66,30 @@ TEST_CASE("each image of a batch is a call of its own, to the same bits, and eve
 TEST_CASE("a pass that fails is none, and a model that is not loaded is our own mistake") {
   Engine e = engine();
   const Conditioning told = e.encode(std::vector<PromptText>{{"a boat"}}).front();
-  CHECK_THROWS_AS(e.evaluate(at::zeros({1, 16, 4, 4}), 0.7, 0), std::logic_error);
+  const std::vector<std::size_t> text = {0};
+  CHECK_THROWS_AS(e.evaluate(nullptr, at::zeros({1, 16, 4, 4}), 0.7, text), std::logic_error);
   CHECK_THROWS_AS(e.begin_run({}, std::vector<ToldText>{{&told}}, {}), std::logic_error);
   e.load_diffusion();
-  e.begin_run({}, std::vector<ToldText>{{&told}}, {});
-  CHECK_THROWS_AS(e.evaluate(at::zeros({1, 16, 5, 4}), 0.7, 0), std::logic_error);
+  const Engine::Run run = e.begin_run({}, std::vector<ToldText>{{&told}}, {});
+  CHECK_THROWS_AS(e.evaluate(run, at::zeros({1, 16, 5, 4}), 0.7, text), std::logic_error);
   CHECK(e.meter().passes() == 0);
   CHECK(e.meter().blocks_per_pass() == 0.0);
 }
 
 TEST_CASE("a phase's peak sees what its work held, and keeps the highest of several") {
   constexpr std::int64_t kBytes = std::int64_t{64} << 20;
-  Meter meter(at::kCPU);
+  Engine e = engine();
   const auto hold = [](std::int64_t bytes) { at::empty({bytes}, at::kByte).fill_(1); };
-  const double seconds = meter.measure(Phase::Sample, [&] { hold(kBytes); });
+  const double seconds = e.measure(Phase::Sample, [&] { hold(kBytes); });
   CHECK(seconds > 0.0);
-  CHECK(meter.busy_seconds() >= seconds);
-  CHECK(meter.peaks().sample >= static_cast<std::uint64_t>(kBytes));
-  CHECK(meter.peaks().decode == 0);
-  const std::uint64_t highest = meter.peaks().sample;
-  meter.measure(Phase::Sample, [&] { hold(1024); });
-  CHECK(meter.peaks().sample == highest);
-  CHECK_THROWS_AS(meter.measure(Phase::Decode, [] { throw std::runtime_error("x"); }), std::runtime_error);
-  CHECK(meter.peaks().decode > 0);  // a phase that failed is the one whose peak is asked for
+  CHECK(e.meter().busy_seconds() > 0.0);
+  CHECK(e.meter().peaks().sample >= static_cast<std::uint64_t>(kBytes));
+  CHECK(e.meter().peaks().decode == 0);
+  const std::uint64_t highest = e.meter().peaks().sample;
+  e.measure(Phase::Sample, [&] { hold(1024); });
+  CHECK(e.meter().peaks().sample == highest);
+  CHECK_THROWS_AS(e.measure(Phase::Decode, [] { throw std::runtime_error("x"); }), std::runtime_error);
+  CHECK(e.meter().peaks().decode > 0);  // a phase that failed is the one whose peak is asked for
 }
 
 TEST_SUITE_END();

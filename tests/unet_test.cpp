@@ -57,7 +57,8 @@ struct Golden {
   at::Tensor forward_by_blocks(int index, const Around& around) const {
     const LocalOps ops;
     const UNetText text = unet.text(get(index, "context"), ops);
-    UNetState state = unet.begin(get(index, "x"), timestep(index), vector(index), text, ops);
+    UNetState state = unet.begin(get(index, "x"), timestep(index), vector(index), ops);
+    state.text = &text;
     for (int i = 0; i < unet.block_count(); ++i) {
       around(i, state, false);
       unet.block(i, state, ops);

@@ -75,81 +75,100 @@ Flux::SingleBlock Flux::load_single(const Weights& block) {
 }
 
 Flux::Flux(const FluxSizes& sizes, const Weights& weights)
+    : Flux(sizes, weights, HeldBlocks::all(sizes.depth + sizes.depth_single)) {}
+
+Flux::Flux(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held)
     : sizes_(sizes),
       dtype_(weights.dtype()),
-      image_in_(weights.linear("img_in")),
-      text_in_(weights.linear("txt_in")),
-      last_modulation_(weights.linear("final_layer.adaLN_modulation.1")),
-      last_(weights.linear("final_layer.linear")),
+      device_(weights.device()),
       time_in_(load_mlp(weights, "time_in.in_layer", "time_in.out_layer")),
-      vector_in_(load_mlp(weights, "vector_in.in_layer", "vector_in.out_layer")) {
+      vector_in_(load_mlp(weights, "vector_in.in_layer", "vector_in.out_layer")),
+      doubles_(static_cast<std::size_t>(sizes.depth)),
+      singles_(static_cast<std::size_t>(sizes.depth_single)) {
   if (sizes.guidance) guidance_in_ = load_mlp(weights, "guidance_in.in_layer", "guidance_in.out_layer");
-  for (int i = 0; i < sizes.depth; ++i) {
-    const Weights block = weights.at(fmt::format("double_blocks.{}", i));
-    doubles_.push_back({load_stream(block, "img"), load_stream(block, "txt")});
+  if (held.stem()) {
+    image_in_ = weights.linear("img_in");
+    text_in_ = weights.linear("txt_in");
   }
-  for (int i = 0; i < sizes.depth_single; ++i)
-    singles_.push_back(load_single(weights.at(fmt::format("single_blocks.{}", i))));
+  if (held.head()) {
+    last_modulation_ = weights.linear("final_layer.adaLN_modulation.1");
+    last_ = weights.linear("final_layer.linear");
+  }
+  for (int i = 0; i < sizes.depth; ++i) {
+    if (!held.has(i)) continue;
+    const Weights block = weights.at(fmt::format("double_blocks.{}", i));
+    doubles_[static_cast<std::size_t>(i)] = {load_stream(block, "img"), load_stream(block, "txt")};
+  }
+  for (int i = 0; i < sizes.depth_single; ++i) {
+    if (held.has(sizes.depth + i))
+      singles_[static_cast<std::size_t>(i)] = load_single(weights.at(fmt::format("single_blocks.{}", i)));
+  }
 }
 
 std::vector<FluxModulation> Flux::modulate(std::span<const double> sigmas, const FluxCondition& condition,
                                            const Ops& ops) const {
-  const at::Device device = image_in_.weight.device();
   const auto embed = [&](const Mlp& mlp, const at::Tensor& x) {
     return ops.linear_row(at::silu(ops.linear_col(x, mlp.in)), mlp.out);
   };
   const auto sinusoid = [&](std::vector<float> values) {
-    return sinusoidal_embedding(at::tensor(values).to(device) * 1000.0, kTimeChannels).to(dtype_);
+    return sinusoidal_embedding(at::tensor(values).to(device_) * 1000.0, kTimeChannels).to(dtype_);
   };
   at::Tensor vec = embed(time_in_, sinusoid({sigmas.begin(), sigmas.end()}));  // [steps, hidden]
   if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid({static_cast<float>(condition.guidance)}));
-  vec = vec + embed(vector_in_, condition.pooled.to(device, dtype_));
+  vec = vec + embed(vector_in_, condition.pooled.to(device_, dtype_));
   const at::Tensor active = at::silu(vec);
 
   std::vector<FluxModulation> out(sigmas.size());
+  for (FluxModulation& step : out) {
+    step.image.resize(doubles_.size());
+    step.text.resize(doubles_.size());
+    step.single.resize(singles_.size());
+  }
   // One product for all steps; each step keeps its row as [1, 1, channels].
-  const auto deal = [&](const Linear& weights, auto&& keep) {
+  const auto deal = [&](const Linear& weights, auto&& place) {
     const at::Tensor rows = ops.linear_row(active, weights).unsqueeze(1);
-    for (std::size_t i = 0; i < out.size(); ++i) keep(out[i], rows.narrow(0, static_cast<std::int64_t>(i), 1));
+    for (std::size_t i = 0; i < out.size(); ++i) place(out[i]) = rows.narrow(0, static_cast<std::int64_t>(i), 1);
   };
-  for (const DoubleBlock& block : doubles_) {
-    deal(block.image.modulation, [](FluxModulation& m, const at::Tensor& row) { m.image.push_back(row); });
-    deal(block.text.modulation, [](FluxModulation& m, const at::Tensor& row) { m.text.push_back(row); });
+  for (std::size_t i = 0; i < doubles_.size(); ++i) {
+    if (!doubles_[i]) continue;
+    deal(doubles_[i]->image.modulation, [&](FluxModulation& m) -> at::Tensor& { return m.image[i]; });
+    deal(doubles_[i]->text.modulation, [&](FluxModulation& m) -> at::Tensor& { return m.text[i]; });
   }
-  for (const SingleBlock& block : singles_) {
-    deal(block.modulation, [](FluxModulation& m, const at::Tensor& row) { m.single.push_back(row); });
+  for (std::size_t i = 0; i < singles_.size(); ++i) {
+    if (singles_[i]) deal(singles_[i]->modulation, [&](FluxModulation& m) -> at::Tensor& { return m.single[i]; });
   }
-  deal(last_modulation_, [](FluxModulation& m, const at::Tensor& row) { m.last = row; });
+  if (last_.weight.defined()) deal(last_modulation_, [](FluxModulation& m) -> at::Tensor& { return m.last; });
   return out;
 }
 
-FluxState Flux::begin(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation,
-                      const Ops& ops) const {
+FluxState Flux::begin(const at::Tensor& x, const FluxCondition& condition, const Ops& ops) const {
   MGPU_CHECK(x.size(0) == 1 && x.size(1) == sizes_.channels && x.size(2) % kPatch == 0 && x.size(3) % kPatch == 0,
              "latent {} is not [1, {}, even, even]", fmt::join(x.sizes(), "x"), sizes_.channels);
-  const at::Device device = image_in_.weight.device();
+  MGPU_CHECK(image_in_.weight.defined(), "the first block is not held");
   FluxState state;
   state.rows = x.size(2) / kPatch;
   state.columns = x.size(3) / kPatch;
   state.text_tokens = condition.context.size(1);
-  state.image = ops.linear_row(patchify(x.to(device, dtype_)), image_in_);
-  state.text = ops.linear_row(condition.context.to(device, dtype_), text_in_);
-  state.rotary = rotary_table(positions(state.text_tokens, state.rows, state.columns, device), kAxes, kTheta);
-  state.modulation = &modulation;
+  state.image = ops.linear_row(patchify(x.to(device_, dtype_)), image_in_);
+  state.text = ops.linear_row(condition.context.to(device_, dtype_), text_in_);
+  state.rotary = rotary_table(positions(state.text_tokens, state.rows, state.columns, device_), kAxes, kTheta);
   return state;
 }
 
 void Flux::block(int index, FluxState& state, const Ops& ops) const {
   const auto i = static_cast<std::size_t>(index);
   if (i < doubles_.size()) {
-    run(doubles_[i], i, state, ops);
+    MGPU_CHECK(doubles_[i], "double block {} is not held", i);
+    run(*doubles_[i], i, state, ops);
     return;
   }
   if (state.text.defined()) {
     state.image = at::cat({state.text, state.image}, 1);
     state.text = at::Tensor();
   }
-  run(singles_[i - doubles_.size()], i - doubles_.size(), state, ops);
+  const std::size_t single = i - doubles_.size();
+  MGPU_CHECK(singles_[single], "single block {} is not held", single);
+  run(*singles_[single], single, state, ops);
 }
 
 void Flux::run(const DoubleBlock& block, std::size_t index, FluxState& state, const Ops& ops) const {
@@ -203,7 +222,8 @@ at::Tensor Flux::finish(const FluxState& state, const Ops& ops) const {
 
 at::Tensor Flux::forward(const at::Tensor& x, double sigma, const FluxCondition& condition, const Ops& ops) const {
   const std::vector<FluxModulation> modulation = modulate({&sigma, 1}, condition, ops);
-  FluxState state = begin(x, condition, modulation.front(), ops);
+  FluxState state = begin(x, condition, ops);
+  state.modulation = &modulation.front();
   for (int i = 0; i < block_count(); ++i) block(i, state, ops);
   return finish(state, ops).to(x.scalar_type());
 }

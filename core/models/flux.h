@@ -2,11 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/family.h"
+#include "core/models/held_blocks.h"
 #include "core/nn.h"
 #include "core/ops.h"
 #include "core/weights.h"
@@ -39,6 +41,9 @@ struct FluxState {
   const FluxModulation* modulation = nullptr;
   std::int64_t text_tokens = 0;
   std::int64_t rows = 0, columns = 0;  ///< of 2x2 patches
+
+  /// What moves along when the next block is another device's; `modulation` is that device's own.
+  std::vector<at::Tensor*> travelling() { return {&image, &text, &rotary.cos, &rotary.sin}; }
 };
 
 /// Flux.1, the rectified-flow transformer of Black Forest Labs: https://github.com/black-forest-labs/flux (model.py).
@@ -47,20 +52,21 @@ class Flux {
  public:
   /// Loads every tensor. Throws Error naming file and tensor where one is missing.
   Flux(const FluxSizes& sizes, const Weights& weights);
+  /// Loads some of the blocks, and what computes their modulation. Only these may run.
+  Flux(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held);
 
   const FluxSizes& sizes() const { return sizes_; }
 
   /// The modulation vectors of steps at these noise levels, computed before the blocks run: one reading of their
-  /// weights (a quarter of the model) serves all steps of a run.
+  /// weights (a quarter of the model) serves all steps of a run. Of blocks that are not held it stays undefined.
   std::vector<FluxModulation> modulate(std::span<const double> sigmas, const FluxCondition& condition,
                                        const Ops& ops) const;
 
-  /// Embeds patches and text. x [1, 16, h, w] with h and w even.
-  FluxState begin(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation,
-                  const Ops& ops) const;
+  /// Embeds patches and text. x [1, 16, h, w] with h and w even. The caller sets the state's modulation.
+  FluxState begin(const at::Tensor& x, const FluxCondition& condition, const Ops& ops) const;
   /// Runs block `index` of block_count(): the double blocks first, then the single ones.
   void block(int index, FluxState& state, const Ops& ops) const;
-  int block_count() const { return static_cast<int>(doubles_.size() + singles_.size()); }
+  int block_count() const { return sizes_.depth + sizes_.depth_single; }
   /// The velocity [1, 16, h, w].
   at::Tensor finish(const FluxState& state, const Ops& ops) const;
 
@@ -93,10 +99,11 @@ class Flux {
 
   FluxSizes sizes_;
   at::ScalarType dtype_;
-  Linear image_in_, text_in_, last_modulation_, last_;
+  at::Device device_;
+  Linear image_in_, text_in_, last_modulation_, last_;  ///< undefined where stem or head is not held
   Mlp time_in_, vector_in_, guidance_in_;
-  std::vector<DoubleBlock> doubles_;
-  std::vector<SingleBlock> singles_;
+  std::vector<std::optional<DoubleBlock>> doubles_;
+  std::vector<std::optional<SingleBlock>> singles_;
 };
 
 }  // namespace mgpu

@@ -66,52 +66,57 @@ UNet::Block UNet::load_up(const Weights& weights, std::size_t number) const {
 }
 
 UNet::UNet(const UNetSizes& sizes, const Weights& weights)
-    : sizes_(sizes),
-      dtype_(weights.dtype()),
-      time_in_(load_mlp(weights, "time_embed.0", "time_embed.2")),
-      names_(unet_blocks(sizes)),
-      norm_out_(weights.norm("out.0")),
-      conv_out_(load_conv3x3(weights, "out.2")) {
-  if (sizes.vector > 0) vector_in_ = load_mlp(weights, "label_emb.0.0", "label_emb.0.2");
+    : UNet(sizes, weights, HeldBlocks::all(static_cast<int>(unet_blocks(sizes).size()))) {}
+
+UNet::UNet(const UNetSizes& sizes, const Weights& weights, const HeldBlocks& held)
+    : sizes_(sizes), dtype_(weights.dtype()), device_(weights.device()), names_(unet_blocks(sizes)) {
+  if (held.stem()) {
+    time_in_ = load_mlp(weights, "time_embed.0", "time_embed.2");
+    if (sizes.vector > 0) vector_in_ = load_mlp(weights, "label_emb.0.0", "label_emb.0.2");
+  }
+  if (held.head()) {
+    norm_out_ = weights.norm("out.0");
+    conv_out_ = load_conv3x3(weights, "out.2");
+  }
   std::size_t attentions = 0;
-  for (const UNetBlockName& name : names_) {
-    const std::size_t number = index_of(name.number);
-    if (name.kind == "down") {
-      blocks_.push_back(load_down(weights.at(fmt::format("input_blocks.{}", number)), number));
-    } else if (name.kind == "middle") {
-      blocks_.push_back(load_middle(weights.at("middle_block")));
-    } else {
-      blocks_.push_back(load_up(weights.at(fmt::format("output_blocks.{}", number)), number));
-    }
-    Block& block = blocks_.back();
-    block.first_attention = attentions;
-    if (block.transformer) attentions += index_of(block.transformer->depth());
+  for (int i = 0; i < block_count(); ++i) {
+    std::optional<Block>& block = blocks_.emplace_back();
+    if (!held.has(i)) continue;
+    block = load_block(weights, names_[index_of(i)]);
+    block->first_attention = attentions;
+    if (block->transformer) attentions += index_of(block->transformer->depth());
   }
 }
 
+UNet::Block UNet::load_block(const Weights& weights, const UNetBlockName& name) const {
+  const std::size_t number = index_of(name.number);
+  if (name.kind == "down") return load_down(weights.at(fmt::format("input_blocks.{}", number)), number);
+  if (name.kind == "up") return load_up(weights.at(fmt::format("output_blocks.{}", number)), number);
+  return load_middle(weights.at("middle_block"));
+}
+
 UNetText UNet::text(const at::Tensor& context, const Ops& ops) const {
-  const at::Tensor states = context.to(conv_out_.weight.device(), dtype_);
+  const at::Tensor states = context.to(device_, dtype_);
   UNetText text;
-  for (const Block& block : blocks_)
-    if (block.transformer) block.transformer->append_text(states, text.attention, ops);
+  for (const std::optional<Block>& block : blocks_)
+    if (block && block->transformer) block->transformer->append_text(states, text.attention, ops);
   return text;
 }
 
-UNetState UNet::begin(const at::Tensor& x, double timestep, const at::Tensor& vector, const UNetText& text,
-                      const Ops& ops) const {
+UNetState UNet::begin(const at::Tensor& x, double timestep, const at::Tensor& vector, const Ops& ops) const {
   MGPU_CHECK(x.dim() == 4 && x.size(0) == 1 && x.size(1) == sizes_.channels_in, "latent {} is not [1, {}, h, w]",
              fmt::join(x.sizes(), "x"), sizes_.channels_in);
   MGPU_CHECK_EQ(vector.defined(), sizes_.vector > 0);
-  const at::Device device = conv_out_.weight.device();
+  MGPU_CHECK(time_in_.in.weight.defined(), "the first block is not held");
   const auto embed = [&](const Mlp& mlp, const at::Tensor& values) {
     return ops.linear_row(at::silu(ops.linear_col(values, mlp.in)), mlp.out);
   };
-  const at::Tensor time = at::full({1}, timestep, at::TensorOptions(at::kFloat).device(device));
+  const at::Tensor time = at::full({1}, timestep, at::TensorOptions(at::kFloat).device(device_));
   at::Tensor emb = embed(time_in_, sinusoidal_embedding(time, sizes_.model_channels).to(dtype_));
-  if (vector.defined()) emb = emb + embed(vector_in_, vector.to(device, dtype_));
+  if (vector.defined()) emb = emb + embed(vector_in_, vector.to(device_, dtype_));
 
   UNetState state;
-  state.h = x.to(device, dtype_).contiguous(at::MemoryFormat::ChannelsLast);
+  state.h = x.to(device_, dtype_).contiguous(at::MemoryFormat::ChannelsLast);
   state.emb = at::silu(emb);
   state.skips.resize(sizes_.down.size());
   UNetState::Extent extent{x.size(2), x.size(3)};
@@ -119,13 +124,13 @@ UNetState UNet::begin(const at::Tensor& x, double timestep, const at::Tensor& ve
     if (down.resamples) extent = {(extent.rows + 1) / 2, (extent.columns + 1) / 2};
     state.extents.push_back(extent);
   }
-  state.text = &text;
   return state;
 }
 
 void UNet::block(int index, UNetState& state, const Ops& ops) const {
   const UNetBlockName& name = names_[index_of(index)];
-  const Block& block = blocks_[index_of(index)];
+  MGPU_CHECK(blocks_[index_of(index)], "{} block {} is not held", name.kind, name.number);
+  const Block& block = *blocks_[index_of(index)];
   if (name.kind == "down") {
     run_down(name.number, block, state, ops);
   } else if (name.kind == "up") {
@@ -173,7 +178,8 @@ at::Tensor UNet::finish(const UNetState& state, const Ops& ops) const {
 at::Tensor UNet::forward(const at::Tensor& x, double timestep, const at::Tensor& context, const at::Tensor& vector,
                          const Ops& ops) const {
   const UNetText words = text(context, ops);
-  UNetState state = begin(x, timestep, vector, words, ops);
+  UNetState state = begin(x, timestep, vector, ops);
+  state.text = &words;
   for (int i = 0; i < block_count(); ++i) block(i, state, ops);
   return finish(state, ops).to(x.scalar_type()).contiguous();
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/family.h"
+#include "core/models/held_blocks.h"
 #include "core/models/unet_blocks.h"
 #include "core/ops.h"
 #include "core/weights.h"
@@ -30,6 +31,10 @@ struct UNetState {
   };
   std::vector<Extent> extents;
   const UNetText* text = nullptr;
+
+  /// What moves along when the next block is another device's: `text` is that device's own, and skips wait where they
+  /// were made, which is where they will be taken.
+  std::vector<at::Tensor*> travelling() { return {&h, &emb}; }
 };
 
 /// A block's name, and whose skip it takes.
@@ -49,6 +54,8 @@ class UNet {
  public:
   /// Loads every tensor. Throws Error naming file and tensor where one is missing.
   UNet(const UNetSizes& sizes, const Weights& weights);
+  /// Loads some of the blocks. Only these may run, and text() holds only theirs.
+  UNet(const UNetSizes& sizes, const Weights& weights, const HeldBlocks& held);
 
   const UNetSizes& sizes() const { return sizes_; }
 
@@ -56,9 +63,8 @@ class UNet {
   UNetText text(const at::Tensor& context, const Ops& ops) const;
 
   /// Embeds timestep (0..999) and vector ([1, vector width]; undefined for models that take none). x [1, C, h, w] of
-  /// any size. `text` must outlive the state.
-  UNetState begin(const at::Tensor& x, double timestep, const at::Tensor& vector, const UNetText& text,
-                  const Ops& ops) const;
+  /// any size. The caller sets the state's text.
+  UNetState begin(const at::Tensor& x, double timestep, const at::Tensor& vector, const Ops& ops) const;
   /// Runs block `index` of block_count(), in unet_blocks()' order.
   void block(int index, UNetState& state, const Ops& ops) const;
   int block_count() const { return static_cast<int>(names_.size()); }
@@ -82,6 +88,7 @@ class UNet {
   };
 
   static Mlp load_mlp(const Weights& weights, const char* in, const char* out);
+  Block load_block(const Weights& weights, const UNetBlockName& name) const;
   Block load_down(const Weights& weights, std::size_t number) const;
   Block load_middle(const Weights& weights) const;
   Block load_up(const Weights& weights, std::size_t number) const;
@@ -94,9 +101,10 @@ class UNet {
 
   UNetSizes sizes_;
   at::ScalarType dtype_;
-  Mlp time_in_, vector_in_;
+  at::Device device_;
+  Mlp time_in_, vector_in_;  ///< undefined where the first block is not held
   std::vector<UNetBlockName> names_;
-  std::vector<Block> blocks_;
+  std::vector<std::optional<Block>> blocks_;
   Norm norm_out_;
   Conv conv_out_;
 };

@@ -1,0 +1,36 @@
+#include "core/hand_over.h"
+
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "core/memory.h"
+
+namespace mgpu {
+namespace {
+
+/// On streams of its own on both sides: on the devices' working streams it would wait for what these have queued since.
+at::Tensor copy_between_gpus(const at::Tensor& tensor, at::Device to) {
+  synchronize(tensor.device());
+  const c10::cuda::CUDAStream from_stream = c10::cuda::getStreamFromPool(false, tensor.device().index());
+  const c10::cuda::CUDAStream to_stream = c10::cuda::getStreamFromPool(false, to.index());
+  at::Tensor out;
+  {
+    const c10::cuda::CUDAMultiStreamGuard guard({from_stream, to_stream});
+    out = tensor.to(to, /*non_blocking=*/true);
+    from_stream.synchronize();
+    to_stream.synchronize();
+  }
+  out.record_stream(c10::cuda::getDefaultCUDAStream(to.index()));  // which is where it will be used
+  return out;
+}
+
+}  // namespace
+
+at::Tensor hand_over(const at::Tensor& tensor, at::Device to) {
+  if (!tensor.defined()) return tensor;
+  if (tensor.is_cuda() && to.is_cuda()) return copy_between_gpus(tensor, to);
+  return tensor.to(to, /*non_blocking=*/false, /*copy=*/true);
+}
+
+}  // namespace mgpu

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+namespace mgpu {
+
+/// One device's thread: runs what it is given, one after another, in order. It computes with as many threads as the
+/// one that made it, so that a CPU's sums do not depend on who computes them.
+class Worker {
+ public:
+  /// A worker that has the only device needs no thread: it runs a task at once, in the caller's.
+  enum class Runs : std::uint8_t { InCaller, InThread };
+  Worker(at::Device device, Runs runs);
+  /// Waits for what was posted.
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  /// Runs `task` when its turn comes. It must not throw.
+  void post(std::function<void()> task);
+
+  /// Runs `work` in its turn and waits for it; gives what it returns, throws what it throws.
+  template <class Work>
+  auto call(Work&& work) {
+    const auto task = std::make_shared<std::packaged_task<decltype(work())()>>(std::forward<Work>(work));
+    auto result = task->get_future();
+    post([task] { (*task)(); });
+    return result.get();
+  }
+
+ private:
+  void serve(int threads);
+
+  at::Device device_;
+  std::mutex mutex_;
+  std::condition_variable wakes_;
+  std::deque<std::function<void()>> tasks_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace mgpu

@@ -119,8 +119,8 @@ class Run(unittest.TestCase):
     def test_a_picture_that_started_from_pictures_gives_itself_back(self):
         for name in ("edit_init.png", "edit_mask.png", "edit_left.png"):
             shutil.copy(os.path.join(GOLDENS, name), self.path(name))
-        text = JOB[:JOB.index("images:")] + ("images: [{prompt: a boat, init_image: edit_init.png, mask: edit_mask.png, sampler: {denoise: 0.6}, "
-                                             "conditions: [{prompt: a sun, mask: edit_left.png, end: 0.5}]}]\n"
+        text = JOB[:JOB.index("images:")] + ("images: [{prompt: a boat, init_image: edit_init.png, mask: edit_mask.png,\n"
+                                             "  sampler: {denoise: 0.6}, conditions: [{prompt: a sun, mask: edit_left.png, end: 0.5}]}]\n"
                                              'output: {name: "{width}x{height}.png"}\n')
         with open(self.path("edit.yaml"), "w", encoding="utf-8") as f:
             f.write(text)

@@ -20,12 +20,11 @@ std::string find_at(const TextualInversions& inversions, const std::string& name
 }
 
 void check_vectors(const TextualInversions& inversions, const std::string& name, const ModelSet& set) {
-  if (set.clip_l) {
-    const bool is_h = set.clip_l->row->role == Role::ClipH;
-    inversions.vectors(name, is_h ? TextEncoder::ClipH : TextEncoder::ClipL, set.clip_l->clip().hidden);
+  for (const EncoderUse& use : set.text().encoders) {
+    const Part& part = set.encoder(use.encoder);
+    const bool t5 = use.encoder == TextEncoder::T5xxl;
+    inversions.vectors(name, use.encoder, t5 ? part.t5().hidden : part.clip().hidden);
   }
-  if (set.clip_g) inversions.vectors(name, TextEncoder::ClipG, set.clip_g->clip().hidden);
-  if (set.t5xxl) inversions.vectors(name, TextEncoder::T5xxl, set.t5xxl->t5().hidden);
 }
 
 }  // namespace

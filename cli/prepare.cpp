@@ -220,8 +220,8 @@ PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey
   PreparedJob out;
   out.job = &job;
   // Encoders compute in fp32 from weights as they are stored, unless the job narrows them.
-  out.types = {resolve(*job.dtype.unet, half_unet ? ComputeType::Fp16 : automatic), resolve(*job.dtype.clip, ComputeType::Fp32),
-               resolve(*job.dtype.vae, automatic)};
+  out.types = {resolve(*job.dtype.unet, half_unet ? ComputeType::Fp16 : automatic),
+               resolve(*job.dtype.clip, ComputeType::Fp32), resolve(*job.dtype.vae, automatic)};
   out.dtypes.unet = scalar_type_of(out.types.unet);
   out.dtypes.vae = scalar_type_of(out.types.vae);
   if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);

@@ -43,8 +43,8 @@ struct Run {
   const Conditioning* positive = nullptr;
   const Conditioning* negative = nullptr;  ///< null where it is not evaluated
   std::vector<RunCondition> further = {};
-  at::Tensor latent = {};  ///< of the init image [1, C, h, w]; undefined: empty, which is zeros
-  at::Tensor mask = {};    ///< what of it is drawn anew [1, 1, h, w]; undefined: all
+  at::Tensor latent = {};    ///< of the init image [1, C, h, w]; undefined: empty, which is zeros
+  at::Tensor mask = {};      ///< what of it is drawn anew [1, 1, h, w]; undefined: all
   at::Tensor channels = {};  ///< [1, 1 + C, h, w] beside the latent, for inpainting models
 };
 

@@ -122,22 +122,10 @@ std::vector<FamilyRow> flux() {
     return std::vector<Sign>{has(kFluxMark), has("img_in.weight"), has("single_blocks.0.linear1.weight"), guidance};
   };
   return {
-      {role,
-       "a Flux.1 dev transformer",
-       with(has("guidance_in.in_layer.weight")),
-       "",
-       read_flux_sizes,
-       "flux1-dev",
-       flux_training(10000, 1.15),
-       &kFluxText},
-      {role,
-       "a Flux.1 schnell transformer",
-       with(lacks("guidance_in.in_layer.weight")),
-       "",
-       read_flux_sizes,
-       "flux1-schnell",
-       flux_training(1000, 0),
-       &kFluxText},
+      {role, "a Flux.1 dev transformer", with(has("guidance_in.in_layer.weight")), "", read_flux_sizes, "flux1-dev",
+       flux_training(10000, 1.15), &kFluxText},
+      {role, "a Flux.1 schnell transformer", with(lacks("guidance_in.in_layer.weight")), "", read_flux_sizes,
+       "flux1-schnell", flux_training(1000, 0), &kFluxText},
   };
 }
 

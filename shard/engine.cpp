@@ -31,8 +31,7 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
     const TextEncoder kind = recipe.encoders[i].encoder;
     const std::string& tokenizer = kind == TextEncoder::T5xxl ? models_.t5xxl_tokenizer : models_.clip_tokenizer;
-    const auto encoder =
-        load_prompt_encoder(recipe, i, encoder_weights(models_.encoder(kind)), tokenizer, inversions);
+    const auto encoder = load_prompt_encoder(recipe, i, encoder_weights(models_.encoder(kind)), tokenizer, inversions);
     for (std::size_t k = 0; k < prompts.size(); ++k)
       texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
   }

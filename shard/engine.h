@@ -41,7 +41,8 @@ class Engine {
 
   /// What the diffusion model is told of each prompt. Loads the text encoders one after another, uses them and lets
   /// them go.
-  std::vector<Conditioning> encode(std::span<const PromptText> prompts, const TextualInversions& inversions = TextualInversions());
+  std::vector<Conditioning> encode(std::span<const PromptText> prompts,
+                                   const TextualInversions& inversions = TextualInversions());
 
   /// Loads the diffusion model, if it is not there yet.
   void load_diffusion();

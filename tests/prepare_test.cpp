@@ -116,9 +116,9 @@ TEST_CASE("a picture depends on the textual inversions that its prompts name, an
                "job.yaml", "");
   resolve_files(job);
   const JobModels models = open_job(job);
-  CHECK(models.files_of(job.images[0]) == models.files);
+  CHECK((models.files_of(job.images[0]) == models.files));
   REQUIRE(models.files_of(job.images[1]).size() == models.files.size() + 1);
-  CHECK(models.files_of(job.images[1]).back() == first);
+  CHECK((models.files_of(job.images[1]).back() == first));
 
   // As when the picture is rendered again.
   job.expected_files = models.files_of(job.images[1]);

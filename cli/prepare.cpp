@@ -182,6 +182,16 @@ std::string nearest_fit(const Job& job, const ModelSet& models, const ComputeDty
   return fmt::format("it takes a device or a vram_limit of {}MB", (most >> 20) + 1);
 }
 
+/// Throws Error at a clip_skip that would change nothing.
+void check_clip_skip(const Job& job, const ModelSet& set) {
+  if (!set.is_flux()) return;
+  for (const ImageJob& image : job.images) {
+    if (*image.sampler.clip_skip == 0) continue;
+    throw job.error(image.sampler.clip_skip.mark, fmt::format("clip_skip has no effect on {}", set.diffusion.row->name),
+                    "it reads T5, and of CLIP the pooled output alone; leave clip_skip out");
+  }
+}
+
 }  // namespace
 
 std::vector<FileIdentity> JobModels::files_of(const ImageJob& image) const {
@@ -206,6 +216,7 @@ JobModels open_job(Job& job) {
   check_init_images(job, multiple);
   check_sizes(job, multiple, set.diffusion.row->name);
   check_encoder(job, set.vae);
+  check_clip_skip(job, set);
   std::vector<FileIdentity> identified = identities(set);
   JobModels out{std::move(set), std::move(identified), picture_identities(job)};
   std::vector<FileIdentity> all = out.files;
@@ -217,11 +228,12 @@ JobModels open_job(Job& job) {
 PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey) {
   const DeviceId id = choose_device(job, survey);
   const ComputeType automatic = has_bf16(id, survey) ? ComputeType::Bf16 : ComputeType::Fp32;
+  const bool half_unet = id.is_cuda() && !models.set.is_flux();  // Stable Diffusion's UNets are released in fp16
   PreparedJob out;
   out.job = &job;
   // Encoders compute in fp32 from weights as they are stored, unless the job narrows them.
-  out.types = {resolve(*job.dtype.unet, automatic), resolve(*job.dtype.clip, ComputeType::Fp32),
-               resolve(*job.dtype.vae, automatic)};
+  out.types = {resolve(*job.dtype.unet, half_unet ? ComputeType::Fp16 : automatic),
+               resolve(*job.dtype.clip, ComputeType::Fp32), resolve(*job.dtype.vae, automatic)};
   out.dtypes.unet = scalar_type_of(out.types.unet);
   out.dtypes.vae = scalar_type_of(out.types.vae);
   if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);

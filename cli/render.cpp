@@ -7,12 +7,10 @@
 #include <chrono>
 #include <csignal>
 #include <exception>
-#include <map>
 #include <optional>
-#include <tuple>
 
+#include "cli/encoding.h"
 #include "cli/failure.h"
-#include "cli/init_image.h"
 #include "cli/output.h"
 #include "cli/picture_job.h"
 #include "cli/png.h"
@@ -94,10 +92,6 @@ class JobRun {
  private:
   using Group = std::vector<Entry*>;  // the pictures of one run: one draw of one seed
 
-  /// An init image as it is encoded: its file and the picture's size.
-  using InitKey = std::tuple<std::string, int, int>;
-  static InitKey init_key(const ImageJob& image) { return {image.init_image.path, *image.width, *image.height}; }
-
   static bool is_open(const Entry& entry) { return entry.report.status == "skipped"; }
 
   /// Neighbours that come from the same draw are sampled together.
@@ -126,50 +120,18 @@ class JobRun {
     }
   }
 
-  /// Every prompt of the job, each once, before anything is sampled.
+  /// What the runs start from. It is encoded together: each picture bears an equal share of the time.
   void encode(const std::vector<Group>& groups) {
     progress_.phase(groups.front().front()->picture.path, "encode");
-    std::vector<std::string> prompts;
-    const auto want = [&](const std::string& prompt) {
-      if (conditionings_.try_emplace(prompt).second) prompts.push_back(prompt);
-    };
-    std::size_t pictures = 0;
+    std::vector<const Picture*> pictures;
+    for (const Group& group : groups)
+      for (const Entry* entry : group) pictures.push_back(&entry->picture);
+    const TextualInversions inversions;
+    const double seconds = engine_->meter().measure(
+        Phase::Encode, [&] { encodings_ = Encodings(*engine_, inversions, pictures, stop_if_interrupted); });
     for (const Group& group : groups) {
-      const Picture& picture = group.front()->picture;
-      want(picture.image->prompt);
-      for (const ConditionOptions& condition : *picture.image->conditions) want(condition.prompt);
-      if (evaluates_negative(picture.sampler())) want(picture.image->negative);
-      pictures += group.size();
+      for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
     }
-    std::vector<Conditioning> encoded;
-    const double seconds = engine_->meter().measure(Phase::Encode, [&] {
-      encoded = engine_->encode(prompts);
-      encode_init_images(groups);
-    });
-    for (std::size_t i = 0; i < prompts.size(); ++i) conditionings_[prompts[i]] = std::move(encoded[i]);
-    // They are encoded together: each picture bears an equal share.
-    for (const Group& group : groups) {
-      for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures);
-    }
-  }
-
-  /// The init image of every entry that has one, each file once at each size. The autoencoder's encoder comes when the
-  /// text encoders have left, and leaves too.
-  void encode_init_images(const std::vector<Group>& groups) {
-    std::optional<Encoder> encoder;
-    for (const Group& group : groups) {
-      const ImageJob& image = *group.front()->picture.image;
-      if (!image.init_image) continue;
-      const auto [latent, is_new] = init_latents_.try_emplace(init_key(image));
-      if (!is_new) continue;
-      stop_if_interrupted();
-      if (!encoder) encoder.emplace(engine_->models().vae.vae(), engine_->vae_weights());
-      latent->second =
-          mgpu::encode(read_init_image(image), engine_->models().training().latent, *encoder, engine_->ops()).cpu();
-    }
-    if (!encoder) return;
-    encoder.reset();
-    release_cached(engine_->device());
   }
 
   /// Samples a run and writes its pictures. What fails here fails this run alone, unless the device is lost.
@@ -189,15 +151,7 @@ class JobRun {
 
   at::Tensor sample_run(const Group& group) {
     const Picture& picture = group.front()->picture;
-    const bool negative = evaluates_negative(picture.sampler());
-    Run run{.seed = picture.seed,
-            .batch = picture.batch,
-            .width = picture.width(),
-            .height = picture.height(),
-            .options = &picture.sampler(),
-            .positive = &conditionings_.at(picture.image->prompt),
-            .negative = negative ? &conditionings_.at(picture.image->negative) : nullptr};
-    add_pictures(run, *picture.image);
+    const Run run = encodings_.run_of(picture);
     progress_.phase(picture.path, "sample");
     at::Tensor latents;
     const double seconds = engine_->meter().measure(Phase::Sample, [&] {
@@ -208,23 +162,6 @@ class JobRun {
     });
     for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(group.size());
     return latents;
-  }
-
-  /// What pictures say of a run: where it starts, what it keeps, and where its further conditionings count.
-  void add_pictures(Run& run, const ImageJob& image) const {
-    const std::int64_t factor = engine_->models().vae.vae().factor();
-    const auto fit = [&](const at::Tensor& mask) {
-      return latent_mask(mask, *image.height / factor, *image.width / factor);
-    };
-    if (image.init_image) run.latent = init_latents_.at(init_key(image));
-    if (image.mask) run.mask = fit(read_mask(image));
-    for (const ConditionOptions& condition : *image.conditions) {
-      run.further.push_back({.told = &conditionings_.at(condition.prompt),
-                             .mask = condition.mask ? fit(read_mask(condition)) : at::Tensor(),
-                             .strength = condition.strength,
-                             .start = condition.start,
-                             .end = condition.end});
-    }
   }
 
   void finish(Entry& entry, const at::Tensor& latent) {
@@ -300,8 +237,7 @@ class JobRun {
   std::vector<Entry> entries_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Decoder> decoder_;
-  std::map<std::string, Conditioning> conditionings_;
-  std::map<InitKey, at::Tensor> init_latents_;  // [1, C, h, w] on the CPU
+  Encodings encodings_;
   Exit code_ = Exit::Ok;
 };
 

@@ -19,7 +19,7 @@ const SamplerRow& sampler_of(const SamplerOptions& options) {
 }
 
 DenoiserOptions denoiser_options(const SamplerOptions& options) {
-  return {.prediction = Prediction::Velocity, .cfg = *options.cfg, .needs_uncond = sampler_of(options).needs_uncond};
+  return {.cfg = *options.cfg, .needs_uncond = sampler_of(options).needs_uncond};
 }
 
 /// Where and when each positive conditioning counts; nothing to say where the prompt is alone.
@@ -35,29 +35,23 @@ std::vector<Region> regions_of(const Run& run, const SigmaTable& table, at::Devi
   return regions;
 }
 
-/// Every text that the model may be told, by its number: the prompt's own, the further ones, and last the negative.
-class Texts {
- public:
-  explicit Texts(const Run& run) : negative_(run.negative) {
-    all_.push_back(run.positive);
-    for (const RunCondition& condition : run.further) all_.push_back(condition.told);
-    if (negative_) all_.push_back(negative_);
-  }
+/// Every text that the model may be told: the prompt's own, the further ones, and last the negative.
+std::vector<ToldText> texts_of(const Run& run) {
+  std::vector<ToldText> out{{run.positive}};
+  for (const RunCondition& condition : run.further) out.push_back({condition.told});
+  if (run.negative) out.push_back({run.negative, true});
+  return out;
+}
 
-  std::span<const Conditioning* const> all() const { return all_; }
-
-  const Conditioning& operator[](Conditioned which) const {
-    if (which != Conditioned::Negative) return *all_.at(static_cast<std::size_t>(which));
-    MGPU_CHECK(negative_, "the negative prompt was not encoded");
-    return *negative_;
-  }
-
- private:
-  std::vector<const Conditioning*> all_;
-  const Conditioning* negative_;
-};
+/// Its number among texts_of().
+std::size_t number_of(Conditioned which, const Run& run) {
+  if (which != Conditioned::Negative) return static_cast<std::size_t>(which);
+  MGPU_CHECK(run.negative, "the negative prompt was not encoded");
+  return run.further.size() + 1;
+}
 
 SigmaTable sigma_table(const Shift& shift, const Training& training, int width, int height) {
+  if (training.prediction != Prediction::Velocity) return stable_diffusion_sigmas();
   switch (shift.kind) {
     case Shift::Kind::Constant:
       return flux_dev_sigmas(shift.value);
@@ -70,9 +64,10 @@ SigmaTable sigma_table(const Shift& shift, const Training& training, int width, 
 }
 
 /// The denoiser of a run: guided, with all its conditionings, and true to the init image where its mask says so.
-Denoise denoiser_of(const Run& run, const RunSchedule& schedule, const ModelCall& model, const at::Tensor& noise,
-                    const at::Tensor& latent) {
+Denoise denoiser_of(const Run& run, const RunSchedule& schedule, Prediction prediction, const ModelCall& model,
+                    const at::Tensor& noise, const at::Tensor& latent) {
   DenoiserOptions options = denoiser_options(*run.options);
+  options.prediction = prediction;
   options.regions = regions_of(run, schedule.table, noise.device());
   Denoise denoise = make_denoiser(model, schedule.table, schedule.sigmas, options);
   if (!run.mask.defined()) return denoise;
@@ -104,19 +99,20 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
   const std::vector<std::int64_t> shape = {run.batch, training.latent.channels, run.height / kLatentFactor,
                                            run.width / kLatentFactor};
 
-  const Texts texts(run);
-  const ModelCall model = [&](const at::Tensor& x, double sigma, Conditioned which) {
-    return engine.velocity(x, sigma, texts[which], *options.guidance);
-  };
   const auto evaluated = std::span(sigmas).first(sigmas.size() - 1);  // the last is where sampling ends
-  engine.prepare_run(evaluated, texts.all(), *options.guidance);
+  std::vector<double> timesteps;
+  for (const double sigma : evaluated) timesteps.push_back(schedule.table.timestep(sigma));
+  engine.begin_run(timesteps, texts_of(run), {*options.guidance, run.width, run.height, run.channels});
+  const ModelCall model = [&](const at::Tensor& x, double timestep, Conditioned which) {
+    return engine.evaluate(x, timestep, number_of(which, run));
+  };
 
   const at::Tensor noise = initial_noise(run.seed, shape).to(engine.device());
   const at::Tensor latent = run.latent.defined() ? run.latent.to(engine.device()) : at::zeros_like(noise);
   const int steps = static_cast<int>(sigmas.size()) - 1;
   const SampleContext context{
       .table = schedule.table,
-      .denoise = denoiser_of(run, schedule, model, noise, latent),
+      .denoise = denoiser_of(run, schedule, training.prediction, model, noise, latent),
       .noise = make_step_noise(sampler_of(options).step_noise, *options.step_noise, run.seed, shape, sigmas),
       .callback = [&](int step, double, const at::Tensor&, const at::Tensor&) { on_step(step + 1, steps); }};
 

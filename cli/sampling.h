@@ -43,14 +43,15 @@ struct Run {
   const Conditioning* positive = nullptr;
   const Conditioning* negative = nullptr;  ///< null where it is not evaluated
   std::vector<RunCondition> further = {};
-  at::Tensor latent = {};  ///< of the init image [1, C, h, w]; undefined: empty, which is zeros
-  at::Tensor mask = {};    ///< what of it is drawn anew [1, 1, h, w]; undefined: all
+  at::Tensor latent = {};    ///< of the init image [1, C, h, w]; undefined: empty, which is zeros
+  at::Tensor mask = {};      ///< what of it is drawn anew [1, 1, h, w]; undefined: all
+  at::Tensor channels = {};  ///< [1, 1 + C, h, w] beside the latent, for inpainting models
 };
 
 /// Whether a run with these options evaluates its negative prompt.
 bool evaluates_negative(const SamplerOptions& options);
 
-/// Samples a run: noise from its seed, then the sampler over the engine's diffusion model -> latents [batch, 16, h, w]
+/// Samples a run: noise from its seed, then the sampler over the engine's diffusion model -> latents [batch, C, h, w]
 /// fp32 on the CPU. `on_step` hears of every step (from 1) and may throw to stop. Throws Error (an image failed) when a
 /// latent is not finite.
 at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int step, int steps)>& on_step);

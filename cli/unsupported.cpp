@@ -38,10 +38,6 @@ void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) 
                 "an allocation other than the one device of \"gpu_ids\"");
 }
 
-void refuse_sampling(const Refusal& refuse, const SamplerOptions& sampler) {
-  refuse.when(*sampler.clip_skip != 0, sampler.clip_skip.mark, "\"clip_skip\"");
-}
-
 }  // namespace
 
 void refuse_unsupported(const Job& job) {
@@ -52,8 +48,6 @@ void refuse_unsupported(const Job& job) {
   refuse_placement(refuse, job.placement);
   refuse.when(*job.decode.way == DecodeWay::Parallel, job.decode.way.mark, "\"decode.way: parallel\"");
   refuse.when(*job.decode.way == DecodeWay::Tiled, job.decode.way.mark, "\"decode.way: tiled\"");
-  refuse_sampling(refuse, job.sampler);
-  for (const ImageJob& image : job.images) refuse_sampling(refuse, image.sampler);
 }
 
 std::string_view name_of(ComputeType type) {

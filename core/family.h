@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/tensor_file.h"
+#include "core/text/recipe.h"
 
 namespace mgpu {
 
@@ -148,8 +149,9 @@ struct FamilyRow {
   // The rest is of supported diffusion models.
   std::string_view name = {};  ///< "flux1-dev"
   std::optional<Training> training = {};
-  std::vector<Role> encoders = {};  ///< the text encoders that it takes
-  int size_values = 0;              ///< numbers behind the pooled text in SDXL's vector, 256 wide each: 6; refiner 5
+  const TextRecipe* text = nullptr;  ///< the text encoders that it takes, and what it takes from them
+  int size_values = 0;               ///< numbers behind the pooled text in SDXL's vector, 256 wide each: 6; refiner 5
+  bool aesthetic = false;            ///< the last of them is an aesthetic score: the refiner's
 };
 
 /// All rows, in the order in which they are tried.

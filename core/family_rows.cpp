@@ -122,22 +122,10 @@ std::vector<FamilyRow> flux() {
     return std::vector<Sign>{has(kFluxMark), has("img_in.weight"), has("single_blocks.0.linear1.weight"), guidance};
   };
   return {
-      {role,
-       "a Flux.1 dev transformer",
-       with(has("guidance_in.in_layer.weight")),
-       "",
-       read_flux_sizes,
-       "flux1-dev",
-       flux_training(10000, 1.15),
-       {Role::ClipL, Role::T5}},
-      {role,
-       "a Flux.1 schnell transformer",
-       with(lacks("guidance_in.in_layer.weight")),
-       "",
-       read_flux_sizes,
-       "flux1-schnell",
-       flux_training(1000, 0),
-       {Role::ClipL, Role::T5}},
+      {role, "a Flux.1 dev transformer", with(has("guidance_in.in_layer.weight")), "", read_flux_sizes, "flux1-dev",
+       flux_training(10000, 1.15), &kFluxText},
+      {role, "a Flux.1 schnell transformer", with(lacks("guidance_in.in_layer.weight")), "", read_flux_sizes,
+       "flux1-schnell", flux_training(1000, 0), &kFluxText},
   };
 }
 
@@ -149,13 +137,13 @@ std::vector<Sign> operator+(std::vector<Sign> signs, const std::vector<Sign>& mo
 /// A UNet that we render with: as it is, and its inpainting cousin, which takes a mask and a masked latent too.
 std::vector<FamilyRow> unet_pair(std::string_view what, std::string_view inpaint_what, const std::vector<Sign>& signs,
                                  std::string_view name, std::string_view inpaint_name, double scale,
-                                 const std::vector<Role>& encoders, int size_values) {
+                                 const TextRecipe& text, int size_values) {
   const auto row = [&](std::string_view row_what, std::int64_t channels, std::string_view row_name) {
     const std::vector<Sign> all =
         std::vector<Sign>{has(kUnetIn), dim(kUnetIn, 1, channels), dim(kUnetOut, 0, 4)} + signs;
     return FamilyRow{
         Role::Diffusion, row_what,   all, "", read_unet_sizes, row_name, unet_training(Prediction::Epsilon, scale),
-        encoders,        size_values};
+        &text,           size_values};
   };
   return {row(what, 4, name), row(inpaint_what, 9, inpaint_name)};
 }
@@ -197,22 +185,24 @@ std::vector<FamilyRow> unets() {
 
   const std::vector<FamilyRow> sd1 =
       unet_pair("a Stable Diffusion 1.x checkpoint", "a Stable Diffusion 1.x inpainting checkpoint",
-                {lacks(kUnetVector), dim(kUnetProjection, 3, 1)}, "sd1", "sd1-inpaint", 0.18215, {Role::ClipL}, 0);
+                {lacks(kUnetVector), dim(kUnetProjection, 3, 1)}, "sd1", "sd1-inpaint", 0.18215, kSd1Text, 0);
   add(sd1);
   const std::vector<FamilyRow> sd2 =
       unet_pair("a Stable Diffusion 2.x checkpoint", "a Stable Diffusion 2.x inpainting checkpoint",
-                {lacks(kUnetVector), has(kUnetProjection)}, "sd2", "sd2-inpaint", 0.18215, {Role::ClipH}, 0);
+                {lacks(kUnetVector), has(kUnetProjection)}, "sd2", "sd2-inpaint", 0.18215, kSd2Text, 0);
   // No name or shape tells v-prediction from epsilon. ComfyUI looks at how far the values of this small tensor spread
   // (comfy/supported_models.py, SD20), and so do we: the one place where a weight's data decides.
   add({v_predicting(sd2.front(), "a Stable Diffusion 2.x checkpoint (v-prediction)",
                     {spread("output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09)}, "sd2-v")});
   add(sd2);
-  add({unet_pair("an SDXL refiner", "", {has(kUnetVector), has(kFourthLevel)}, "sdxl-refiner", "", 0.13025,
-                 {Role::ClipG}, 5)
-           .front()});
+  FamilyRow refiner = unet_pair("an SDXL refiner", "", {has(kUnetVector), has(kFourthLevel)}, "sdxl-refiner", "",
+                                0.13025, kSdxlRefinerText, 5)
+                          .front();
+  refiner.aesthetic = true;
+  add({refiner});
   std::vector<FamilyRow> sdxl =
       unet_pair("an SDXL checkpoint", "an SDXL inpainting checkpoint", {has(kUnetVector), lacks(kFourthLevel)}, "sdxl",
-                "sdxl-inpaint", 0.13025, {Role::ClipL, Role::ClipG}, 6);
+                "sdxl-inpaint", 0.13025, kSdxlText, 6);
   sdxl.back().signs.push_back(not_in_file("v_pred"));  // none is known: not to be taken for an epsilon model
   const FamilyRow sdxl_v =
       v_predicting(sdxl.front(), "an SDXL checkpoint (v-prediction)", {in_file("v_pred")}, "sdxl-v");

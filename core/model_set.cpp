@@ -24,6 +24,20 @@ struct Slot {
   std::optional<Part> ModelSet::*part;
 };
 
+Role role_of(TextEncoder encoder) {
+  switch (encoder) {
+    case TextEncoder::ClipL:
+      return Role::ClipL;
+    case TextEncoder::ClipH:
+      return Role::ClipH;
+    case TextEncoder::ClipG:
+      return Role::ClipG;
+    case TextEncoder::T5xxl:
+      break;
+  }
+  return Role::T5;
+}
+
 Slot slot_of(Role role) {
   if (role == Role::ClipG) return {&ModelPaths::clip_g, &ModelSet::clip_g};
   if (role == Role::T5) return {&ModelPaths::t5xxl, &ModelSet::t5xxl};
@@ -77,7 +91,8 @@ ModelSet open_models(const ModelPaths& paths) {
   };
   ModelSet set;
   set.diffusion = find_part(checkpoint, Role::Diffusion);
-  for (const Role role : set.diffusion.row->encoders) {
+  for (const EncoderUse& use : set.text().encoders) {
+    const Role role = role_of(use.encoder);
     const Slot slot = slot_of(role);
     set.*slot.part = part(paths.*slot.path, role);
   }
@@ -87,6 +102,12 @@ ModelSet open_models(const ModelPaths& paths) {
   if (set.t5xxl) set.t5xxl_tokenizer = paths.t5xxl_tokenizer;
   check_set(set);
   return set;
+}
+
+const Part& ModelSet::encoder(TextEncoder encoder) const {
+  const std::optional<Part>& part = this->*slot_of(role_of(encoder)).part;
+  MGPU_CHECK(part, "the set has no {}", encoder_name(encoder));
+  return *part;
 }
 
 void check_set(const ModelSet& set) {

@@ -20,7 +20,7 @@ struct ModelPaths {
 };
 
 /// The parts of a job, recognised from headers and found to belong together. Which encoders there are is the family's
-/// (FamilyRow::encoders).
+/// (FamilyRow::text).
 struct ModelSet {
   Part diffusion;
   std::optional<Part> clip_l;  ///< SD 2.x: its CLIP-H
@@ -31,6 +31,9 @@ struct ModelSet {
   std::string t5xxl_tokenizer;  ///< "" where there is no T5
 
   const Training& training() const { return *diffusion.row->training; }
+  const TextRecipe& text() const { return *diffusion.row->text; }
+  /// The part that a recipe of this family means.
+  const Part& encoder(TextEncoder encoder) const;
   bool is_flux() const { return std::holds_alternative<FluxSizes>(diffusion.sizes); }
 };
 

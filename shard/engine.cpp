@@ -13,10 +13,6 @@ at::Device torch_device(const DeviceId& id) {
   return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
 }
 
-FluxCondition condition_of(const Conditioning& told, double guidance) {
-  return {told.context, told.pooled, guidance};
-}
-
 }  // namespace
 
 Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
@@ -29,15 +25,15 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
   limit_allocations(device_, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
 }
 
-std::vector<Conditioning> Engine::encode(std::span<const std::string> prompts) {
-  const TextRecipe& recipe = kFluxText;
-  const TextualInversions inversions;
+std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, const TextualInversions& inversions) {
+  const TextRecipe& recipe = models_.text();
   std::vector<std::vector<EncodedText>> texts(prompts.size());
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
-    const bool t5 = recipe.encoders[i].encoder == TextEncoder::T5xxl;
-    const auto encoder = load_prompt_encoder(recipe, i, encoder_weights(t5 ? *models_.t5xxl : *models_.clip_l),
-                                             t5 ? models_.t5xxl_tokenizer : models_.clip_tokenizer, inversions);
-    for (std::size_t k = 0; k < prompts.size(); ++k) texts[k].push_back(encoder->encode(prompts[k], 0, ops_));
+    const TextEncoder kind = recipe.encoders[i].encoder;
+    const std::string& tokenizer = kind == TextEncoder::T5xxl ? models_.t5xxl_tokenizer : models_.clip_tokenizer;
+    const auto encoder = load_prompt_encoder(recipe, i, encoder_weights(models_.encoder(kind)), tokenizer, inversions);
+    for (std::size_t k = 0; k < prompts.size(); ++k)
+      texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
   }
   std::vector<Conditioning> out;
   for (const std::vector<EncodedText>& pieces : texts) out.push_back(assemble(recipe, pieces));
@@ -46,45 +42,25 @@ std::vector<Conditioning> Engine::encode(std::span<const std::string> prompts) {
 }
 
 void Engine::load_diffusion() {
-  if (flux_) return;
-  flux_ = std::make_unique<Flux>(models_.diffusion.flux(), weights_of(models_.diffusion, dtypes_.unet, device_));
+  if (diffusion_) return;
+  diffusion_ = mgpu::load_diffusion(models_, dtypes_.unet, device_);
   meter_.loaded();
 }
 
-void Engine::prepare_run(std::span<const double> sigmas, std::span<const Conditioning* const> conditionings,
-                         double guidance) {
-  MGPU_CHECK(flux_, "the diffusion model is not loaded");
-  modulations_.clear();
-  for (const Conditioning* told : conditionings) {
-    std::vector<FluxModulation> steps = flux_->modulate(sigmas, condition_of(*told, guidance), ops_);
-    for (std::size_t i = 0; i < sigmas.size(); ++i) modulations_[{told, sigmas[i]}] = std::move(steps[i]);
-  }
+void Engine::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts, const RunFacts& facts) {
+  MGPU_CHECK(diffusion_, "the diffusion model is not loaded");
+  diffusion_->begin_run(timesteps, texts, facts, ops_);
 }
 
-const FluxModulation& Engine::modulation(double sigma, const Conditioning& conditioning, double guidance) {
-  const auto [place, is_new] = modulations_.try_emplace({&conditioning, sigma});
-  if (is_new) {
-    place->second = std::move(flux_->modulate({&sigma, 1}, condition_of(conditioning, guidance), ops_).front());
-  }
-  return place->second;
-}
-
-at::Tensor Engine::velocity(const at::Tensor& x, double sigma, const Conditioning& conditioning, double guidance) {
-  MGPU_CHECK(flux_, "the diffusion model is not loaded");
-  const FluxModulation& step = modulation(sigma, conditioning, guidance);
-  const FluxCondition condition = condition_of(conditioning, guidance);
+at::Tensor Engine::evaluate(const at::Tensor& x, double timestep, std::size_t text) {
+  MGPU_CHECK(diffusion_, "the diffusion model is not loaded");
   std::vector<at::Tensor> out;
-  for (std::int64_t i = 0; i < x.size(0); ++i) out.push_back(run(x.narrow(0, i, 1), condition, step));
+  for (std::int64_t i = 0; i < x.size(0); ++i) {
+    const DiffusionModel::Evaluation one = diffusion_->evaluate(x.narrow(0, i, 1), timestep, text, ops_);
+    out.push_back(one.prediction.to(x.scalar_type()));
+    meter_.pass_done(one.blocks);
+  }
   return at::cat(out, 0);
-}
-
-at::Tensor Engine::run(const at::Tensor& x, const FluxCondition& condition, const FluxModulation& modulation) {
-  FluxState state = flux_->begin(x, condition, modulation, ops_);
-  int executed = 0;
-  for (int i = 0; i < flux_->block_count(); ++i, ++executed) flux_->block(i, state, ops_);
-  const at::Tensor velocity = flux_->finish(state, ops_).to(x.scalar_type());
-  meter_.pass_done(executed);
-  return velocity;
 }
 
 Weights Engine::encoder_weights(const Part& part) const {

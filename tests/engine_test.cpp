@@ -33,8 +33,8 @@ TEST_SUITE_BEGIN("engine");
 TEST_CASE("prompts are encoded as the reference pipeline's encoders do") {
   Engine e = engine();
   const auto cases = TensorFile::open(golden("picture_cases.safetensors"));
-  const std::vector<std::string> prompts = {"Night over the mountains; a small boat on dark water",
-                                            "bright sun, blue sky"};
+  const std::vector<PromptText> prompts = {{"Night over the mountains; a small boat on dark water"},
+                                           {"bright sun, blue sky"}};
   const std::vector<Conditioning> out = e.encode(prompts);
   REQUIRE(out.size() == 2);
   CHECK(relative_l2(out[0].context, read(*cases, "dev.1.positive.context")) <= 1e-5);
@@ -46,15 +46,17 @@ TEST_CASE("prompts are encoded as the reference pipeline's encoders do") {
 
 TEST_CASE("each image of a batch is a call of its own, to the same bits, and every block is counted") {
   Engine e = engine();
-  const Conditioning told = e.encode(std::vector<std::string>{"a boat"}).front();
+  const Conditioning told = e.encode(std::vector<PromptText>{{"a boat"}}).front();
   e.load_diffusion();
   e.load_diffusion();  // a second time is nothing
   const at::Tensor x = at::randn({3, 16, 8, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
-  const at::Tensor all = e.velocity(x, 0.7, told, 3.5);
+  const std::vector<double> timesteps = {0.7};
+  e.begin_run(timesteps, std::vector<ToldText>{{&told}}, {});
+  const at::Tensor all = e.evaluate(x, 0.7, 0);
   CHECK(all.sizes() == x.sizes());
   CHECK((all.scalar_type() == at::kFloat));
   CHECK(e.meter().passes() == 3);
-  for (int i = 0; i < 3; ++i) CHECK(at::equal(e.velocity(x.narrow(0, i, 1), 0.7, told, 3.5), all.narrow(0, i, 1)));
+  for (int i = 0; i < 3; ++i) CHECK(at::equal(e.evaluate(x.narrow(0, i, 1), 0.7, 0), all.narrow(0, i, 1)));
   CHECK(e.meter().passes() == 6);
   const FluxSizes& sizes = e.models().diffusion.flux();
   CHECK(e.meter().blocks_per_pass() == sizes.depth + sizes.depth_single);
@@ -62,10 +64,12 @@ TEST_CASE("each image of a batch is a call of its own, to the same bits, and eve
 
 TEST_CASE("a pass that fails is none, and a model that is not loaded is our own mistake") {
   Engine e = engine();
-  const Conditioning told = e.encode(std::vector<std::string>{"a boat"}).front();
-  CHECK_THROWS_AS(e.velocity(at::zeros({1, 16, 4, 4}), 0.7, told, 3.5), std::logic_error);
+  const Conditioning told = e.encode(std::vector<PromptText>{{"a boat"}}).front();
+  CHECK_THROWS_AS(e.evaluate(at::zeros({1, 16, 4, 4}), 0.7, 0), std::logic_error);
+  CHECK_THROWS_AS(e.begin_run({}, std::vector<ToldText>{{&told}}, {}), std::logic_error);
   e.load_diffusion();
-  CHECK_THROWS_AS(e.velocity(at::zeros({1, 16, 5, 4}), 0.7, told, 3.5), std::logic_error);
+  e.begin_run({}, std::vector<ToldText>{{&told}}, {});
+  CHECK_THROWS_AS(e.evaluate(at::zeros({1, 16, 5, 4}), 0.7, 0), std::logic_error);
   CHECK(e.meter().passes() == 0);
   CHECK(e.meter().blocks_per_pass() == 0.0);
 }

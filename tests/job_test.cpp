@@ -280,7 +280,6 @@ TEST_CASE("what is not supported yet says so at its place") {
         "job.yaml:3:20: an allocation other than the one device of \"gpu_ids\" is not supported yet");
   CHECK(line("gpu_ids: [cpu]\nallocation: {unet: cpu, vae: [cpu]}") == "no error");
   CHECK(line("decode: {way: tiled}") == "job.yaml:3:15: \"decode.way: tiled\" is not supported yet");
-  CHECK(line("sampler: {clip_skip: 2}") == "job.yaml:3:22: \"clip_skip\" is not supported yet");
 }
 
 TEST_CASE("sizes that do not suit the model") {

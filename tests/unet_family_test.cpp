@@ -131,7 +131,7 @@ TEST_CASE("v-prediction shows in SD 2's last transformer and in SDXL's marks") {
   const Part v = diffusion(spread);
   CHECK(v.row->name == "sd2-v");
   CHECK((v.row->training->prediction == Prediction::V));
-  CHECK((v.row->encoders == std::vector<Role>{Role::ClipH}));
+  CHECK(v.row->text == &kSd2Text);
   CHECK((diffusion(unet("sd2")).row->training->prediction == Prediction::Epsilon));
 
   const Part sdxl_v = diffusion(unet("sdxl") + Entries{zeros("v_pred", {0})});

@@ -1,0 +1,104 @@
+#include "cli/encoding.h"
+
+#include <ATen/ATen.h>
+
+#include <optional>
+
+#include "cli/init_image.h"
+#include "core/memory.h"
+#include "vae/codec.h"
+
+namespace mgpu {
+namespace {
+
+PromptText text_of(const std::string& prompt, const SamplerOptions& options) {
+  return {prompt, *options.clip_skip};
+}
+
+bool takes_channels(const ModelSet& models) {
+  return !models.is_flux() && models.diffusion.unet().channels_in > models.diffusion.unet().channels_out;
+}
+
+}  // namespace
+
+Encodings::Encodings(Engine& engine, const TextualInversions& inversions, std::span<const Picture* const> pictures,
+                     const std::function<void()>& between)
+    : factor_(engine.models().vae.vae().factor()), inpaint_model_(takes_channels(engine.models())) {
+  encode_prompts(engine, inversions, pictures);
+  encode_init_images(engine, pictures, between);
+}
+
+void Encodings::encode_prompts(Engine& engine, const TextualInversions& inversions,
+                               std::span<const Picture* const> pictures) {
+  std::vector<PromptText> prompts;
+  for (const Picture* picture : pictures) {
+    const auto want = [&](const std::string& prompt) {
+      const PromptText text = text_of(prompt, picture->sampler());
+      if (conditionings_.try_emplace(text).second) prompts.push_back(text);
+    };
+    want(picture->image->prompt);
+    for (const ConditionOptions& condition : *picture->image->conditions) want(condition.prompt);
+    if (evaluates_negative(picture->sampler())) want(picture->image->negative);
+  }
+  std::vector<Conditioning> encoded = engine.encode(prompts, inversions);
+  for (std::size_t i = 0; i < prompts.size(); ++i) conditionings_[prompts[i]] = std::move(encoded[i]);
+}
+
+Encodings::InitKey Encodings::key_of(const ImageJob& image) {
+  return {image.init_image.path, image.mask.path, *image.width, *image.height};
+}
+
+void Encodings::encode_init_images(Engine& engine, std::span<const Picture* const> pictures,
+                                   const std::function<void()>& between) {
+  const ModelSet& models = engine.models();
+  const LatentFormat& format = models.training().latent;
+  std::optional<Encoder> encoder;
+  for (const Picture* picture : pictures) {
+    const ImageJob& image = *picture->image;
+    if (!image.init_image) continue;
+    const auto [place, is_new] = init_images_.try_emplace(key_of(image));
+    if (!is_new) continue;
+    between();
+    if (!encoder) encoder.emplace(models.vae.vae(), engine.vae_weights());
+    const at::Tensor pixels = read_init_image(image);
+    place->second.latent = encode(pixels, format, *encoder, engine.ops()).cpu();
+    if (inpaint_model_ && image.mask)
+      place->second.channels = inpaint_channels(pixels, read_mask(image), format, *encoder, engine.ops()).cpu();
+  }
+  if (!encoder) return;
+  encoder.reset();
+  release_cached(engine.device());
+}
+
+const Conditioning& Encodings::told(const std::string& prompt, const SamplerOptions& options) const {
+  return conditionings_.at(text_of(prompt, options));
+}
+
+Run Encodings::run_of(const Picture& picture) const {
+  const ImageJob& image = *picture.image;
+  const SamplerOptions& options = picture.sampler();
+  Run run{.seed = picture.seed,
+          .batch = picture.batch,
+          .width = picture.width(),
+          .height = picture.height(),
+          .options = &options,
+          .positive = &told(image.prompt, options),
+          .negative = evaluates_negative(options) ? &told(image.negative, options) : nullptr};
+  const std::int64_t rows = run.height / factor_, columns = run.width / factor_;
+  for (const ConditionOptions& condition : *image.conditions) {
+    run.further.push_back({.told = &told(condition.prompt, options),
+                           .mask = condition.mask ? latent_mask(read_mask(condition), rows, columns) : at::Tensor(),
+                           .strength = condition.strength,
+                           .start = condition.start,
+                           .end = condition.end});
+  }
+  if (inpaint_model_) run.channels = blank_inpaint_channels(rows, columns);
+  if (!image.init_image) return run;
+  const InitImage& init = init_images_.at(key_of(image));
+  run.latent = init.latent;
+  if (init.channels.defined()) run.channels = init.channels;
+  if (image.mask) run.mask = latent_mask(read_mask(image), rows, columns);
+  return run;
+}
+
+}  // namespace mgpu

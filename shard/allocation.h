@@ -30,7 +30,8 @@ struct AllocationAmount {
 struct AllocationEntry {
   DeviceId device;
   AllocationAmount amount;
-  std::size_t column = 0;  ///< of the amount in the text, in bytes from 0; not part of the value
+  std::size_t column = 0;         ///< of the device and ...
+  std::size_t amount_column = 0;  ///< ... the amount in the text, in bytes from 0; not part of the value
 
   bool operator==(const AllocationEntry& o) const { return device == o.device && amount == o.amount; }
 };
@@ -40,8 +41,11 @@ struct AllocationTail {
   DeviceId compute;
   std::uint64_t virtual_bytes = 0;  ///< moved from the compute device to the donors
   std::vector<DeviceId> donors;
+  std::size_t column = 0;  ///< of the compute device in the text; not part of the value
 
-  bool operator==(const AllocationTail&) const = default;
+  bool operator==(const AllocationTail& o) const {
+    return compute == o.compute && virtual_bytes == o.virtual_bytes && donors == o.donors;
+  }
 };
 
 /// Where a component's bytes lie: an allocation string of the job file, taken apart. Entries stand in layer order; with

@@ -32,7 +32,7 @@ DeviceRoom room(std::uint64_t limit) {
 TEST_SUITE_BEGIN("plan");
 
 TEST_CASE("every block of every component is assigned once, on the one device") {
-  const Plan plan = plan_single(components(), room(81920 * kMiB));
+  const Plan plan = make_plan(components(), {room(81920 * kMiB)});
   CHECK(plan.fits());
   CHECK(plan.mode == "single");
   CHECK(plan.mode_reason == "one device");
@@ -56,7 +56,7 @@ TEST_CASE("every block of every component is assigned once, on the one device") 
 }
 
 TEST_CASE("a phase's peak is what lies on the device while it runs") {
-  const PhaseBytes peak = plan_single(components(), room(81920 * kMiB)).devices[0].peak;
+  const PhaseBytes peak = make_plan(components(), {room(81920 * kMiB)}).devices[0].peak;
   // Encoders take turns; the diffusion model and the autoencoder stay together.
   CHECK(peak.encode == (512 + 9500 + 300) * kMiB);
   CHECK(peak.sample == (512 + 22500 + 110 + 900) * kMiB);
@@ -66,38 +66,38 @@ TEST_CASE("a phase's peak is what lies on the device while it runs") {
 TEST_CASE("the encoder with the highest need counts, weights and activations together") {
   std::vector<ComponentNeed> needs = components();
   needs[0].activation = 9700 * kMiB;
-  CHECK(plan_single(needs, room(81920 * kMiB)).devices[0].peak.encode == (512 + 250 + 9700) * kMiB);
+  CHECK(make_plan(needs, {room(81920 * kMiB)}).devices[0].peak.encode == (512 + 250 + 9700) * kMiB);
 }
 
 TEST_CASE("no byte more in a component makes a phase smaller") {
-  const PhaseBytes before = plan_single(components(), room(81920 * kMiB)).devices[0].peak;
+  const PhaseBytes before = make_plan(components(), {room(81920 * kMiB)}).devices[0].peak;
   for (std::size_t i = 0; i < components().size(); ++i) {
     for (std::uint64_t ComponentNeed::*field : {&ComponentNeed::bytes, &ComponentNeed::activation}) {
       std::vector<ComponentNeed> needs = components();
       needs[i].*field += 64 * kMiB;
-      const PhaseBytes after = plan_single(needs, room(81920 * kMiB)).devices[0].peak;
+      const PhaseBytes after = make_plan(needs, {room(81920 * kMiB)}).devices[0].peak;
       for (const Phase phase : kPhases) CHECK(after[phase] >= before[phase]);
     }
   }
 }
 
 TEST_CASE("a job fits to the byte, and is refused one byte below") {
-  const std::uint64_t need = plan_single(components(), room(0)).devices[0].peak.decode;
-  CHECK(plan_single(components(), room(need)).fits());
-  const Plan refused = plan_single(components(), room(need - 1));
+  const std::uint64_t need = make_plan(components(), {room(0)}).devices[0].peak.decode;
+  CHECK(make_plan(components(), {room(need)}).fits());
+  const Plan refused = make_plan(components(), {room(need - 1)});
   CHECK(refused.shortfall == "cuda:0 needs 25.0 GB to decode and may use 25.0 GB: 1 byte short");
   CHECK(refused.devices.size() == 1);  // the plan is there to be printed all the same
 }
 
 TEST_CASE("the shortfall names the phase that lacks most") {
-  CHECK(plan_single(components(), room(4096 * kMiB)).shortfall ==
+  CHECK(make_plan(components(), {room(4096 * kMiB)}).shortfall ==
         "cuda:0 needs 25.0 GB to decode and may use 4.0 GB: 21.0 GB short");
   std::vector<ComponentNeed> needs = components();
   needs[3].activation = 0;
-  CHECK(plan_single(needs, room(4096 * kMiB)).shortfall ==
+  CHECK(make_plan(needs, {room(4096 * kMiB)}).shortfall ==
         "cuda:0 needs 23.5 GB to sample and may use 4.0 GB: 19.5 GB short");
   needs[1].bytes = 40960 * kMiB;
-  CHECK(plan_single(needs, room(4096 * kMiB)).shortfall ==
+  CHECK(make_plan(needs, {room(4096 * kMiB)}).shortfall ==
         "cuda:0 needs 40.8 GB to encode and may use 4.0 GB: 36.8 GB short");
 }
 

@@ -100,6 +100,13 @@ std::vector<double> wanted_bytes(const std::vector<AllocationEntry>& entries, do
   return wanted;
 }
 
+[[noreturn]] void refuse_amount(const AllocationEntry& entry, const ComponentNeed& need) {
+  throw AllocationError(
+      entry.amount_column,
+      fmt::format("no block of the {} fits into what {} is given", need.name, entry.device.to_string()),
+      "give it more, or leave it out");
+}
+
 /// Fills capacities from the front up to the first "*", then from the back down to the last; the rest goes between. A
 /// small rest without any "*" goes to the last entry.
 std::vector<Run> fill(const Chain& chain, const std::vector<AllocationEntry>& entries,
@@ -112,6 +119,7 @@ std::vector<Run> fill(const Chain& chain, const std::vector<AllocationEntry>& en
   for (; front < back && !is_rest(front); ++front) {
     Run& run = runs[front] = {left.first, left.first};
     while (run.last < left.last && fits({run.first, run.last + 1}, front)) ++run.last;
+    if (run.empty() && !left.empty()) refuse_amount(entries[front], need);
     left.first = run.last;
   }
   if (front == back) {
@@ -127,27 +135,13 @@ std::vector<Run> fill(const Chain& chain, const std::vector<AllocationEntry>& en
   for (; !is_rest(back - 1); --back) {
     Run& run = runs[back - 1] = {left.last, left.last};
     while (run.first > left.first && fits({run.first - 1, run.last}, back - 1)) --run.first;
+    if (run.empty() && !left.empty()) refuse_amount(entries[back - 1], need);
     left.last = run.first;
   }
   const std::vector<double> shares(capacities.begin() + static_cast<std::ptrdiff_t>(front),
                                    capacities.begin() + static_cast<std::ptrdiff_t>(back));
   std::ranges::copy(cut_by_share(chain, left, shares), runs.begin() + static_cast<std::ptrdiff_t>(front));
   return runs;
-}
-
-/// Throws at an entry that asked for something, while there was something left, and got nothing.
-void check_runs(const std::vector<AllocationEntry>& entries, const std::vector<Run>& runs, const ComponentNeed& need,
-                const Chain& chain) {
-  for (std::size_t k = 0; k < entries.size(); ++k) {
-    const AllocationEntry& entry = entries[k];
-    const bool capacity = entry.amount.kind == Kind::Bytes || entry.amount.kind == Kind::Fraction;
-    const bool exhausted = capacity && (runs[k].first == chain.units() || runs[k].last == 0);
-    if (!runs[k].empty() || entry.amount.kind == Kind::Rest || exhausted) continue;
-    throw AllocationError(
-        entry.amount_column,
-        fmt::format("no block of the {} fits into what {} is given", need.name, entry.device.to_string()),
-        "give it more, or leave it out");
-  }
 }
 
 }  // namespace
@@ -175,8 +169,10 @@ std::vector<Run> allocated_runs(const AllocationString& allocation, const Compon
   const bool shares = std::ranges::any_of(entries, [](const auto& e) { return e.amount.kind == Kind::Percent; });
   const std::vector<Run> runs =
       shares ? cut_by_share(chain, {0, chain.units()}, wanted) : fill(chain, entries, wanted, need);
-  check_runs(entries, runs, need, chain);
-  for (std::size_t k = 0; k < entries.size(); ++k) out[index_of(entries[k].device, devices)] = runs[k];
+  for (std::size_t k = 0; k < entries.size(); ++k) {
+    if (entries[k].amount.kind == Kind::Percent && runs[k].empty()) refuse_amount(entries[k], need);
+    out[index_of(entries[k].device, devices)] = runs[k];
+  }
   return out;
 }
 

@@ -111,10 +111,10 @@ Choice choose(const std::vector<ComponentNeed>& components, const std::vector<De
   if (sole.lacking > 0) return {true, 0, "no device alone holds it"};
   if (request.evaluations > 1)
     return {true, 0,
-            fmt::format("{} evaluations a step do not wait for each other and keep {} devices busy",
-                        request.evaluations, devices.size())};
+            fmt::format("{} evaluations that do not wait for each other keep {} devices busy", request.evaluations,
+                        devices.size())};
   return {false, sole.device,
-          fmt::format("{} holds everything, and one evaluation a step would be no faster on several devices",
+          fmt::format("{} holds everything, and one picture at a time would be no faster on several devices",
                       devices[sole.device].id.to_string())};
 }
 

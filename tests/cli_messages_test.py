@@ -146,7 +146,7 @@ class Jobs(Case):
     def test_not_supported_yet(self):
         self.refused_job("checkpoint: a\nimages: [{prompt: x}]\nmode: tensor\n",
                          'bad.yaml:3:7: "mode: tensor" is not supported yet\n   3 | mode: tensor\n     |       ^\n'
-                         "  one device renders: mode: auto or single")
+                         "  there are mode: auto, single and shard")
 
     def test_setting(self):
         self.refused(["run", "job.yaml", "--set", "sampler.steps=many"],

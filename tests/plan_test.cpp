@@ -90,7 +90,8 @@ std::string summary(const Plan& plan) {
 }
 
 ComponentNeed random_component(std::mt19937_64& random, const char* name, Phase phase, int kinds, bool mirrored) {
-  ComponentNeed need{.name = name, .phase = phase, .blocks = {}, .activation = random() % (1024 * kMiB), .mirrored = mirrored};
+  ComponentNeed need{
+      .name = name, .phase = phase, .blocks = {}, .activation = random() % (1024 * kMiB), .mirrored = mirrored};
   const int count = static_cast<int>(random() % 20 + 1);
   const bool unequal = random() % 2 == 0;
   for (int kind = 0; kind < kinds; ++kind) {

@@ -20,11 +20,12 @@ constexpr const char* footer =
     "  mgpu-render run job.yaml --set sampler.steps=20 --set images.0.seed=7 --overwrite\n"
     "  mgpu-render run out/job-0000-42.png          render a picture again\n"
     "  mgpu-render run jobs/*.yaml --part 0/4 --resume\n"
+    "  mgpu-render plan job.yaml --devices cuda:0=8GB,cuda:1=8GB\n"
     "  mgpu-render inspect flux1-dev.safetensors\n"
     "Exit codes: 0 done; 1 a picture failed; 2 usage, job or files; 3 does not fit; 4 device; 130 and 143 on signals.";
 
-constexpr std::array<std::string_view, 7> commands{"run",    "validate", "inspect", "devices",
-                                                   "sigmas", "compare",  "schema"};
+constexpr std::array<std::string_view, 8> commands{"run",     "plan",   "validate", "inspect",
+                                                   "devices", "sigmas", "compare",  "schema"};
 
 /// Texts that are parsed further once CLI11 is through.
 struct Raw {
@@ -60,6 +61,12 @@ void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {
   run.add_option("--part", raw.part, "the I-th of N parts of the pictures, from 0")->type_name("I/N");
   run.add_flag("--resume", arguments.render.resume, "render again what exists but was made otherwise");
   run.add_flag("--overwrite", arguments.render.overwrite, "render again what exists");
+  CLI::App& plan =
+      *app.add_subcommand("plan", "say which device would hold and run what, and how much memory it takes");
+  add_jobs(plan, arguments, raw);
+  add_json(plan, arguments);
+  plan.add_option("--devices", arguments.devices, "devices to suppose: cuda:0=8GB,cuda:1=24GB@0.5 (at half the speed)")
+      ->type_name("DEVICES");
   CLI::App& validate = *app.add_subcommand("validate", "check jobs, their files and headers, without a device");
   add_jobs(validate, arguments, raw);
   add_json(validate, arguments);
@@ -88,7 +95,8 @@ std::string worded(std::string message) {
 
 /// The first word that is neither a flag nor a flag's value.
 std::vector<std::string>::iterator first_plain_word(std::vector<std::string>& words) {
-  constexpr std::array<std::string_view, 5> take_a_value{"--set", "--only", "--part", "--log", "--difference"};
+  constexpr std::array<std::string_view, 6> take_a_value{"--set", "--only",       "--part",
+                                                         "--log", "--difference", "--devices"};
   for (auto word = words.begin(); word != words.end(); ++word) {
     if (std::find(take_a_value.begin(), take_a_value.end(), *word) != take_a_value.end()) {
       if (++word == words.end()) break;
@@ -138,8 +146,8 @@ Arguments parse_arguments(int argc, const char* const* argv) {
     throw Error(Exit::Usage, Mark{}, worded(e.what()), "mgpu-render --help lists what there is");
   }
   const std::string name = app.get_subcommands().front()->get_name();
-  constexpr std::array values{Command::Run,    Command::Validate, Command::Inspect, Command::Devices,
-                              Command::Sigmas, Command::Compare,  Command::Schema};
+  constexpr std::array values{Command::Run,     Command::Plan,   Command::Validate, Command::Inspect,
+                              Command::Devices, Command::Sigmas, Command::Compare,  Command::Schema};
   arguments.command =
       values[static_cast<std::size_t>(std::find(commands.begin(), commands.end(), name) - commands.begin())];
   for (const std::string& setting : raw.settings) arguments.settings.push_back(parse_setting(setting));

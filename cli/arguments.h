@@ -9,7 +9,7 @@ namespace mgpu {
 
 /// What the command line asks for.
 struct Arguments {
-  enum class Command : std::uint8_t { Help, Run, Validate, Inspect, Devices, Sigmas, Compare, Schema };
+  enum class Command : std::uint8_t { Help, Run, Plan, Validate, Inspect, Devices, Sigmas, Compare, Schema };
   Command command = Command::Help;
   std::string text;                ///< Help: what to print on stdout
   std::vector<std::string> files;  ///< jobs, or what the command is about
@@ -20,6 +20,7 @@ struct Arguments {
   bool verbose = false;
   bool markdown = false;   ///< schema: the reference page
   std::string log;         ///< --log FILE
+  std::string devices;     ///< plan: the devices to suppose; empty: this machine's
   std::string difference;  ///< compare: where to write the picture of differences
 };
 

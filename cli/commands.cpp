@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/picture_job.h"
+#include "cli/plan_report.h"
 #include "cli/png.h"
 #include "cli/prepare.h"
 #include "cli/sampling.h"
@@ -93,6 +94,22 @@ Answer validate(const Arguments& arguments) {
     list.push_back({{"job", jobs[i].file}, {"status", "ok"}, {"family", family}, {"pictures", count}});
   }
   return {Exit::Ok, arguments.json ? dump(list) : text};
+}
+
+Answer plan(const Arguments& arguments) {
+  std::vector<Job> jobs = load_jobs(arguments);
+  const Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
+  Answer out;
+  for (Job& job : jobs) {
+    JobModels models = open_job(job);
+    const PreparedJob planned = plan_job(job, std::move(models), job_devices(job, machine));
+    const PlanReport report{job.file, planned.plan, planned.nearest_fit};
+    out.text += arguments.json ? to_json(report) : to_table(report);
+    if (planned.plan.fits()) continue;
+    out.exit = Exit::DoesNotFit;
+    out.error += fmt::format("error: {}: {}\n  {}\n", job.file, planned.plan.shortfall, planned.nearest_fit);
+  }
+  return out;
 }
 
 Answer inspect(const Arguments& arguments) {

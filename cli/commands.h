@@ -11,11 +11,14 @@ namespace mgpu {
 struct Answer {
   Exit exit = Exit::Ok;
   std::string text;
+  std::string error = {};  ///< what goes to stderr
 };
 
 /// Files and headers of the jobs are there, known and belong together; sizes suit the model; names do not repeat. Asks
 /// no device.
 Answer validate(const Arguments& arguments);
+/// Which device would hold and run what, on this machine or a supposed one; exit 3 where a job does not fit.
+Answer plan(const Arguments& arguments);
 /// A checkpoint's parts, or the job of a picture of ours, as YAML.
 Answer inspect(const Arguments& arguments);
 Answer devices(const Arguments& arguments);

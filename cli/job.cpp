@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 
@@ -11,6 +12,13 @@
 
 namespace mgpu {
 namespace {
+
+void check_devices(const Job& job) {
+  const std::vector<DeviceId>& ids = *job.placement.gpu_ids;
+  for (auto id = ids.begin(); id != ids.end(); ++id)
+    if (std::find(ids.begin(), id, *id) != id)
+      throw job.error(job.placement.gpu_ids.mark, fmt::format("device \"{}\" is listed twice", id->to_string()));
+}
 
 void check_seeds(const Job& job) {
   for (const ImageJob& image : job.images) {
@@ -87,6 +95,7 @@ Job read_job(const std::string& text, const std::string& name, const std::string
   Section section(value);
   state_job(section, job);
   section.finish();
+  check_devices(job);
   check_seeds(job);
   check_conditions(job);
   check_masks(job);

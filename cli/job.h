@@ -73,7 +73,7 @@ enum class AutoBool : std::uint8_t { Auto, True, False };
 /// Where one component's bytes lie: `expert` is a string of the allocation grammar (design.md section 5) and wins over
 /// the others.
 struct ComponentAllocation {
-  std::string expert;
+  Marked<std::string> expert;     ///< empty: none
   std::vector<DeviceId> compute;  ///< one device; several for a VAE that is decoded in parallel
   double virtual_vram_gb = 0.0;   ///< GiB moved from the compute device to the donors
   std::vector<DeviceId> donors;

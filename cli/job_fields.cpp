@@ -7,6 +7,7 @@
 
 #include "cli/names.h"
 #include "cli/suggest.h"
+#include "shard/allocation.h"
 
 namespace mgpu {
 namespace {
@@ -114,26 +115,43 @@ Type<std::vector<DeviceId>> one_or_more_devices() {
   return either<std::vector<DeviceId>>({one, list(device(), false)});
 }
 
+/// Text that must be an allocation string; what is wrong with it is shown at its column.
+std::string checked_allocation(std::string words, const Value& value) {
+  try {
+    parse_allocation(words);
+  } catch (const AllocationError& e) {
+    throw value.source.error(value.source.inside(value.node.mark, words, e.column()),
+                             fmt::format("\"{}\": {}", value.path, e.what()), e.hint());
+  }
+  return words;
+}
+
 Type<ComponentAllocation> component(bool several) {
   const auto nothing = [](const ComponentAllocation&) { return std::string{}; };
   const auto named = made_from<ComponentAllocation, std::string>(
       text(),
-      [](std::string words, const Value&) {
+      [](std::string words, const Value& value) {
         ComponentAllocation allocation;
         if (const auto id = parse_device(words)) {
           allocation.compute = {*id};
         } else {
-          allocation.expert = std::move(words);
+          allocation.expert = {checked_allocation(std::move(words), value), value.node.mark, true};
         }
         return allocation;
       },
       nothing);
-  const auto long_form = section<ComponentAllocation>([](Section& s, ComponentAllocation& a) {
+  const auto expert = made_from<std::string, std::string>(
+      text(),
+      [](std::string words, const Value& value) {
+        return words.empty() ? words : checked_allocation(std::move(words), value);
+      },
+      text().show);
+  const auto long_form = section<ComponentAllocation>([expert](Section& s, ComponentAllocation& a) {
     s.key("compute", a.compute, one_or_more_devices(), "the device that computes; the others donate memory");
     s.key("virtual_vram_gb", a.virtual_vram_gb, number(0.0, 1024.0),
           "GiB that move from the compute device to the donors");
     s.key("donor", a.donors, one_or_more_devices(), "the device or devices that lend memory");
-    s.key("expert", a.expert, text(), "an allocation string; wins over virtual_vram_gb");
+    s.key("expert", a.expert, expert, "an allocation string; wins over virtual_vram_gb");
   });
   if (!several) return either<ComponentAllocation>({named, long_form});
   const auto devices = made_from<ComponentAllocation, std::vector<DeviceId>>(

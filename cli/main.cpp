@@ -45,6 +45,7 @@ Exit run(const Arguments& arguments) {
 
 Exit answer(const Answer& reply) {
   print(stdout, reply.text);
+  print(stderr, reply.error);
   return reply.exit;
 }
 
@@ -55,6 +56,8 @@ Exit dispatch(const Arguments& arguments) {
       return answer({Exit::Ok, arguments.text});
     case Command::Run:
       return run(arguments);
+    case Command::Plan:
+      return answer(plan(arguments));
     case Command::Validate:
       return answer(validate(arguments));
     case Command::Inspect:

@@ -1,9 +1,10 @@
 #include "cli/prepare.h"
 
 #include <ATen/ATen.h>
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "cli/file_identity.h"
 #include "cli/init_image.h"
@@ -15,9 +16,6 @@
 namespace mgpu {
 namespace {
 
-// The context and the kernels of cuBLAS, cuDNN and ours: 1.0 GiB measured on an H200.
-constexpr std::uint64_t kDriverBytes = std::uint64_t{1126} << 20;
-constexpr int kLowestForBf16 = 80;            // compute capability, times ten
 constexpr std::int64_t kSmallestOffer = 256;  // pixels a side: below that a model draws nothing worth having
 
 /// Every file that the picture depends on, each once.
@@ -57,54 +55,6 @@ void check_encoder(const Job& job, const Part& vae) {
           "name a whole autoencoder under \"vae\"");
 }
 
-/// The job's device: the one it names, else the first GPU that can be used, else the CPU.
-DeviceId choose_device(const Job& job, const DeviceSurvey& survey) {
-  const auto& wanted = job.placement.gpu_ids;
-  if (!wanted.given) {
-    const auto usable =
-        std::ranges::find_if(survey.gpus, [](const GpuInfo& gpu) { return unusable_reason(gpu).empty(); });
-    return usable == survey.gpus.end() ? DeviceId::cpu() : usable->id;
-  }
-  const DeviceId id = wanted->front();
-  if (!id.is_cuda()) return id;
-  const auto gpu = std::ranges::find(survey.gpus, id, &GpuInfo::id);
-  if (gpu == survey.gpus.end()) {
-    throw job.error(wanted.mark, fmt::format("device \"{}\" is not on this machine", id.to_string()),
-                    fmt::format("there are: {}", device_list(survey)));
-  }
-  if (const std::string reason = unusable_reason(*gpu); !reason.empty()) {
-    throw job.error(wanted.mark, fmt::format("device \"{}\" cannot be used: {}", id.to_string(), reason));
-  }
-  return id;
-}
-
-/// What to say of GPUs that a job without gpu_ids might have expected to work; empty where there are none.
-std::string idle_gpus(const Job& job, const DeviceId& chosen, const DeviceSurvey& survey) {
-  if (job.placement.gpu_ids.given) return {};
-  std::vector<std::string> idle;
-  for (const GpuInfo& gpu : survey.gpus)
-    if (gpu.id != chosen && unusable_reason(gpu).empty()) idle.push_back(gpu.id.to_string());
-  if (idle.empty()) return {};
-  return fmt::format("; {} idle: this version renders a job on one device", fmt::join(idle, ", "));
-}
-
-DeviceRoom room_of(const Job& job, const DeviceId& id, const DeviceSurvey& survey) {
-  // What this program holds is no longer free, and is the CPU's to count; virtual devices share it.
-  const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
-  DeviceRoom room{id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + program, program};
-  if (id.is_cuda()) {
-    const GpuInfo& gpu = *std::ranges::find(survey.gpus, id, &GpuInfo::id);
-    room = {id, gpu.name, gpu.uuid, gpu.total_bytes, gpu.free_bytes, kDriverBytes};
-  }
-  const VramLimit& limit = *job.placement.vram_limit;
-  if (const auto own = limit.device.find(id); own != limit.device.end()) {
-    room.limit_bytes = own->second;
-  } else if (limit.each) {
-    room.limit_bytes = *limit.each;
-  }
-  return room;
-}
-
 /// What `auto` comes to.
 ComputeType resolve(ComputeType wanted, ComputeType automatic) {
   return wanted == ComputeType::Auto ? automatic : wanted;
@@ -119,11 +69,6 @@ at::ScalarType scalar_type_of(ComputeType type) {
     default:
       return at::kFloat;
   }
-}
-
-bool has_bf16(const DeviceId& id, const DeviceSurvey& survey) {
-  const auto gpu = std::ranges::find(survey.gpus, id, &GpuInfo::id);
-  return gpu != survey.gpus.end() && gpu->major * 10 + gpu->minor >= kLowestForBf16;
 }
 
 LargestPicture largest_picture(const Job& job) {
@@ -147,23 +92,33 @@ std::vector<ComponentNeed> needs_of(const Job& job, const ModelSet& models, cons
 }
 
 /// What would fit instead of a job that does not: the same in bf16, its largest picture made smaller, or more memory.
-std::string nearest_fit(const Job& job, const ModelSet& models, const ComputeDtypes& dtypes,
-                        const LargestPicture& picture, const DeviceRoom& room) {
-  const auto plan = [&](const ComputeDtypes& types, const LargestPicture& size) {
-    return plan_single(needs_of(job, models, types, size), room);
-  };
+template <class MakePlan>
+std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, const LargestPicture& picture,
+                        const Plan& refused, MakePlan plan) {
   const ComputeDtypes narrow{at::kBFloat16, at::kBFloat16, at::kBFloat16};
   if (dtypes.unet == at::kFloat && plan(narrow, picture).fits()) return "dtype: bf16 would fit";
   const std::int64_t unit = models.training().size_multiple;
   const std::int64_t longer = std::max(picture.width, picture.height);
-  for (std::int64_t side = longer - longer % unit; side >= kSmallestOffer; side -= unit) {
-    const auto scaled = [&](std::int64_t length) { return std::max(unit, length * side / longer / unit * unit); };
-    const LargestPicture smaller{scaled(picture.width), scaled(picture.height), picture.text_tokens};
-    if (plan(dtypes, smaller).fits()) return fmt::format("pictures of {}x{} would fit", smaller.width, smaller.height);
+  const auto scaled = [&](std::int64_t side) {
+    const auto length = [&](std::int64_t whole) { return std::max(unit, whole * side * unit / longer / unit * unit); };
+    return LargestPicture{length(picture.width), length(picture.height), picture.text_tokens};
+  };
+  // The largest that fits, its longer side counted in units: a smaller picture never needs more.
+  std::int64_t fits = kSmallestOffer / unit, too_large = longer / unit;
+  if (fits < too_large && plan(dtypes, scaled(fits)).fits()) {
+    while (too_large - fits > 1) {
+      const std::int64_t side = std::midpoint(fits, too_large);
+      (plan(dtypes, scaled(side)).fits() ? fits : too_large) = side;
+    }
+    const LargestPicture smaller = scaled(fits);
+    return fmt::format("pictures of {}x{} would fit", smaller.width, smaller.height);
   }
-  const PhaseBytes peak = plan(dtypes, picture).devices.front().peak;
-  const std::uint64_t most = std::max({peak.encode, peak.sample, peak.decode});
-  return fmt::format("it takes a device or a vram_limit of {}MB", (most >> 20) + 1);
+  const auto in_use = std::ranges::count_if(refused.devices, [](const auto& d) { return !d.assignments.empty(); });
+  if (in_use > 1) return fmt::format("{}MB more on each device would fit", (refused.lacking_bytes() >> 20) + 1);
+  const auto device = std::ranges::find_if(refused.devices, [](const auto& d) { return !d.assignments.empty(); });
+  const PhaseBytes& peak = device->peak;
+  return fmt::format("it takes a device or a vram_limit of {}MB",
+                     (std::max({peak.encode, peak.sample, peak.decode}) >> 20) + 1);
 }
 
 /// Throws Error at a clip_skip that would change nothing.
@@ -213,10 +168,9 @@ JobModels open_job(Job& job) {
   return out;
 }
 
-PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey) {
-  const DeviceId id = choose_device(job, survey);
-  const ComputeType automatic = has_bf16(id, survey) ? ComputeType::Bf16 : ComputeType::Fp32;
-  const bool half_unet = id.is_cuda() && !models.set.is_flux();  // Stable Diffusion's UNets are released in fp16
+PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices) {
+  const ComputeType automatic = devices.all_bf16 ? ComputeType::Bf16 : ComputeType::Fp32;
+  const bool half_unet = devices.all_cuda && !models.set.is_flux();  // Stable Diffusion's UNets are released in fp16
   PreparedJob out;
   out.job = &job;
   // Encoders compute in fp32 from weights as they are stored, unless the job narrows them.
@@ -225,15 +179,26 @@ PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey
   out.dtypes.unet = scalar_type_of(out.types.unet);
   out.dtypes.vae = scalar_type_of(out.types.vae);
   if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);
-  const DeviceRoom room = room_of(job, id, survey);
+  const PlacementRequest request = placement_request(job, devices);
+  const auto plan = [&](const ComputeDtypes& types, const LargestPicture& picture) {
+    return make_plan(needs_of(job, models.set, types, picture), devices.rooms, request);
+  };
   const LargestPicture picture = largest_picture(job);
-  out.plan = plan_single(needs_of(job, models.set, out.dtypes, picture), room);
-  out.plan.mode_reason += idle_gpus(job, id, survey);
-  out.models = std::move(models);
-  if (!out.plan.fits()) {
-    throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall,
-                nearest_fit(job, out.models.set, out.dtypes, picture, room));
+  try {
+    out.plan = plan(out.dtypes, picture);
+    if (!out.plan.fits()) out.nearest_fit = nearest_fit(models.set, out.dtypes, picture, out.plan, plan);
+  } catch (const PlacementError& error) {
+    throw placement_error(job, error);
   }
+  for (const DeviceId& id : devices.dropped)
+    out.plan.mode_reason += fmt::format("; {} is missing and was dropped", id.to_string());
+  out.models = std::move(models);
+  return out;
+}
+
+PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices) {
+  PreparedJob out = plan_job(job, std::move(models), devices);
+  if (!out.plan.fits()) throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall, out.nearest_fit);
   return out;
 }
 

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "cli/job.h"
+#include "cli/job_devices.h"
 #include "cli/picture_job.h"
-#include "core/devices.h"
 #include "core/model_set.h"
 #include "shard/needs.h"
 #include "shard/plan.h"
@@ -29,16 +29,20 @@ struct JobModels {
 /// place in the job.
 JobModels open_job(Job& job);
 
-/// A job that may be rendered: its device has been found and its plan fits.
+/// A job whose devices have been found and that has a plan.
 struct PreparedJob {
   const Job* job = nullptr;
   JobModels models;
   ComputeDtypes dtypes;
   ResolvedTypes types;  ///< the same, as a picture's metadata names them
   Plan plan;
+  std::string nearest_fit;  ///< of a plan that does not fit: what would
 };
 
-/// Chooses the device and plans. Throws Error: exit 2 for a device that is not there, exit 3 when the job does not fit.
-PreparedJob prepare(const Job& job, JobModels models, const DeviceSurvey& survey);
+/// Chooses types and plans. Throws Error (exit 2) at an allocation that cannot be.
+PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices);
+
+/// The same for a job that is to be rendered. Throws Error (exit 3) when it does not fit.
+PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices);
 
 }  // namespace mgpu

@@ -276,10 +276,17 @@ class JobRun {
 
 /// Outputs, devices and memory of every job, before anything is rendered.
 std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models) {
-  const DeviceSurvey survey = survey_devices();
+  const Machine machine{survey_devices()};
   for (const Job& job : jobs) check_output_directory(job);
   std::vector<PreparedJob> out;
-  for (std::size_t i = 0; i < jobs.size(); ++i) out.push_back(prepare(jobs[i], std::move(models[i]), survey));
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const Job& job = jobs[i];
+    Plan& plan = out.emplace_back(prepare(job, std::move(models[i]), job_devices(job, machine))).plan;
+    if (plan.mode != "single")
+      throw job.error(job.placement.gpu_ids.mark, "rendering on several devices is not supported yet",
+                      "mode: single renders on one of them; plan shows how they would share the work");
+    std::erase_if(plan.devices, [](const PlannedDevice& device) { return device.assignments.empty(); });
+  }
   return out;
 }
 

@@ -3,31 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+
+#include "cli/report_json.h"
 
 namespace mgpu {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// File names and messages of the system may hold any bytes; JSON holds UTF-8.
-std::string dump(const Json& json, int indent) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
-template <class T>
-Json phases_json(const Phases<T>& phases) {
-  return {{"encode", phases.encode}, {"sample", phases.sample}, {"decode", phases.decode}};
-}
-
-Json assignment_json(const Assignment& a) {
-  return {{"component", a.component}, {"kind", a.kind},   {"first", a.first},       {"last", a.last},
-          {"blocks", a.blocks},       {"bytes", a.bytes}, {"streamed", a.streamed}, {"from", a.from}};
-}
-
 Json device_json(const DeviceReport& d) {
-  Json assignments = Json::array();
-  for (const Assignment& assignment : d.assignments) assignments.push_back(assignment_json(assignment));
   return {{"id", d.id},
           {"name", d.name},
           {"uuid", d.uuid},
@@ -38,7 +22,7 @@ Json device_json(const DeviceReport& d) {
           {"after_load_bytes", d.after_load_bytes},
           {"peak_bytes", phases_json(d.peak_bytes)},
           {"predicted_peak_bytes", phases_json(d.predicted_peak_bytes)},
-          {"assignments", std::move(assignments)},
+          {"assignments", assignments_json(d.assignments)},
           {"blocks_executed_per_pass", d.blocks_executed_per_pass},
           {"passes", d.passes},
           {"busy_seconds", d.busy_seconds},
@@ -63,6 +47,24 @@ double in_gib(std::uint64_t bytes) {
 }
 
 }  // namespace
+
+Json assignments_json(const std::vector<Assignment>& assignments) {
+  Json out = Json::array();
+  for (const Assignment& a : assignments)
+    out.push_back({{"component", a.component},
+                   {"kind", a.kind},
+                   {"first", a.first},
+                   {"last", a.last},
+                   {"blocks", a.blocks},
+                   {"bytes", a.bytes},
+                   {"streamed", a.streamed},
+                   {"from", a.from}});
+  return out;
+}
+
+std::string dump_json(const Json& json, int indent) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
 
 std::string status_of(const std::vector<ImageReport>& images, bool interrupted) {
   if (interrupted) return "interrupted";
@@ -95,25 +97,37 @@ std::string to_json(const Report& report) {
                   {"kernel_table", report.kernel_table},
                   {"devices", std::move(devices)},
                   {"images", std::move(images)}};
-  return dump(json, 1) + "\n";
+  return dump_json(json, 1) + "\n";
+}
+
+std::string device_table_head(std::string_view peaks) {
+  return fmt::format("{:<8} {:<10} {:>16} {:>10} {:>8} | {:>17} {:>8} {:>8}  GiB", "device", "component", "blocks",
+                     "weights", "limit", peaks, "sample", "decode");
+}
+
+std::string memory_columns(std::uint64_t limit, const PhaseBytes& peak) {
+  return fmt::format("{:>8.2f} | {:>17.2f} {:>8.2f} {:>8.2f}", in_gib(limit), in_gib(peak.encode), in_gib(peak.sample),
+                     in_gib(peak.decode));
+}
+
+std::string device_rows(std::string_view id, const std::vector<Assignment>& assignments, const std::string& memory) {
+  if (assignments.empty()) return fmt::format("{:<8} {:<10} {:>16} {:>10} {}\n", id, "-", "-", "-", memory);
+  std::string text;
+  for (std::size_t i = 0; i < assignments.size(); ++i) {
+    const Assignment& a = assignments[i];
+    const std::string blocks = fmt::format("{} {}-{}{}", a.kind, a.first, a.last, a.streamed ? "*" : "");
+    text += fmt::format("{:<8} {:<10} {:>16} {:>10.2f}{}\n", i == 0 ? id : "", a.component, blocks, in_gib(a.bytes),
+                        i == 0 ? " " + memory : "");
+  }
+  return text;
 }
 
 std::string to_tables(const Report& report) {
   std::string text = fmt::format("{}: {}, mode {}{}{}\n", report.job, report.status, report.mode,
                                  report.mode_reason.empty() ? "" : ": ", report.mode_reason);
-  text += fmt::format("{:<8} {:<10} {:>16} {:>10} {:>8} | {:>17} {:>8} {:>8}  GiB\n", "device", "component", "blocks",
-                      "weights", "limit", "peak encode", "sample", "decode");
+  text += device_table_head("peak encode") + "\n";
   for (const DeviceReport& d : report.devices) {
-    const std::string memory =
-        fmt::format("{:>8.2f} | {:>17.2f} {:>8.2f} {:>8.2f}", in_gib(d.limit_bytes), in_gib(d.peak_bytes.encode),
-                    in_gib(d.peak_bytes.sample), in_gib(d.peak_bytes.decode));
-    if (d.assignments.empty()) text += fmt::format("{:<8} {:<10} {:>16} {:>10} {}\n", d.id, "-", "-", "-", memory);
-    for (std::size_t i = 0; i < d.assignments.size(); ++i) {
-      const Assignment& a = d.assignments[i];
-      const std::string blocks = fmt::format("{} {}-{}{}", a.kind, a.first, a.last, a.streamed ? "*" : "");
-      text += fmt::format("{:<8} {:<10} {:>16} {:>10.2f}{}\n", i == 0 ? d.id : "", a.component, blocks, in_gib(a.bytes),
-                          i == 0 ? " " + memory : "");
-    }
+    text += device_rows(d.id, d.assignments, memory_columns(d.limit_bytes, d.peak_bytes));
     for (const std::string& warning : d.warnings) text += fmt::format("{:<8} {}\n", "", warning);
   }
   text += fmt::format("{:<7} {:>20} {:>8} {:>8} {:>8} {:>8}  file\n", "picture", "seed", "encode", "sample", "decode",
@@ -129,7 +143,7 @@ std::string to_tables(const Report& report) {
 std::string manifest_line(const ImageReport& image, const std::string& job, int index) {
   Json json{{"job", job}, {"index", index}};
   json.update(image_json(image));
-  return dump(json, -1) + "\n";
+  return dump_json(json, -1) + "\n";
 }
 
 }  // namespace mgpu

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "shard/plan.h"
@@ -62,6 +63,12 @@ std::string to_json(const Report& report);
 
 /// The same for people: a table of devices and one of pictures.
 std::string to_tables(const Report& report);
+
+/// The table of devices, which `plan` shares: its head, without a newline; the columns of memory in GiB; a device's
+/// rows, the memory behind the first.
+std::string device_table_head(std::string_view peaks);
+std::string memory_columns(std::uint64_t limit, const PhaseBytes& peak);
+std::string device_rows(std::string_view id, const std::vector<Assignment>& assignments, const std::string& memory);
 
 /// One line of manifest.jsonl, with its newline: a picture's report and where it came from.
 std::string manifest_line(const ImageReport& image, const std::string& job, int index);

@@ -19,23 +19,16 @@ class Refusal {
   const Job& job_;
 };
 
-bool is_one_device(const ComponentAllocation& allocation, const PlacementOptions& placement) {
-  if (!allocation.expert.empty() || allocation.virtual_vram_gb > 0.0 || !allocation.donors.empty()) return false;
-  if (allocation.compute.empty()) return true;
-  return allocation.compute.size() == 1 && placement.gpu_ids->size() == 1 &&
-         allocation.compute.front() == placement.gpu_ids->front();
-}
-
 void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) {
-  refuse.when(placement.gpu_ids->size() > 1, placement.gpu_ids.mark, "more than one device in \"gpu_ids\"");
-  refuse.when(*placement.mode != Mode::Auto && *placement.mode != Mode::Single, placement.mode.mark,
-              fmt::format("\"mode: {}\"", name_of(*placement.mode)), "one device renders: mode: auto or single");
+  const Mode mode = *placement.mode;
+  refuse.when(mode != Mode::Auto && mode != Mode::Single && mode != Mode::Shard, placement.mode.mark,
+              fmt::format("\"mode: {}\"", name_of(mode)), "there are mode: auto, single and shard");
   refuse.when(*placement.replicas > 1, placement.replicas.mark, fmt::format("\"replicas: {}\"", *placement.replicas));
   refuse.when(*placement.split_cfg == AutoBool::True, placement.split_cfg.mark, "\"split_cfg: true\"");
   const Allocation& a = placement.allocation;
   for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae})
-    refuse.when(component->given && !is_one_device(**component, placement), component->mark,
-                "an allocation other than the one device of \"gpu_ids\"");
+    refuse.when((*component)->compute.size() > 1, component->mark, "a list of devices for one component",
+                "an allocation string deals its blocks out: \"cuda:0,50%;cuda:1,50%\"");
 }
 
 }  // namespace

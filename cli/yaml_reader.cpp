@@ -232,6 +232,21 @@ std::string Source::excerpt(const Mark& mark) const {
   return fmt::format("{:4} | {}\n     | {}^", mark.line, line, below);
 }
 
+Mark Source::inside(const Mark& mark, std::string_view text, std::size_t offset) const {
+  if (mark.file != name_) return mark;
+  std::string_view rest = line(mark.line);
+  for (int column = 1; column < mark.column && !rest.empty(); ++column) {
+    rest.remove_prefix(1);
+    while (!rest.empty() && is_continuation(rest.front())) rest.remove_prefix(1);
+  }
+  const bool quoted = rest.starts_with('"') || rest.starts_with('\'');
+  if (quoted) rest.remove_prefix(1);
+  if (!rest.starts_with(text)) return mark;
+  Mark out = mark;
+  out.column += (quoted ? 1 : 0) + character_column(text, static_cast<int>(offset)) - 1;
+  return out;
+}
+
 Error Source::error(const Mark& mark, std::string message, std::string hint) const {
   return Error(Exit::Usage, mark, std::move(message), std::move(hint), excerpt(mark));
 }

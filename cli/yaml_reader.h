@@ -23,6 +23,9 @@ class Source {
   std::string_view line(int number) const;
   /// The line with its number and a caret below `mark`, or "" when the mark names no line.
   std::string excerpt(const Mark& mark) const;
+  /// The place of byte `offset` of a scalar's text that begins at `mark`; `mark` itself where the text does not stand
+  /// in one line as it reads (escapes, blocks, options).
+  Mark inside(const Mark& mark, std::string_view text, std::size_t offset) const;
   /// An error (exit 2) at `mark` that quotes the line.
   Error error(const Mark& mark, std::string message, std::string hint = {}) const;
 

@@ -14,7 +14,12 @@ ComponentNeed image_encoder_need(const Part& vae, at::ScalarType dtype, std::int
   // the convolutions' workspace.
   const auto channels = static_cast<std::uint64_t>(vae.vae().channels.front());
   const std::uint64_t activation = static_cast<std::uint64_t>(pixels) * 5 * channels * c10::elementSize(dtype) * 5 / 4;
-  return {"vae", Phase::Encode, {{"encoder level", levels, bytes}}, bytes, activation + workspace};
+  return {.name = "vae",
+          .phase = Phase::Encode,
+          .blocks = {{"encoder level", levels, bytes}},
+          .bytes = bytes,
+          .activation = activation + workspace,
+          .whole = true};
 }
 
 }  // namespace mgpu

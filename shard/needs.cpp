@@ -1,6 +1,7 @@
 #include "shard/needs.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -53,16 +54,24 @@ std::uint64_t unet_block_values(std::uint64_t in, std::uint64_t out, int depth) 
   return depth > 0 ? std::max(residual, feed_forward) : residual;
 }
 
-/// A UNet's widest point is in the middle or on the way up, where skips wait: they count, and the text's keys and
-/// values. SDXL's is the first feed-forward of its second level.
-std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& picture, std::uint64_t width) {
-  std::vector<std::uint64_t> positions, waiting{0};  // of each down block's result; values of the first i skips
+/// Positions of each down block's result.
+std::vector<std::uint64_t> unet_positions(const UNetSizes& sizes, const LargestPicture& picture) {
+  std::vector<std::uint64_t> out;
   std::uint64_t rows = size(picture.height / 8), columns = size(picture.width / 8);
   for (const UNetBlockSizes& down : sizes.down) {
     if (down.resamples) rows = (rows + 1) / 2, columns = (columns + 1) / 2;
-    positions.push_back(rows * columns);
-    waiting.push_back(waiting.back() + positions.back() * size(down.out));
+    out.push_back(rows * columns);
   }
+  return out;
+}
+
+/// A UNet's widest point is in the middle or on the way up, where skips wait: they count, and the text's keys and
+/// values. SDXL's is the first feed-forward of its second level.
+std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& picture, std::uint64_t width) {
+  const std::vector<std::uint64_t> positions = unet_positions(sizes, picture);
+  std::vector<std::uint64_t> waiting{0};  // values of the first i skips
+  for (std::size_t i = 0; i < sizes.down.size(); ++i)
+    waiting.push_back(waiting.back() + positions[i] * size(sizes.down[i].out));
   const std::uint64_t channels = size(sizes.down.back().out);
   std::uint64_t most = waiting.back() + positions.back() * unet_block_values(channels, channels, sizes.depth_middle);
   for (std::size_t i = 0; i < sizes.up.size(); ++i) {
@@ -76,6 +85,40 @@ std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& pict
   return (most + text_values(sizes, size(picture.text_tokens))) * width;
 }
 
+/// Multiplications of a residual block: two 3x3 convolutions, and a 1x1 one where the channels change.
+double residual_work(double positions, double in, double out) {
+  return positions * out * (9 * in + 9 * out + (in == out ? 0 : in));
+}
+
+/// Multiplications of a transformer block: projections of self- and cross-attention, the feed-forward (GEGLU to four
+/// times the width), and both attentions themselves.
+double transformer_work(double positions, double width, double text) {
+  return positions * width * (18 * width + 2 * (positions + text));
+}
+
+/// Sets the blocks' relative times: the multiplications that they make.
+void set_block_times(std::vector<BlockNeed>& blocks, const UNetSizes& sizes, const LargestPicture& picture) {
+  const std::vector<std::uint64_t> positions = unet_positions(sizes, picture);
+  const auto text = static_cast<double>(picture.text_tokens);
+  const auto work = [&](std::size_t at, double in, double out, int residuals, int depth) {
+    const auto p = static_cast<double>(positions[at]);
+    return residuals * residual_work(p, in, out) + depth * transformer_work(p, out, text);
+  };
+  for (std::size_t i = 0; i < sizes.down.size(); ++i) {
+    const UNetBlockSizes& down = sizes.down[i];
+    const bool convolves = i == 0 || down.resamples;
+    blocks.front().times.push_back(convolves ? 9.0 * static_cast<double>(positions[i]) * down.in * down.out
+                                             : work(i, down.in, down.out, 1, down.depth));
+    const UNetBlockSizes& up = sizes.up[i];
+    const std::size_t skip = size(sizes.skip_of(static_cast<int>(i)));
+    blocks.back().times.push_back(work(skip, up.in + up.skip, up.out, 1, up.depth));
+    if (up.resamples) blocks.back().times.back() += 9.0 * static_cast<double>(positions[skip - 1]) * up.out * up.out;
+  }
+  const double channels = sizes.down.back().out;
+  if (sizes.middle_residuals > 0)
+    blocks[1].times = {work(positions.size() - 1, channels, channels, sizes.middle_residuals, sizes.depth_middle)};
+}
+
 /// The decoder's widest point is the first residual block at full resolution: its input and that normalised, with the
 /// channels of the level below, and four tensors of its own; a quarter more for the convolutions' workspace.
 std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std::uint64_t width) {
@@ -85,17 +128,32 @@ std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std
   return pixels * (2 * channels(1) + 4 * channels(0)) * width * 5 / 4;
 }
 
+/// `count` blocks of one kind, weighed one by one: 8-bit files keep some of them wider.
+BlockNeed blocks_below(const char* kind, int count, const Part& part, std::string_view level, at::ScalarType dtype) {
+  BlockNeed out{kind, count, 0};
+  for (int i = 0; i < count; ++i) {
+    out.each.push_back(bytes_below(part, fmt::format("{}{}.", level, i), dtype));
+    out.bytes += out.each.back();
+  }
+  return out;
+}
+
 ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& dtypes, int layers,
                       std::uint64_t activation) {
+  struct Names {
+    std::string_view layers, head;
+  };
   const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
-  const std::string_view level = part.row->role == Role::T5 ? "encoder.block."
-                                 : part.clip().open_clip    ? "transformer.resblocks."
-                                                            : "text_model.encoder.layers.";
-  return {name,
-          Phase::Encode,
-          {{"layer", layers, bytes_below(part, level, dtype)}},
-          loaded_bytes(part, dtype),
-          activation + kWorkspace};
+  const Names names = part.row->role == Role::T5 ? Names{"encoder.block.", "encoder.final_layer_norm."}
+                      : part.clip().open_clip    ? Names{"transformer.resblocks.", "ln_final."}
+                                                 : Names{"text_model.encoder.layers.", "text_model.final_layer_norm."};
+  const std::uint64_t projection = bytes_below(part, "text_projection", dtype);
+  return {.name = name,
+          .phase = Phase::Encode,
+          .blocks = {blocks_below("layer", layers, part, names.layers, dtype)},
+          .bytes = loaded_bytes(part, dtype),
+          .activation = activation + kWorkspace,
+          .head = bytes_below(part, names.head, dtype) + projection};
 }
 
 ComponentNeed clip_need(const char* name, const Part& part, const ComputeDtypes& dtypes) {
@@ -113,31 +171,40 @@ ComponentNeed t5_need(const Part& part, const ComputeDtypes& dtypes, std::uint64
 ComponentNeed flux_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels, std::uint64_t text) {
   const FluxSizes& flux = part.flux();
   const std::uint64_t tokens = text + pixels / 256;  // 8 pixels a latent value, 2 latent values a patch
-  return {"unet",
-          Phase::Sample,
-          {{"double", flux.depth, bytes_below(part, "double_blocks.", dtype)},
-           {"single", flux.depth_single, bytes_below(part, "single_blocks.", dtype)}},
-          loaded_bytes(part, dtype),
-          flux_activation(flux, tokens, c10::elementSize(dtype)) + kWorkspace};
+  // A double block weighs 2.4 times a single one and computes the same: each of its matrices serves some of the tokens.
+  return {.name = "unet",
+          .phase = Phase::Sample,
+          .blocks = {blocks_below("double", flux.depth, part, "double_blocks.", dtype),
+                     blocks_below("single", flux.depth_single, part, "single_blocks.", dtype)},
+          .bytes = loaded_bytes(part, dtype),
+          .activation = flux_activation(flux, tokens, c10::elementSize(dtype)) + kWorkspace,
+          .head = bytes_below(part, "final_layer.", dtype)};
 }
 
 ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPicture& picture) {
   const UNetSizes& unet = part.unet();
   const int ways = static_cast<int>(unet.down.size());
-  std::vector<BlockNeed> blocks{{"down", ways, bytes_below(part, "input_blocks.", dtype)}};
+  std::vector<BlockNeed> blocks{blocks_below("down", ways, part, "input_blocks.", dtype)};
   if (unet.middle_residuals > 0) blocks.push_back({"middle", 1, bytes_below(part, "middle_block.", dtype)});
-  blocks.push_back({"up", ways, bytes_below(part, "output_blocks.", dtype)});
-  return {"unet", Phase::Sample, std::move(blocks), loaded_bytes(part, dtype),
-          unet_activation(unet, picture, c10::elementSize(dtype)) + kWorkspace};
+  blocks.push_back(blocks_below("up", ways, part, "output_blocks.", dtype));
+  set_block_times(blocks, unet, picture);
+  return {.name = "unet",
+          .phase = Phase::Sample,
+          .blocks = std::move(blocks),
+          .bytes = loaded_bytes(part, dtype),
+          .activation = unet_activation(unet, picture, c10::elementSize(dtype)) + kWorkspace,
+          .head = bytes_below(part, "out.", dtype),
+          .mirrored = true};
 }
 
 ComponentNeed vae_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels) {
   const std::uint64_t bytes = bytes_below(part, "decoder.", dtype);
-  return {"vae",
-          Phase::Decode,
-          {{"level", static_cast<int>(part.vae().channels.size()), bytes}},
-          bytes,
-          decode_activation(part.vae(), pixels, c10::elementSize(dtype)) + kWorkspace};
+  return {.name = "vae",
+          .phase = Phase::Decode,
+          .blocks = {{"level", static_cast<int>(part.vae().channels.size()), bytes}},
+          .bytes = bytes,
+          .activation = decode_activation(part.vae(), pixels, c10::elementSize(dtype)) + kWorkspace,
+          .whole = true};
 }
 
 }  // namespace

@@ -2,11 +2,13 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/devices.h"
+#include "shard/allocation.h"
 
 namespace mgpu {
 
@@ -28,11 +30,16 @@ struct Phases {
 };
 using PhaseBytes = Phases<std::uint64_t>;
 
-/// Equal blocks of one component, as far as the plan cares.
+/// The blocks of one kind, in the order in which they run. Unequal ones are listed one by one; else they are equal.
 struct BlockNeed {
   std::string kind;  ///< "double", "single", "layer", ...
   int count = 0;
-  std::uint64_t bytes = 0;  ///< of all of them, in the type that they are kept in
+  std::uint64_t bytes = 0;               ///< of all of them, in the type that they are kept in
+  std::vector<std::uint64_t> each = {};  ///< bytes of each; empty: equal
+  std::vector<double> times = {};        ///< relative time of each, comparable across the component; empty: 1
+
+  std::uint64_t bytes_of(int block) const;
+  double time_of(int block) const { return times.empty() ? 1.0 : times[static_cast<std::size_t>(block)]; }
 };
 
 /// One component of a job: what headers and the compute type tell.
@@ -41,7 +48,13 @@ struct ComponentNeed {
   Phase phase = Phase::Sample;
   std::vector<BlockNeed> blocks;
   std::uint64_t bytes = 0;       ///< of all its weights; more than its blocks', since stem and head count too
-  std::uint64_t activation = 0;  ///< highest need beside the weights, for the job's largest picture
+  std::uint64_t activation = 0;  ///< highest need beside the weights on a device that runs any of its blocks, for the
+                                 ///< job's largest picture
+  std::uint64_t head = 0;        ///< weights behind the last block; what is in no block and not here precedes the first
+  bool whole = false;            ///< stays on one device: the autoencoder
+  /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between
+  /// them with the innermost pair: a UNet.
+  bool mirrored = false;
 };
 
 /// A device that may be used: what it has, and what of it this job may take.
@@ -52,6 +65,7 @@ struct DeviceRoom {
   std::uint64_t total_bytes = 0;
   std::uint64_t limit_bytes = 0;   ///< vram_limit, or what is free
   std::uint64_t driver_bytes = 0;  ///< context and libraries, which the limit covers too
+  double speed = 1.0;              ///< relative
 };
 
 /// Consecutive blocks of one kind that a device runs.
@@ -68,22 +82,61 @@ struct Assignment {
 
 struct PlannedDevice {
   DeviceRoom room;
-  std::vector<Assignment> assignments;
-  PhaseBytes peak{};  ///< predicted, driver's bytes included
+  std::vector<Assignment> assignments;  ///< none: the run does not touch the device
+  PhaseBytes peak{};                    ///< predicted, driver's bytes included; 0 without assignments
+  double time = 0.0;  ///< of a pass of the diffusion model on this device: its blocks' relative time over its speed
+};
+
+/// Bytes that a device lacks in a phase.
+struct Shortfall {
+  DeviceId device;
+  Phase phase = Phase::Sample;
+  std::uint64_t bytes = 0;
 };
 
 /// Who holds and runs what: a pure value, made without touching a device, printed by `plan` and held against what the
 /// run measured.
 struct Plan {
-  std::string mode;
+  std::string mode;  ///< single, shard
   std::string mode_reason;
-  std::vector<PlannedDevice> devices;
+  std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
+  std::vector<Shortfall> shortfalls;   ///< a device and phase each; none when the job fits
   std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
   bool fits() const { return shortfall.empty(); }
+  /// The most bytes that any device lacks in any phase: so many more on each of them would fit.
+  std::uint64_t lacking_bytes() const;
+  /// Index of the device that runs that block of a component. A component's stem lies with its first block, its head
+  /// with its last (of a UNet: both with down 0 and the last up block, which share a device).
+  std::size_t device_of(std::string_view component, std::string_view kind, int block) const;
 };
 
-/// Places every component on the one device, each in its phase.
-Plan plan_single(const std::vector<ComponentNeed>& components, const DeviceRoom& device);
+/// What the job says of placement.
+struct PlacementRequest {
+  enum class Mode : std::uint8_t { Auto, Single, Shard };
+  Mode mode = Mode::Auto;
+  /// Evaluations of the diffusion model that do not wait for each other: pictures times conditionings. One alone gains
+  /// nothing from several devices, since they work in turn.
+  std::int64_t evaluations = 1;
+  std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
+};
+
+/// What a job's placement asks for and cannot have, at a column of a component's allocation string.
+class PlacementError : public AllocationError {
+ public:
+  PlacementError(std::string component, const AllocationError& error)
+      : AllocationError(error), component_(std::move(component)) {}
+  const std::string& component() const { return component_; }
+
+ private:
+  std::string component_;
+};
+
+/// Places every component on the devices, each in its phase: an encoder whole where one device holds it, else cut; the
+/// diffusion model on one device or, when that does not fit or several evaluations flow, cut so that the slowest device
+/// takes the least time; the autoencoder whole beside it. Cuts keep the devices' order, or the allocation string's. The
+/// same arguments give the same plan. A plan that does not fit is that which lacks least. Throws PlacementError.
+Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+               const PlacementRequest& request = {});
 
 }  // namespace mgpu

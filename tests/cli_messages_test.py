@@ -98,7 +98,7 @@ class Jobs(Case):
     def test_not_supported_yet(self):
         self.refused_job("checkpoint: a\nimages: [{prompt: x}]\nmode: tensor\n",
                          'bad.yaml:3:7: "mode: tensor" is not supported yet\n   3 | mode: tensor\n     |       ^\n'
-                         "  one device renders: mode: auto or single")
+                         "  there are mode: auto, single and shard")
 
     def test_setting(self):
         self.refused(["run", "job.yaml", "--set", "sampler.steps=many"],
@@ -262,6 +262,68 @@ class Schema(unittest.TestCase):
                      {"sampler": {"shift": {"base": 0.5}, "clip_skip": "auto"}}, {"split_cfg": True},
                      {"allocation": {"vae": ["cuda:0"], "clip": {"compute": "cpu"}}}):
             validator.validate({"checkpoint": "a", "images": [{"prompt": "x", "seed": "random"}], **good})
+
+
+class Plan(Case):
+    """`plan` on supposed devices, which no machine need have."""
+
+    def test_table(self):
+        result = run("plan", "job.yaml", "--devices", "cpu:0=200MB,cpu:1=250MB", "--set", "gpu_ids=[cpu:0, cpu:1]", "--set", "mode=shard",
+                     folder=self.folder)
+        self.assertEqual((result.stderr, result.returncode), ("", 0))
+        lines = result.stdout.splitlines()
+        self.assertEqual(lines[0], "job.yaml: fits, mode shard: the job asks for it")
+        self.assertEqual(lines[1].split(), "device component blocks weights limit | encode sample decode GiB time".split())
+        self.assertEqual([line.split()[:3] for line in lines[2:4]], [["cpu:0", "unet", "double"], ["cpu:1", "clip_l", "layer"]])
+
+    def test_json(self):
+        result = run("plan", "job.yaml", "--json", "--devices", "cuda:0=8GB,cuda:1=24GB@0.5,cpu=16GB", "--set", "gpu_ids=[0, 1]",
+                     folder=self.folder)
+        self.assertEqual((result.stderr, result.returncode), ("", 0))
+        plan = json.loads(result.stdout)
+        self.assertEqual(list(plan), ["version", "job", "fits", "mode", "mode_reason", "devices", "shortfall", "nearest_fit"])
+        self.assertEqual((plan["fits"], plan["mode"], plan["shortfall"], plan["nearest_fit"]), (True, "single", [], ""))
+        first, second = plan["devices"]
+        self.assertEqual(list(first), ["id", "name", "uuid", "total_bytes", "limit_bytes", "driver_bytes", "speed", "predicted_peak_bytes",
+                                       "assignments", "relative_time"])
+        self.assertEqual([a["component"] for a in first["assignments"]], ["clip_l", "t5xxl", "unet", "unet", "vae"])
+        self.assertEqual((second["limit_bytes"], second["speed"], second["assignments"]), (24 << 30, 0.5, []))
+
+    def test_what_does_not_fit(self):
+        words = ("plan", "job.yaml", "--devices", "cpu:0=65MB,cpu:1=65MB", "--set", "gpu_ids=[cpu:0, cpu:1]")
+        result = run(*words, folder=self.folder)
+        self.assertEqual(result.returncode, 3)
+        self.assertRegex(result.stdout, r"^job.yaml: does not fit, mode shard: no device alone holds it\n")
+        self.assertRegex(result.stdout, r"\ncpu:0 lacks [0-9.]+ MB to sample\n")
+        self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 65.0 MB: [0-9.]+ MB short; cpu:1 needs "
+                                        r"[^\n]*\n  \d+MB more on each device would fit\n$")
+        answer = run(*words, "--json", folder=self.folder)
+        plan = json.loads(answer.stdout)
+        self.assertEqual((answer.returncode, plan["fits"]), (3, False))
+        for lack in plan["shortfall"]:
+            device = next(d for d in plan["devices"] if d["id"] == lack["device"])
+            self.assertEqual(device["predicted_peak_bytes"][lack["phase"]] - device["limit_bytes"], lack["bytes"])
+        more = int(result.stderr.splitlines()[1].split("MB")[0])
+        words = [w.replace("65MB", f"{65 + more}MB") for w in words]
+        self.assertEqual(run(*words, folder=self.folder).returncode, 0)
+
+    def test_an_allocation_at_its_column(self):
+        self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS).replace("gpu_ids: [cpu]", 'gpu_ids: [0, 1]\nallocation: {unet: "cuda:0,60%;cpu,40%"}'))
+        self.refused(["plan", "bad.yaml", "--devices", "cuda:0=8GB,cuda:1=8GB"],
+                     'bad.yaml:7:32: streaming from cpu is not supported yet\n   7 | allocation: {unet: "cuda:0,60%;cpu,40%"}\n'
+                     "     |                                ^\n"
+                     '  a device in "gpu_ids" computes what it holds; others lend memory')
+        self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS) + 'allocation: {unet: "cuda:0,4tbx"}\n')
+        for command in ("validate", "plan", "run"):
+            self.refused([command, "bad.yaml"],
+                         'bad.yaml:9:28: "allocation.unet": "tbx" is no unit\n   9 | allocation: {unet: "cuda:0,4tbx"}\n'
+                         "     |                            ^\n  units are %, b, kb, mb and gb; no unit: a fraction of the device")
+
+    def test_devices_that_cannot_be(self):
+        self.refused(["plan", "job.yaml", "--devices", "cuda:0=8TB"],
+                     '--devices: "8TB" is no size such as 8GB\n  as in --devices "cuda:0=8GB,cuda:1=24GB@0.5,cpu=16GB"')
+        self.refused(["plan", "job.yaml", "--devices", "cpu=8GB", "--set", "gpu_ids=[3]"],
+                     '--set gpu_ids=[3]: device "cuda:3" is not on this machine\n  there are: cpu')
 
 
 if __name__ == "__main__":

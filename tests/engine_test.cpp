@@ -23,7 +23,7 @@ Engine engine() {
   DeviceRoom room;
   room.id = DeviceId::cpu();
   room.limit_bytes = std::uint64_t{64} << 30;
-  return Engine(models(), {}, plan_single(component_needs(models(), {}, {64, 64, 256}), room));
+  return Engine(models(), {}, make_plan(component_needs(models(), {}, {64, 64, 256}), {room}));
 }
 
 }  // namespace

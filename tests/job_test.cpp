@@ -279,14 +279,27 @@ TEST_CASE("what is not supported yet says so at its place") {
     return text.substr(0, text.find('\n'));
   };
   CHECK(line("loras: [{file: x}]") == "job.yaml:3:8: \"loras\" is not supported yet");
-  CHECK(line("mode: shard") == "job.yaml:3:7: \"mode: shard\" is not supported yet");
+  CHECK(line("mode: tensor") == "job.yaml:3:7: \"mode: tensor\" is not supported yet");
   CHECK(line("replicas: 2") == "job.yaml:3:11: \"replicas: 2\" is not supported yet");
   CHECK(line("split_cfg: true") == "job.yaml:3:12: \"split_cfg: true\" is not supported yet");
-  CHECK(line("gpu_ids: [0, 1]") == "job.yaml:3:10: more than one device in \"gpu_ids\" is not supported yet");
-  CHECK(line("allocation: {unet: \"cuda:0,50%;cpu,50%\"}") ==
-        "job.yaml:3:20: an allocation other than the one device of \"gpu_ids\" is not supported yet");
+  CHECK(line("allocation: {vae: [0, 1]}") == "job.yaml:3:19: a list of devices for one component is not supported yet");
   CHECK(line("gpu_ids: [cpu]\nallocation: {unet: cpu, vae: [cpu]}") == "no error");
   CHECK(line("decode: {way: tiled}") == "job.yaml:3:15: \"decode.way: tiled\" is not supported yet");
+}
+
+TEST_CASE("an allocation string that is wrong is refused at its column") {
+  const auto line = [](const std::string& more) {
+    const std::string text = fault_of(start + more);
+    return text.substr(0, text.find('\n'));
+  };
+  CHECK(line("allocation: {unet: \"cuda:0,4tb;cpu,*\"}") == "job.yaml:3:29: \"allocation.unet\": \"tb\" is no unit");
+  CHECK(line("allocation:\n  clip: {expert: 'cuda:0,60%;x,40%'}") ==
+        "job.yaml:4:30: \"allocation.clip.expert\": \"x\" is no device");
+  CHECK(line("allocation:\n  t5xxl: cuda:0,60%;cuda:0,40%") ==
+        "job.yaml:4:21: \"allocation.t5xxl\": cuda:0 is given twice");
+  // Where the text does not stand as it reads, its beginning is all that can be shown.
+  CHECK(line("allocation:\n  unet: \"cuda:0,\\u0034tb\"") == "job.yaml:4:9: \"allocation.unet\": \"tb\" is no unit");
+  CHECK(line("gpu_ids: [0, 1, cuda:0]") == "job.yaml:3:10: device \"cuda:0\" is listed twice");
 }
 
 TEST_CASE("sizes that do not suit the model") {

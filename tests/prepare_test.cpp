@@ -52,19 +52,125 @@ Job job_with(const std::string& lines) {
 }
 
 PreparedJob prepare_on(Job& job, const DeviceSurvey& survey) {
-  return prepare(job, open_job(job), survey);
+  JobModels models = open_job(job);
+  return prepare(job, std::move(models), job_devices(job, {survey}));
 }
 
 }  // namespace
 
-TEST_CASE("without gpu_ids the first usable GPU renders, and the report says which stand idle") {
+TEST_CASE("without gpu_ids every usable GPU is there to be used, else the CPU") {
   Job job = job_with("");
   const PreparedJob on = prepare_on(job, survey_of({gpu(0, 6, 1), gpu(1, 8, 6), gpu(2, 8, 6)}));
+  REQUIRE(on.plan.devices.size() == 2);
   CHECK(on.plan.devices.front().room.id == DeviceId::cuda(1));
-  CHECK(on.plan.mode == "single");
-  CHECK(on.plan.mode_reason == "one device; cuda:2 idle: this version renders a job on one device");
+  CHECK(on.plan.mode == "shard");
+  CHECK(on.plan.mode_reason == "3 evaluations that do not wait for each other keep 2 devices busy");
   CHECK(prepare_on(job, survey_of({gpu(0, 8, 6)})).plan.mode_reason == "one device");
   CHECK(prepare_on(job, survey_of({})).plan.devices.front().room.id == DeviceId::cpu());
+  Job one = job_with("mode: single");
+  CHECK(prepare_on(one, survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})).plan.mode_reason ==
+        "the job asks for one device; cuda:1 idle");
+}
+
+TEST_CASE("the conditionings of all pictures are evaluations") {
+  Job job = job_with("");  // one picture with cfg 1, one with 2
+  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
+  CHECK(placement_request(job, devices).evaluations == 3);
+  job.images[0].count.value = 4;
+  job.images[0].batch.value = 2;
+  CHECK(placement_request(job, devices).evaluations == 10);
+  job.images[1].conditions.value.resize(2);
+  CHECK(placement_request(job, devices).evaluations == 12);
+}
+
+TEST_CASE("limits and speeds of devices, virtual ones too") {
+  Job job = job_with("gpu_ids: [cpu:0, 0, cpu:1]\nvram_limit: {cpu:0: 1GB, cuda:0: 8GB}\nspeed: {cpu:0: 0.25}");
+  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
+  REQUIRE(devices.rooms.size() == 3);
+  CHECK(devices.rooms[0].id == DeviceId::cpu(0));
+  CHECK(devices.rooms[0].limit_bytes == std::uint64_t{1} << 30);
+  CHECK(devices.rooms[0].speed == 0.25);
+  CHECK(devices.rooms[1].limit_bytes == std::uint64_t{8} << 30);
+  CHECK(devices.rooms[1].total_bytes == std::uint64_t{24} << 30);
+  CHECK(devices.rooms[1].speed == 1.0);
+  CHECK(devices.rooms[2].limit_bytes == std::uint64_t{64} << 30);
+  CHECK(devices.rooms[2].speed == 0.02);  // a CPU beside a GPU
+  CHECK_FALSE(devices.all_cuda);
+  CHECK_FALSE(devices.all_bf16);
+}
+
+TEST_CASE("missing devices are dropped where the job says so, from its allocations too") {
+  Job job = job_with(
+      "gpu_ids: [0, 1, 5]\nmissing_devices: drop\n"
+      "allocation: {unet: \"cuda:0,40%;cuda:5,20%;cuda:1,40%\"}");
+  const PreparedJob on = prepare_on(job, survey_of({gpu(0, 8, 6), gpu(1, 8, 6)}));
+  CHECK(on.plan.devices.size() == 2);
+  CHECK(on.plan.mode_reason == "as the allocation says; cuda:5 is missing and was dropped");
+}
+
+TEST_CASE("allocations of the long form") {
+  const auto request = [](const char* allocation) {
+    const Job job = job_with(std::string("gpu_ids: [0, 1]\nallocation: ") + allocation);
+    std::string out;
+    const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})});
+    for (const auto& [component, told] : placement_request(job, devices).allocation)
+      out += component + "=" + to_string(told) + " ";
+    return out;
+  };
+  CHECK(request("{unet: cuda:1, vae: [0]}") == "unet=#cuda:1 vae=#cuda:0 ");
+  CHECK(request("{unet: {compute: 0, virtual_vram_gb: 4.0, donor: cpu}}") == "unet=#cuda:0;4;cpu ");
+  CHECK(request("{unet: {virtual_vram_gb: 4.0, donor: [1, cpu]}}") == "unet=#cuda:0;4;cuda:1,cpu ");
+  CHECK(request("{unet: {compute: 1, virtual_vram_gb: 4.0, expert: \"0,50%;1,50%\"}}") ==
+        "unet=cuda:0,50%;cuda:1,50%#cuda:1 ");
+  CHECK(request("{unet: {donor: cpu}}") == "");
+  CHECK(request("{clip: {compute: 1, virtual_vram_gb: 2.0, donor: 1, expert: \"\"}, t5xxl: \"0,1gb;1,*\"}") ==
+        "clip_g=#cuda:1;2;cuda:1 clip_l=#cuda:1;2;cuda:1 t5xxl=cuda:0,1gb;cuda:1,* ");
+}
+
+TEST_CASE("an allocation that cannot be is refused at its column") {
+  const auto message = [](const char* allocation) -> std::string {
+    Job job = job_with(std::string("gpu_ids: [0, 1]\nallocation: ") + allocation);
+    try {
+      prepare_on(job, survey_of({gpu(0, 8, 6), gpu(1, 8, 6)}));
+    } catch (const Error& error) {
+      CHECK(error.code() == Exit::Usage);
+      return std::to_string(error.where().column) + ": " + error.message();
+    }
+    return "no error";
+  };
+  CHECK(message("{unet: \"cuda:0,60%;cpu,40%\"}") == "32: streaming from cpu is not supported yet");
+  CHECK(message("{unet: 'cuda:0,60%;cpu,40%'}") == "32: streaming from cpu is not supported yet");
+  CHECK(message("{unet: \"cuda:0,60%;cuda:1,40%#cuda:3\"}") == "43: cuda:3 does not compute in this job");
+  CHECK(message("{vae: {compute: cpu}}") == "19: cpu does not compute in this job");
+}
+
+TEST_CASE("supposed machines") {
+  const Machine machine = suppose_machine("cuda:0=8GB,1=24GB@0.5,cpu=16GB,cpu:2=512MB@0.1");
+  REQUIRE(machine.survey.gpus.size() == 2);
+  CHECK(machine.survey.gpus[0].total_bytes == std::uint64_t{8} << 30);
+  CHECK(machine.survey.gpus[1].id == DeviceId::cuda(1));
+  CHECK(machine.speed.at(DeviceId::cuda(1)) == 0.5);
+  CHECK(machine.survey.host_free_bytes == std::uint64_t{16} << 30);
+  CHECK(machine.virtual_cpus.at(DeviceId::cpu(2)) == std::uint64_t{512} << 20);
+  const JobDevices devices = job_devices(job_with("gpu_ids: [1, cpu:2]"), machine);
+  CHECK(devices.rooms[0].speed == 0.5);
+  CHECK(devices.rooms[1].limit_bytes == std::uint64_t{512} << 20);
+  CHECK(job_devices(job_with(""), suppose_machine("cpu:0=1GB,cpu:1=1GB")).rooms.size() == 2);
+  const auto fault = [](const char* text) -> std::string {
+    try {
+      suppose_machine(text);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "no error";
+  };
+  CHECK(fault("gpu=8GB") == "\"gpu\" is no device");
+  CHECK(fault("cuda:0") == "cuda:0 has no memory");
+  CHECK(fault("cuda:0=8TB") == "\"8TB\" is no size such as 8GB");
+  CHECK(fault("cuda:0=0.5") == "\"0.5\" is no size such as 8GB");
+  CHECK(fault("cuda:0=8GB@fast") == "\"fast\" is no speed such as 0.5");
+  CHECK(fault("cuda:0=8GB@0") == "\"0\" is no speed such as 0.5");
+  CHECK(fault("cuda:0=8GB,") == "\"\" is no device");
 }
 
 TEST_CASE("auto computes in bf16 where the GPU has it, else in fp32") {

@@ -4,19 +4,20 @@ _mgpu_render() {
   local word=${COMP_WORDS[COMP_CWORD]} command="" i
   for ((i = 1; i < COMP_CWORD; ++i)); do
     case ${COMP_WORDS[i]} in
-      run | validate | inspect | devices | sigmas | compare) command=${COMP_WORDS[i]} && break ;;
+      run | plan | validate | inspect | devices | sigmas | compare) command=${COMP_WORDS[i]} && break ;;
     esac
   done
   local flags="--help --version"
   case $command in
     "" | run) flags+=" --set --json --only --part --resume --overwrite --quiet --verbose --log" ;;
+    plan) flags+=" --set --json --devices" ;;
     validate) flags+=" --set --json" ;;
     sigmas) flags+=" --set" ;;
     inspect | devices) flags+=" --json" ;;
     compare) flags+=" --json --difference" ;;
   esac
   local words=$flags
-  [[ -z $command ]] && words+=" run validate inspect devices sigmas compare"
+  [[ -z $command ]] && words+=" run plan validate inspect devices sigmas compare"
   if [[ $word == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
   else

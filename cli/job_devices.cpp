@@ -1,0 +1,206 @@
+#include "cli/job_devices.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "cli/yaml_reader.h"
+#include "core/error.h"
+#include "core/strings.h"
+
+namespace mgpu {
+namespace {
+
+// The context and the kernels of cuBLAS, cuDNN and ours: 1.0 GiB measured on an H200.
+constexpr std::uint64_t kDriverBytes = std::uint64_t{1126} << 20;
+constexpr int kLowestForBf16 = 80;  // compute capability, times ten
+// Of a CPU beside GPUs, as long as speeds are not probed: the demo's 512x512 picture takes an H200 0.2 s and two cores
+// 4.4 s, in fp32.
+constexpr double kCpuSpeed = 0.02;
+
+bool is_there(const DeviceId& id, const Machine& machine) {
+  if (!id.is_cuda()) return machine.virtual_cpus.empty() || id.index < 0 || machine.virtual_cpus.contains(id);
+  return std::ranges::find(machine.survey.gpus, id, &GpuInfo::id) != machine.survey.gpus.end();
+}
+
+const GpuInfo& gpu_of(const DeviceId& id, const Machine& machine) {
+  return *std::ranges::find(machine.survey.gpus, id, &GpuInfo::id);
+}
+
+std::string list_of(const Machine& machine) {
+  std::string out = device_list(machine.survey);
+  for (const auto& [id, bytes] : machine.virtual_cpus) out += ", " + id.to_string();
+  return out;
+}
+
+void check_device(const Job& job, const DeviceId& id, const Machine& machine) {
+  const Mark& mark = job.placement.gpu_ids.mark;
+  if (!is_there(id, machine))
+    throw job.error(mark, fmt::format("device \"{}\" is not on this machine", id.to_string()),
+                    fmt::format("there are: {}", list_of(machine)));
+  if (!id.is_cuda()) return;
+  if (const std::string reason = unusable_reason(gpu_of(id, machine)); !reason.empty())
+    throw job.error(mark, fmt::format("device \"{}\" cannot be used: {}", id.to_string(), reason));
+}
+
+std::vector<DeviceId> all_devices(const Machine& machine) {
+  std::vector<DeviceId> out;
+  for (const GpuInfo& gpu : machine.survey.gpus)
+    if (unusable_reason(gpu).empty()) out.push_back(gpu.id);
+  if (!out.empty()) return out;
+  for (const auto& [id, bytes] : machine.virtual_cpus) out.push_back(id);
+  return out.empty() ? std::vector{DeviceId::cpu()} : out;
+}
+
+DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, bool beside_gpus) {
+  const DeviceSurvey& survey = machine.survey;
+  // What this program holds is no longer free, and is the CPU's to count; virtual devices share it.
+  const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
+  DeviceRoom room{
+      id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + program, program, beside_gpus ? kCpuSpeed : 1.0};
+  if (id.is_cuda()) {
+    const GpuInfo& gpu = gpu_of(id, machine);
+    room = {id, gpu.name, gpu.uuid, gpu.total_bytes, gpu.free_bytes, kDriverBytes};
+  }
+  if (const auto own = machine.virtual_cpus.find(id); own != machine.virtual_cpus.end())
+    room.total_bytes = room.limit_bytes = own->second;
+  const VramLimit& limit = *job.placement.vram_limit;
+  if (const auto own = limit.device.find(id); own != limit.device.end()) {
+    room.limit_bytes = own->second;
+  } else if (limit.each) {
+    room.limit_bytes = *limit.each;
+  }
+  for (const auto* speeds : {&machine.speed, &job.placement.speed})
+    if (const auto own = speeds->find(id); own != speeds->end()) room.speed = own->second;
+  return room;
+}
+
+bool has_bf16(const DeviceId& id, const Machine& machine) {
+  if (!id.is_cuda()) return false;
+  const GpuInfo& gpu = gpu_of(id, machine);
+  return gpu.major * 10 + gpu.minor >= kLowestForBf16;
+}
+
+/// What of a component's allocation the plan has to keep to; nothing where it says nothing.
+std::optional<AllocationString> allocation_of(const ComponentAllocation& wanted, const JobDevices& devices) {
+  AllocationString out;
+  if (!wanted.expert->empty()) out = parse_allocation(*wanted.expert);
+  const bool lends = wanted.expert->empty() && wanted.virtual_vram_gb > 0.0;
+  if (!out.tail && (!wanted.compute.empty() || lends)) {
+    out.tail = AllocationTail{wanted.compute.empty() ? devices.rooms.front().id : wanted.compute.front(), 0, {}};
+    if (lends) {
+      out.tail->virtual_bytes = static_cast<std::uint64_t>(wanted.virtual_vram_gb * 0x1p30);
+      out.tail->donors = wanted.donors.empty() ? std::vector{DeviceId::cpu()} : wanted.donors;
+    }
+  }
+  std::erase_if(out.entries, [&](const AllocationEntry& entry) {
+    return std::ranges::find(devices.dropped, entry.device) != devices.dropped.end();
+  });
+  if (out.entries.empty() && !out.tail) return std::nullopt;
+  return out;
+}
+
+/// A component's allocation: its own, or that of all encoders.
+const Marked<ComponentAllocation>* allocation_for(const Job& job, std::string_view component) {
+  const Allocation& a = job.placement.allocation;
+  if (component == "unet") return &a.unet;
+  if (component == "vae") return &a.vae;
+  const Marked<ComponentAllocation>& own = component == "t5xxl" ? a.t5xxl : component == "clip_l" ? a.clip_l : a.clip_g;
+  return own.given ? &own : &a.clip;
+}
+
+std::int64_t evaluations_of(const Job& job) {
+  std::int64_t out = 0;
+  for (const ImageJob& image : job.images) {
+    const std::int64_t conditionings =
+        1 + static_cast<std::int64_t>(image.conditions->size()) + (*image.sampler.cfg == 1.0 ? 0 : 1);
+    out += std::int64_t{*image.count} * *image.batch * conditionings;
+  }
+  return out;
+}
+
+/// "24GB@0.5"
+void suppose_device(Machine& machine, std::string_view entry) {
+  const auto fail = [&](const std::string& why) {
+    throw Error(Exit::Usage, Mark{"--devices"}, why, "as in --devices \"cuda:0=8GB,cuda:1=24GB@0.5,cpu=16GB\"");
+  };
+  const std::size_t equals = std::min(entry.find('='), entry.size()), at = std::min(entry.find('@'), entry.size());
+  const auto id = parse_device(entry.substr(0, equals));
+  if (!id) fail(fmt::format("{} is no device", in_quotes(entry.substr(0, equals))));
+  if (equals == entry.size()) fail(fmt::format("{} has no memory", id->to_string()));
+  // The grammar of allocations has amounts of memory.
+  std::uint64_t bytes = 0;
+  const std::string_view size = entry.substr(equals + 1, at - std::min(equals + 1, at));
+  try {
+    bytes = parse_allocation(fmt::format("cpu,{}", size)).entries.front().amount.bytes;
+  } catch (const AllocationError&) {  // said below
+  }
+  if (bytes == 0) fail(fmt::format("{} is no size such as 8GB", in_quotes(size)));
+  if (id->is_cuda()) {
+    machine.survey.gpus.push_back({*id, "supposed", "", 9, 0, bytes, bytes, ""});
+  } else if (id->index < 0) {
+    machine.survey.host_total_bytes = machine.survey.host_free_bytes = bytes;
+  } else {
+    machine.virtual_cpus[*id] = bytes;
+  }
+  double speed = 1.0;
+  if (at < entry.size()) {
+    const std::string_view text = entry.substr(at + 1);
+    const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), speed);
+    if (fault != std::errc{} || end != text.data() + text.size() || !(speed > 0.0) || !std::isfinite(speed))
+      fail(fmt::format("{} is no speed such as 0.5", in_quotes(text)));
+    machine.speed[*id] = speed;
+  }
+}
+
+}  // namespace
+
+Machine suppose_machine(std::string_view devices) {
+  Machine machine;
+  while (true) {
+    const std::size_t end = devices.find(',');
+    suppose_device(machine, devices.substr(0, end));
+    if (end == std::string_view::npos) return machine;
+    devices.remove_prefix(end + 1);
+  }
+}
+
+JobDevices job_devices(const Job& job, const Machine& machine) {
+  JobDevices out;
+  const auto& wanted = job.placement.gpu_ids;
+  std::vector<DeviceId> ids = wanted.given ? *wanted : all_devices(machine);
+  if (wanted.given && job.placement.drop_missing_devices) {
+    std::ranges::copy_if(ids, std::back_inserter(out.dropped), [&](const auto& id) { return !is_there(id, machine); });
+    if (out.dropped.size() < ids.size()) std::erase_if(ids, [&](const auto& id) { return !is_there(id, machine); });
+  }
+  for (const DeviceId& id : ids) check_device(job, id, machine);
+  out.all_cuda = std::ranges::all_of(ids, &DeviceId::is_cuda);
+  out.all_bf16 = std::ranges::all_of(ids, [&](const DeviceId& id) { return has_bf16(id, machine); });
+  const bool some_cuda = std::ranges::any_of(ids, &DeviceId::is_cuda);
+  for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine, some_cuda));
+  return out;
+}
+
+PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
+  using Wanted = PlacementRequest::Mode;
+  PlacementRequest out;
+  out.mode = *job.placement.mode == Mode::Single  ? Wanted::Single
+             : *job.placement.mode == Mode::Shard ? Wanted::Shard
+                                                  : Wanted::Auto;
+  out.evaluations = evaluations_of(job);
+  for (const char* component : {"unet", "clip_l", "clip_g", "t5xxl", "vae"})
+    if (const auto told = allocation_of(**allocation_for(job, component), devices)) out.allocation[component] = *told;
+  return out;
+}
+
+Error placement_error(const Job& job, const PlacementError& error) {
+  const Marked<ComponentAllocation>& told = *allocation_for(job, error.component());
+  const Marked<std::string>& expert = told->expert;
+  const Mark mark =
+      expert->empty() || !job.source ? told.mark : job.source->inside(expert.mark, *expert, error.column());
+  return job.error(mark, error.what(), error.hint());
+}
+
+}  // namespace mgpu

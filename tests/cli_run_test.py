@@ -59,6 +59,23 @@ class Run(unittest.TestCase):
         with open(self.path(*(names or ("out", "report.json"))), encoding="utf-8") as f:
             return json.load(f)
 
+
+    def test_several_devices_give_the_same_bytes(self):
+        self.run_job("job.yaml", "--set", "sampler.steps=2", "--set", "sampler.cfg=2.0")
+        alone = [self.bytes_of("out", name) for name in NAMES]
+        self.run_job("job.yaml", "--set", "sampler.steps=2", "--set", "sampler.cfg=2.0", "--set", "gpu_ids=[cpu:0,cpu:1]",
+                     "--set", "mode=shard", "--overwrite")
+        self.assertEqual([self.bytes_of("out", name) for name in NAMES], alone)
+        report = self.report()
+        self.assertEqual(report["mode"], "shard")
+        self.assertEqual([d["id"] for d in report["devices"]], ["cpu:0", "cpu:1"])
+        held = [[a for a in d["assignments"] if a["component"] == "unet"] for d in report["devices"]]
+        self.assertTrue(all(held))
+        for device, blocks in zip(report["devices"], held):
+            self.assertEqual(device["blocks_executed_per_pass"], sum(a["blocks"] for a in blocks))
+            self.assertEqual(device["passes"], 4 * 2 * 2)  # pictures, steps, conditionings
+            self.assertEqual(device["warnings"], [])
+            self.assertGreater(device["busy_seconds"], 0)
     def statuses(self, report):
         return [i["status"] for i in report["images"]]
 

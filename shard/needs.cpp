@@ -88,9 +88,7 @@ std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std
 ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& dtypes, int layers,
                       std::uint64_t activation) {
   const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
-  const std::string_view level = part.row->role == Role::T5 ? "encoder.block."
-                                 : part.clip().open_clip    ? "transformer.resblocks."
-                                                            : "text_model.encoder.layers.";
+  const std::string_view level = part.row->role == Role::T5 ? "encoder.block." : part.clip().layers_prefix;
   return {name,
           Phase::Encode,
           {{"layer", layers, bytes_below(part, level, dtype)}},

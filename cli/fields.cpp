@@ -54,7 +54,8 @@ std::optional<double> to_number(const YamlNode& node) {
   return is_plain(node) ? to_number(std::string_view(node.text)) : std::nullopt;
 }
 
-/// A number and a unit that is a power of 1024, in bytes.
+/// A number and a unit that is a power of 1024, in bytes. A number alone is none: 8 would be 8 bytes to one, 8 GB to
+/// another.
 std::optional<std::uint64_t> to_bytes(const YamlNode& node) {
   if (node.kind != YamlNode::Kind::Scalar) return std::nullopt;
   const std::size_t end = std::min(node.text.find_first_not_of("0123456789."), node.text.size());
@@ -64,13 +65,21 @@ std::optional<std::uint64_t> to_bytes(const YamlNode& node) {
   for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   if (!amount || *amount < 0.0) return std::nullopt;
   double factor = 0.0;
-  if (unit.empty() || unit == "b") factor = 1.0;
+  if (unit == "b") factor = 1.0;
   if (unit == "kb" || unit == "kib") factor = 0x1p10;
   if (unit == "mb" || unit == "mib") factor = 0x1p20;
   if (unit == "gb" || unit == "gib") factor = 0x1p30;
   const double bytes = *amount * factor;
   if (factor == 0.0 || bytes < 1.0 || bytes > 0x1p60) return std::nullopt;
   return static_cast<std::uint64_t>(bytes);
+}
+
+/// What to write instead of a text that is no size.
+std::string size_hint(const std::string& text) {
+  const auto bare = to_number(std::string_view(text));
+  if (!bare) return "units are B, KB, MB and GB, powers of 1024";
+  const char* unit = *bare < 0x1p10 ? "GB" : *bare < 0x1p20 ? "MB" : "B";
+  return fmt::format("did you mean {}{}?", text, unit);
 }
 
 std::string in(const std::string& path) {
@@ -219,13 +228,12 @@ Type<bool> boolean() {
 Type<std::uint64_t> memory_size() {
   const std::string words = "a size such as 8GB";
   return {[=] {
-            return Shape{words,
-                         R"({"type":["string","integer"],"pattern":"^[0-9.]+ *([KkMmGg][Ii]?)?[Bb]?$","minimum":1})"};
+            return Shape{words, R"({"type":"string","pattern":"^[0-9.]+ *([KkMmGg][Ii]?)?[Bb]$"})"};
           },
           [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
           [=](const Value& value) {
             const auto bytes = to_bytes(value.node);
-            if (!bytes) value.wrong(words, "units are B, KB, MB and GB, powers of 1024");
+            if (!bytes) value.wrong(words, size_hint(value.node.text));
             return *bytes;
           },
           [](const std::uint64_t& shown) { return fmt::format("{}", shown); }};

@@ -39,6 +39,12 @@ void check_masks(const Job& job) {
 
 }  // namespace
 
+std::vector<std::string_view> prompts_of(const ImageJob& image) {
+  std::vector<std::string_view> prompts = {image.prompt, image.negative};
+  for (const ConditionOptions& condition : *image.conditions) prompts.push_back(condition.prompt);
+  return prompts;
+}
+
 std::vector<const FileReference*> picture_files(const ImageJob& image) {
   std::vector<const FileReference*> files;
   const auto add = [&](const FileReference& file) {
@@ -98,6 +104,14 @@ void check_sizes(const Job& job, int multiple, std::string_view family) {
                       fmt::format("the nearest is {}", nearest));
     }
   }
+}
+
+void check_shift(const Job& job, Prediction prediction, std::string_view family) {
+  if (prediction == Prediction::Velocity) return;
+  for (const ImageJob& image : job.images)
+    if (const Marked<Shift>& shift = image.sampler.shift; shift->kind != Shift::Kind::Auto)
+      throw job.error(shift.mark, fmt::format("\"shift\" is for flow models such as Flux, and {} is none", family),
+                      "leave \"shift\" out");
 }
 
 }  // namespace mgpu

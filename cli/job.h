@@ -10,6 +10,7 @@
 
 #include "core/devices.h"
 #include "core/error.h"
+#include "core/family.h"
 #include "samplers/schedule.h"
 
 namespace mgpu {
@@ -189,6 +190,7 @@ struct Job {
   SamplerOptions sampler;
   std::vector<ImageJob> images;
   OutputOptions output;
+  std::vector<std::string> embedding_folders;  ///< where textual inversions lie, in order (resolve_files)
   /// Set by `run picture.png`: the one picture of its batch to write, and the files that the original was made with.
   std::optional<int> only_in_batch;
   std::vector<FileIdentity> expected_files;
@@ -218,8 +220,12 @@ Job read_job(const std::string& text, const std::string& name, const std::string
 Job load_job(const std::string& file, const std::vector<Setting>& settings = {});
 
 /// Fills the paths of the job's files: beside the job file, then by bare name in model_paths (folders, or a ComfyUI
-/// extra_model_paths.yaml). Throws Error at the key of the first that is missing, listing where it looked.
+/// extra_model_paths.yaml). Throws Error at the key of the first that is missing, listing where it looked. Finds the
+/// folders of textual inversions in the same places: those called `embeddings` that are there.
 void resolve_files(Job& job);
+
+/// The texts of an entry: its prompt, its negative prompt and its conditions' prompts.
+std::vector<std::string_view> prompts_of(const ImageJob& image);
 
 /// The pictures that an entry names: its init image, its mask and its conditions' masks, as far as there are any.
 std::vector<const FileReference*> picture_files(const ImageJob& image);
@@ -230,6 +236,9 @@ void refuse_unsupported(const Job& job);
 /// Throws Error at the width or height that is not a multiple of `multiple` (16 for Flux, 8 for UNets), with the
 /// nearest that is.
 void check_sizes(const Job& job, int multiple, std::string_view family);
+
+/// Throws Error at the `shift` of an image whose model is no flow model: only a flow's schedule has one.
+void check_shift(const Job& job, Prediction prediction, std::string_view family);
 
 /// JSON Schema (draft 7) of a job file, and its reference page in Markdown: made from the statements that read it.
 std::string job_schema();

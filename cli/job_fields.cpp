@@ -38,8 +38,10 @@ void state_files(Section& s, ModelFiles& files) {
   s.key("encoders", files, encoders(files), "text encoders; absent: the checkpoint's own");
   s.key("vae", files.vae, file(), "autoencoder; absent: the checkpoint's own");
   s.key("tokenizers", files, tokenizers(files), "tokenizer data; absent: what set-up installed");
-  s.key("model_paths", files.model_paths, list(file()),
-        "where bare file names are looked for: folders, or a ComfyUI extra_model_paths.yaml");
+  s.key(
+      "model_paths", files.model_paths, list(file()),
+      "where bare file names are looked for: folders, or a ComfyUI extra_model_paths.yaml; textual inversions in their "
+      "folders called embeddings");
 }
 
 Type<LoraOptions> lora() {
@@ -338,7 +340,8 @@ Type<ImageJob> image(const SamplerOptions& job_sampler) {
   return section<ImageJob>(
       [](Section& s, ImageJob& o) {
         o.mark = s.mark();
-        s.key("prompt", o.prompt, text(), "what to draw", Need::Required);
+        s.key("prompt", o.prompt, text(),
+              "what to draw; (words:1.2) have that weight, embedding:NAME is a textual inversion", Need::Required);
         s.key("negative", o.negative, text(), "what not to draw; needs a cfg other than 1");
         s.key("width", o.width, integer(16, 16384),
               "pixels; a multiple of 16 (Flux) or 8 (UNets); absent: the init_image's");

@@ -27,6 +27,7 @@ constexpr std::string_view checkpoint_kinds[] = {"checkpoints", "unet", "diffusi
 constexpr std::string_view encoder_kinds[] = {"clip", "text_encoders"};
 constexpr std::string_view vae_kinds[] = {"vae"};
 constexpr std::string_view lora_kinds[] = {"loras"};
+constexpr std::string_view embeddings_kind = "embeddings";
 
 bool is_file(const fs::path& path) {
   std::error_code fault;
@@ -80,14 +81,18 @@ std::vector<Folder> search_folders(Job& job) {
   return folders;
 }
 
+/// Whether a picture's job is to be rendered again: it names no folders, so we also try the working directory.
+bool is_picture(const Job& job) {
+  return !job.expected_files.empty();
+}
+
 /// Finds one file, or throws an error that lists where it looked.
 void find_file(const Job& job, FileReference& reference, const std::vector<Folder>& folders,
                std::span<const std::string_view> kinds) {
   if (!reference) return;
   const fs::path written(reference.text);
   std::vector<fs::path> candidates{relative_to(job, reference)};
-  const bool picture = !job.expected_files.empty();  // its job names no folders, so we also try the working directory
-  if (picture) candidates.push_back(written);
+  if (is_picture(job)) candidates.push_back(written);
   if (written.is_relative()) {
     for (const Folder& folder : folders) {
       const bool fits = folder.kind.empty() || std::find(kinds.begin(), kinds.end(), folder.kind) != kinds.end();
@@ -110,7 +115,23 @@ void find_file(const Job& job, FileReference& reference, const std::vector<Folde
   }
   throw job.error(reference.mark, fmt::format("no file \"{}\"", reference.text),
                   fmt::format("looked in {}{}", fmt::join(looked, ", "),
-                              picture ? "; name the folder with --set model_paths=[FOLDER]" : ""));
+                              is_picture(job) ? "; name the folder with --set model_paths=[FOLDER]" : ""));
+}
+
+/// The folders of textual inversions that are there, each once.
+std::vector<std::string> embedding_folders(const Job& job, const std::vector<Folder>& folders) {
+  std::vector<fs::path> candidates{fs::path(job.directory) / embeddings_kind};
+  if (is_picture(job)) candidates.emplace_back(embeddings_kind);
+  for (const Folder& folder : folders) {
+    if (folder.kind.empty()) candidates.push_back(folder.path / embeddings_kind);
+    if (folder.kind == embeddings_kind) candidates.push_back(folder.path);
+  }
+  std::vector<std::string> found;
+  for (const fs::path& candidate : candidates) {
+    const std::string path = candidate.lexically_normal().string();
+    if (is_folder(candidate) && std::find(found.begin(), found.end(), path) == found.end()) found.push_back(path);
+  }
+  return found;
 }
 
 /// Tokenizer data that scripts/setup.sh installed: beside the program, or in the source tree that it was built in.
@@ -135,6 +156,7 @@ void resolve_files(Job& job) {
   if (!files.clip_tokenizer) files.clip_tokenizer.path = installed_tokenizer(job, "clip_merges.txt", "clip");
   if (!files.t5xxl_tokenizer) files.t5xxl_tokenizer.path = installed_tokenizer(job, "t5xxl_spiece.model", "t5xxl");
   for (LoraOptions& lora : job.loras) find_file(job, lora.file, folders, lora_kinds);
+  job.embedding_folders = embedding_folders(job, folders);
   for (ImageJob& image : job.images) {
     for (FileReference* picture : {&image.init_image, &image.mask}) find_file(job, *picture, folders, {});
     for (ConditionOptions& condition : image.conditions.value) find_file(job, condition.mask, folders, {});

@@ -4,13 +4,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 
+#include "cli/file_identity.h"
 #include "cli/init_image.h"
+#include "cli/inversion_files.h"
 #include "core/error.h"
-#include "core/sha256.h"
 #include "core/strings.h"
 #include "shard/image_needs.h"
 
@@ -21,17 +19,6 @@ namespace {
 constexpr std::uint64_t kDriverBytes = std::uint64_t{1126} << 20;
 constexpr int kLowestForBf16 = 80;            // compute capability, times ten
 constexpr std::int64_t kSmallestOffer = 256;  // pixels a side: below that a model draws nothing worth having
-
-FileIdentity identity(const TensorFile& file) {
-  return {std::filesystem::path(file.path()).filename().string(), file.file_bytes(), file.header_sha256()};
-}
-
-FileIdentity identity(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in) fail_file(path, "cannot be read");
-  return {std::filesystem::path(path).filename().string(), bytes.size(), sha256_hex(bytes)};
-}
 
 /// Every file that the picture depends on, each once.
 std::vector<FileIdentity> identities(const ModelSet& set) {
@@ -44,10 +31,10 @@ std::vector<FileIdentity> identities(const ModelSet& set) {
   for (const Part* part : parts) {
     if (std::ranges::find(seen, part->file.get()) != seen.end()) continue;
     seen.push_back(part->file.get());
-    out.push_back(identity(*part->file));
+    out.push_back(identity_of(*part->file));
   }
-  out.push_back(identity(set.clip_tokenizer));
-  if (!set.t5xxl_tokenizer.empty()) out.push_back(identity(set.t5xxl_tokenizer));
+  out.push_back(identity_of(set.clip_tokenizer));
+  if (!set.t5xxl_tokenizer.empty()) out.push_back(identity_of(set.t5xxl_tokenizer));
   return out;
 }
 
@@ -56,7 +43,7 @@ std::map<std::string, FileIdentity> picture_identities(const Job& job) {
   std::map<std::string, FileIdentity> out;
   for (const ImageJob& image : job.images)
     for (const FileReference* file : picture_files(image))
-      if (!out.contains(file->path)) out.emplace(file->path, identity(file->path));
+      if (!out.contains(file->path)) out.emplace(file->path, identity_of(file->path));
   return out;
 }
 
@@ -145,11 +132,8 @@ LargestPicture largest_picture(const Job& job) {
     if (std::int64_t{*image.width} * *image.height > out.width * out.height)
       out.width = *image.width, out.height = *image.height;
     // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
-    const auto count = [&](const std::string& prompt) {
+    for (const std::string_view prompt : prompts_of(image))
       out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(prompt.size() / 2));
-    };
-    count(image.prompt);
-    for (const ConditionOptions& condition : *image.conditions) count(condition.prompt);
   }
   return out;
 }
@@ -196,10 +180,11 @@ void check_clip_skip(const Job& job, const ModelSet& set) {
 
 std::vector<FileIdentity> JobModels::files_of(const ImageJob& image) const {
   std::vector<FileIdentity> out = files;
-  for (const FileReference* file : picture_files(image)) {
-    const FileIdentity& found = pictures.at(file->path);
-    if (std::ranges::find(out, found) == out.end()) out.push_back(found);
-  }
+  const auto add = [&](const FileIdentity& file) {
+    if (std::ranges::find(out, file) == out.end()) out.push_back(file);
+  };
+  for (const std::string& name : inversions_of(image)) add(inversions.at(name));
+  for (const FileReference* file : picture_files(image)) add(pictures.at(file->path));
   return out;
 }
 
@@ -215,12 +200,15 @@ JobModels open_job(Job& job) {
   const int multiple = set.training().size_multiple;
   check_init_images(job, multiple);
   check_sizes(job, multiple, set.diffusion.row->name);
+  check_shift(job, set.training().prediction, set.diffusion.row->name);
   check_encoder(job, set.vae);
   check_clip_skip(job, set);
   std::vector<FileIdentity> identified = identities(set);
-  JobModels out{std::move(set), std::move(identified), picture_identities(job)};
+  auto inversions = find_inversions(job, set);
+  JobModels out{std::move(set), std::move(identified), std::move(inversions), picture_identities(job)};
   std::vector<FileIdentity> all = out.files;
-  for (const auto& [path, file] : out.pictures) all.push_back(file);
+  for (const auto* named : {&out.inversions, &out.pictures})
+    for (const auto& [name, file] : *named) all.push_back(file);
   check_expected_files(job, all);
   return out;
 }

@@ -16,8 +16,9 @@ namespace mgpu {
 /// A job's models, recognised from headers, and what each of its files is: all that `validate` looks at.
 struct JobModels {
   ModelSet set;
-  std::vector<FileIdentity> files;               ///< weights and tokenizer data
-  std::map<std::string, FileIdentity> pictures;  ///< init images and masks, by path
+  std::vector<FileIdentity> files;                 ///< weights and tokenizer data
+  std::map<std::string, FileIdentity> inversions;  ///< textual inversions, by their names in prompts
+  std::map<std::string, FileIdentity> pictures;    ///< init images and masks, by path
 
   /// The files that an entry's pictures depend on.
   std::vector<FileIdentity> files_of(const ImageJob& image) const;

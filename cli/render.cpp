@@ -126,7 +126,7 @@ class JobRun {
     std::vector<const Picture*> pictures;
     for (const Group& group : groups)
       for (const Entry* entry : group) pictures.push_back(&entry->picture);
-    const TextualInversions inversions;
+    const TextualInversions inversions(job_.embedding_folders);
     const double seconds = engine_->meter().measure(
         Phase::Encode, [&] { encodings_ = Encodings(*engine_, inversions, pictures, stop_if_interrupted); });
     for (const Group& group : groups) {

@@ -51,7 +51,8 @@ std::size_t number_of(Conditioned which, const Run& run) {
 }
 
 SigmaTable sigma_table(const Shift& shift, const Training& training, int width, int height) {
-  if (training.prediction != Prediction::Velocity) return stable_diffusion_sigmas();
+  if (training.prediction != Prediction::Velocity)
+    return training.zero_terminal ? zero_terminal_sigmas() : stable_diffusion_sigmas();
   switch (shift.kind) {
     case Shift::Kind::Constant:
       return flux_dev_sigmas(shift.value);

@@ -2,10 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cctype>
 
-#include "core/edit_distance.h"
+#include "core/strings.h"
 
 namespace mgpu {
 namespace {
@@ -19,17 +18,10 @@ std::string lower(std::string_view text) {
 }  // namespace
 
 std::string did_you_mean(std::string_view written, std::span<const std::string_view> candidates) {
-  if (written.size() > 64) return {};
-  const std::string_view* nearest = nullptr;
-  int least = std::max<int>(1, static_cast<int>(written.size()) / 3) + 1;
-  for (const std::string_view& candidate : candidates) {
-    const int distance = edit_distance(lower(written), lower(candidate));
-    if (distance < least) {
-      least = distance;
-      nearest = &candidate;
-    }
-  }
-  return nearest ? fmt::format("did you mean \"{}\"?", *nearest) : std::string{};
+  constexpr std::size_t kMost = 64;  // no word of ours is nearly as long
+  if (written.size() > kMost) return {};
+  const std::string near = nearest(lower(written), candidates);
+  return near.empty() ? near : fmt::format("did you mean \"{}\"?", near);
 }
 
 std::string one_of(std::span<const std::string_view> names) {

@@ -7,7 +7,8 @@
 
 namespace mgpu {
 
-/// `did you mean "x"?` for the candidate nearest to what was written, or "" when none is near.
+/// `did you mean "x"?` for the candidate nearest to what was written in capitals or not, or "" when none is near.
+/// Candidates are in lower case.
 std::string did_you_mean(std::string_view written, std::span<const std::string_view> candidates);
 
 /// The names in quotes: `"a", "b" or "c"`.

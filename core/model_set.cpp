@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/text/clip_tokenizer.h"
 
 namespace mgpu {
 namespace {
@@ -64,6 +65,19 @@ void check_width(const Part& diffusion, const Part& part, std::string_view gives
                   part.row->role == Role::Vae ? "autoencoder" : "encoder"));
 }
 
+/// Another model's merges would make tokens that the encoder lacks, or lead it astray with those that it has.
+void check_tokenizer(const ModelSet& set) {
+  if (set.clip_tokenizer.empty()) return;
+  const std::int64_t tokens = ClipTokenizer(set.clip_tokenizer).vocabulary();
+  for (const std::optional<Part>* part : {&set.clip_l, &set.clip_g}) {
+    if (!*part || (*part)->clip().vocabulary == tokens) continue;
+    fail_file((*part)->file->path(),
+              fmt::format("does not belong to {}: it knows {} tokens, and those merges make {}", set.clip_tokenizer,
+                          (*part)->clip().vocabulary, tokens),
+              "name the merges that the encoder was trained with under \"tokenizers.clip\"");
+  }
+}
+
 void check_flux(const ModelSet& set, const FluxSizes& flux) {
   check_width(set.diffusion, *set.clip_l, "its pooled output has width", set.clip_l->clip().hidden, flux.vector);
   check_width(set.diffusion, *set.t5xxl, "its hidden states have width", set.t5xxl->t5().hidden, flux.context);
@@ -116,6 +130,7 @@ void check_set(const ModelSet& set) {
   } else {
     check_unet(set, set.diffusion.unet());
   }
+  check_tokenizer(set);
 }
 
 Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device) {

@@ -15,7 +15,7 @@ struct ModelPaths {
   std::string clip_g = {};
   std::string t5xxl = {};
   std::string vae = {};
-  std::string clip_tokenizer = {};   ///< merges.txt
+  std::string clip_tokenizer = {};   ///< merges.txt; "": not looked at
   std::string t5xxl_tokenizer = {};  ///< spiece.model
 };
 
@@ -41,7 +41,8 @@ struct ModelSet {
 /// others, and the job's key for it.
 ModelSet open_models(const ModelPaths& paths);
 
-/// Throws Error naming both files when an encoder or the autoencoder does not belong to the diffusion model.
+/// Throws Error naming both files when an encoder or the autoencoder does not belong to the diffusion model, or CLIP's
+/// merges do not belong to an encoder.
 void check_set(const ModelSet& set);
 
 /// The part's tensors in `dtype` on `device`.

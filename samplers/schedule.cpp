@@ -131,6 +131,20 @@ std::vector<double> kl_optimal(const SigmaTable& table, int steps) {
   return sigmas;
 }
 
+/// What is left of the signal's variance at each of Stable Diffusion's levels: DDPM's cumulative alphas [1000] fp64.
+at::Tensor stable_diffusion_alphas() {
+  at::Tensor betas = at::linspace(std::sqrt(0.00085), std::sqrt(0.012), 1000, at::kDouble).square();
+  return at::cumprod(1 - betas, 0);
+}
+
+SigmaTable table_of(const at::Tensor& alphas) {
+  at::Tensor sigmas = ((1 - alphas) / alphas).sqrt();
+  return {.path = NoisePath::VarianceExploding,
+          .sigmas = to_vector(sigmas.to(at::kFloat)),
+          .log_sigmas = to_vector(sigmas.log().to(at::kFloat)),
+          .shift = 1};
+}
+
 constexpr ScheduleRow rows[] = {
     {"simple", simple, "every n-th entry of the model's table of noise levels"},
     {"sgm_uniform", sgm_uniform, "uniform in time, without the last step (SGM)"},
@@ -193,13 +207,16 @@ SigmaTable flux_schnell_sigmas() {
 }
 
 SigmaTable stable_diffusion_sigmas() {
-  SigmaTable table{.path = NoisePath::VarianceExploding, .sigmas = {}, .log_sigmas = {}, .shift = 1};
-  at::Tensor betas = at::linspace(std::sqrt(0.00085), std::sqrt(0.012), 1000, at::kDouble).square();
-  at::Tensor alphas = at::cumprod(1 - betas, 0);
-  at::Tensor sigmas = ((1 - alphas) / alphas).sqrt();
-  table.sigmas = to_vector(sigmas.to(at::kFloat));
-  table.log_sigmas = to_vector(sigmas.log().to(at::kFloat));
-  return table;
+  return table_of(stable_diffusion_alphas());
+}
+
+SigmaTable zero_terminal_sigmas() {
+  constexpr double kLast = 4.8973451890853435e-08;  // ComfyUI's number: of 0 there is no sigma
+  at::Tensor roots = stable_diffusion_alphas().sqrt();
+  const at::Tensor first = roots[0], last = roots[-1];
+  at::Tensor alphas = ((roots - last) * (first / (first - last))).square();
+  alphas[-1].fill_(kLast);
+  return table_of(alphas);
 }
 
 std::span<const ScheduleRow> schedules() {

@@ -52,6 +52,10 @@ SigmaTable flux_schnell_sigmas();
 /// SD 1.x, 2.x, SDXL: DDPM betas linear in their square root from 0.00085 to 0.012, 1000 levels.
 SigmaTable stable_diffusion_sigmas();
 
+/// The same with a last level that has no signal: its alphas, shifted and scaled so that the first keeps its value and
+/// the last would be 0 (Lin et al., arXiv:2305.08891), which ComfyUI sets to 4.9e-8, a sigma of 4518.8.
+SigmaTable zero_terminal_sigmas();
+
 /// One row of the registry: a schedule is a function and a row.
 struct ScheduleRow {
   std::string_view name;  ///< as in ComfyUI

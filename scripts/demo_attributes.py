@@ -15,7 +15,8 @@ SIDES = ("left", "centre", "right")
 YES_NO = ("no", "yes")
 COUNTS = ("1", "2", "3")
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "sky": ("dawn", "day", "sunset", "night", "overcast"), "stars": YES_NO, "clouds": YES_NO, "rain": YES_NO, "snow": YES_NO, "birds": YES_NO,
+    "sky": ("dawn", "day", "sunset", "night", "overcast"), "stars": YES_NO, "clouds": YES_NO, "rain": YES_NO, "snow": YES_NO,
+    "birds": YES_NO,
     "sun": YES_NO, "moon": YES_NO, "light_side": SIDES, "light_size": ("small", "big"),
     "mountains": ("blue", "purple", "grey", "brown"), "mountain_side": ("all", "left", "right"), "caps": YES_NO,
     "ground": ("green", "golden", "snowy"), "hills": YES_NO, "water": ("lake", "sea", "river"),

@@ -19,7 +19,8 @@ SKY_WORDS = {
     "night": ("at night", "under a dark night sky", "by night", "under a dark blue night sky", "in the dark of night", "at midnight"),
     "overcast": ("under a grey sky", "on an overcast day", "on a grey day", "under an overcast sky", "on a gloomy day", "under a gray sky"),
 }
-PREFIXES = ("", "", "", "a landscape ", "a flat landscape ", "flat design landscape ", "an illustration of a landscape ", "a picture of the countryside ", "a scene ", "a view ")
+PREFIXES = ("", "", "", "a landscape ", "a flat landscape ", "flat design landscape ", "an illustration of a landscape ",
+            "a picture of the countryside ", "a scene ", "a view ")
 SIDE_WORDS = {
     "left": ("on the left", "on the left side", "to the left", "at the left", "on the left hand side"),
     "right": ("on the right", "on the right side", "to the right", "at the right", "on the right hand side"),
@@ -62,14 +63,16 @@ def caption(s: Scene, r: np.random.Generator, keep: float = 0.86) -> tuple[str, 
     if s.light and r.random() < keep:
         kind = "sun" if s.light == "sun" else "moon"
         named += [(kind, "yes"), ("light_side", s.light_side)]
-        words = {"sun": ("sun", "yellow sun", "shining sun"), "moon": ("full moon", "moon", "round moon"), "crescent": ("crescent moon", "half moon")}[s.light]
+        words = {"sun": ("sun", "yellow sun", "shining sun"), "moon": ("full moon", "moon", "round moon"),
+                 "crescent": ("crescent moon", "half moon")}[s.light]
         size = pick(("big ", "large ", "huge ")) if s.light_big else pick(("small ", "little ", ""))
         if size:
             named.append(("light_size", "big" if s.light_big else "small"))
         parts.append(f"a {size}{pick(words)} {side(s.light_side)}")
     if s.time == "night" and s.weather != "snow" and r.random() < keep:
         named.append(("stars", "yes" if s.stars else "no"))
-        parts.append(pick(("many stars", "a starry sky", "twinkling stars", "stars in the sky")) if s.stars else pick(("no stars", "a starless sky")))
+        stars = ("many stars", "a starry sky", "twinkling stars", "stars in the sky")
+        parts.append(pick(stars if s.stars else ("no stars", "a starless sky")))
     if s.weather != "clear":
         if r.random() < keep + 0.1:
             named.append((s.weather, "yes"))
@@ -90,13 +93,15 @@ def caption(s: Scene, r: np.random.Generator, keep: float = 0.86) -> tuple[str, 
         named += [("mountains", s.mountains), ("mountain_side", s.mountain_side)]
         if s.caps:
             named.append(("caps", "yes"))
-            text = pick((f"snow capped {colour} mountains", f"{colour} mountains with snow caps", f"{colour} mountains with snowy peaks", f"{colour} mountains with white peaks"))
+            text = pick((f"snow capped {colour} mountains", f"{colour} mountains with snow caps", f"{colour} mountains with snowy peaks",
+                         f"{colour} mountains with white peaks"))
         else:
             bare = r.random() < 0.4
             if bare:
                 named.append(("caps", "no"))
             text = pick((f"bare {colour} mountains", f"{colour} mountains without snow")) if bare else f"{colour} mountains"
-        where = side(s.mountain_side) if s.mountain_side != "all" else pick(("in the background", "on the horizon", "across the horizon", "all along the horizon"))
+        across = ("in the background", "on the horizon", "across the horizon", "all along the horizon")
+        where = side(s.mountain_side) if s.mountain_side != "all" else pick(across)
         if s.houses and s.mountain_side == "all" and r.random() < 0.15:
             where = "behind the " + ("house" if s.houses == 1 else "houses")
         parts.append(f"{text} {where}")

@@ -142,7 +142,8 @@ class Findings:
     def trees(self) -> tuple[str, str, str] | None:
         """Kind, count class (from the width of the group) and side."""
         y0, y1 = (330, 478) if self.water == "sea" else (205, 374)
-        masks = {k: cv2.morphologyEx(self.near(c, 24, y0, y1).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) for k, c in ds.FOLIAGE.items()}
+        masks = {k: cv2.morphologyEx(self.near(c, 24, y0, y1).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+                 for k, c in ds.FOLIAGE.items()}
         kind = max(masks, key=lambda k: int(masks[k].sum()))
         if masks[kind].sum() < 900:
             return None

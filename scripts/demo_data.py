@@ -74,7 +74,8 @@ class Ring:
         self.free, self.ready = context.Queue(), context.Queue()
         for slot in range(slots):
             self.free.put(slot)
-        self.workers = [context.Process(target=self._work, args=(tokenizers, first + w * CHUNK, workers * CHUNK), daemon=True) for w in range(workers)]
+        self.workers = [context.Process(target=self._work, args=(tokenizers, first + w * CHUNK, workers * CHUNK), daemon=True)
+                        for w in range(workers)]
         for w in self.workers:
             w.start()
 

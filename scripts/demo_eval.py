@@ -106,7 +106,8 @@ def sheet(path: Path, pictures: np.ndarray, columns: int = 6, size: int = 256) -
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 
 
-def batches(models: Models, tokenizers: demo_data.Tokenizers, prompts: list[dict], steps: int, guidance: float, device: torch.device) -> np.ndarray:
+def batches(models: Models, tokenizers: demo_data.Tokenizers, prompts: list[dict], steps: int, guidance: float,
+            device: torch.device) -> np.ndarray:
     parts = [prompts[i : i + 50] for i in range(0, len(prompts), 50)]
     return np.concatenate([sample(models, tokenizers, [p["prompt"] for p in part], [p["seed"] for p in part], steps, guidance, device)
                            for part in parts])

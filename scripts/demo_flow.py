@@ -93,7 +93,8 @@ def flow_loss(models: nn.ModuleDict, heads: Heads, latent: Tensor, weight: Tenso
 
 def flow_models(tokenizers: Tokenizers, s: Settings, device: torch.device) -> tuple[nn.ModuleDict, dict[bool, Tensor]]:
     """The three models that train together, and the rotations for low and full size."""
-    models = nn.ModuleDict({"flux": Flux(**FLUX), "clip": ClipText(tokenizers.clip.vocabulary, **CLIP), "t5": T5Encoder(tokenizers.t5.rows, **T5)})
+    models = nn.ModuleDict({"flux": Flux(**FLUX), "clip": ClipText(tokenizers.clip.vocabulary, **CLIP),
+                            "t5": T5Encoder(tokenizers.t5.rows, **T5)})
     if s.compiled:
         compile_blocks(models, ("DoubleBlock", "SingleBlock", "T5Block", "ClipLayer", "FinalLayer"))
     tables = {low: rope(position_ids(n, n, words, stretch)).to(device)
@@ -119,7 +120,8 @@ def warm(kind: str, work: Path, init: Path | None, tokenizers: Tokenizers, s: Se
         for low, batch, tokens, words in ((True, s.flow_batch[0], 256, SHORT), (False, s.flow_batch[1], 1024, T5_LENGTH)):
             ids = torch.zeros(batch, words, dtype=torch.long, device=device)
             latent = torch.randn(batch, tokens, 64, device=device)
-            flow_loss(models, heads, latent, latent[..., :1].abs(), ids, ids[:, :77], ids[:, : heads.query.shape[0]], low, tables[low])[0].backward()
+            flow_loss(models, heads, latent, latent[..., :1].abs(), ids, ids[:, :77], ids[:, : heads.query.shape[0]], low,
+                      tables[low])[0].backward()
     print(f"warm: {kind} kernels compiled", flush=True)
 
 
@@ -145,7 +147,8 @@ def train_text(models: nn.ModuleDict, heads: Heads, pool: Pool, s: Settings, dev
         step += 1
         if step % s.text_log == 0:
             right = found.item()
-            print(f"text step {step} {time.time() - begun:.0f} s: loss {loss.item():.4f} right {right:.4f} pictures {pool.count}", flush=True)
+            print(f"text step {step} {time.time() - begun:.0f} s: loss {loss.item():.4f} right {right:.4f} pictures {pool.count}",
+                  flush=True)
 
 
 def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: Settings, until: float,
@@ -163,7 +166,8 @@ def train_flow(work: Path, pool: Pool, codec: Codec, tokenizers: Tokenizers, s: 
     average = Average(models, 0.998)
     hidden, rest = split(models)
     muon = Muon(hidden)
-    optimizer = torch.optim.AdamW([*rest, *heads.parameters()], s.flow_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW([*rest, *heads.parameters()], s.flow_rate, betas=(0.9, 0.98), weight_decay=0.01,
+                                  fused=device.type == "cuda")
     step, earlier, seen = 0, 0.0, 0
     if saved.exists():
         state = torch.load(saved, map_location=device)

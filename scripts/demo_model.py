@@ -276,7 +276,8 @@ def _bare(i: int, o: int) -> nn.Linear:
 class T5Attention(nn.Module):
     def __init__(self, width: int, heads: int, biased: bool) -> None:
         super().__init__()
-        self.q, self.k, self.v, self.o = _bare(width, heads * 64), _bare(width, heads * 64), _bare(width, heads * 64), _bare(heads * 64, width)
+        inner = heads * 64
+        self.q, self.k, self.v, self.o = _bare(width, inner), _bare(width, inner), _bare(width, inner), _bare(inner, width)
         nn.init.normal_(self.q.weight, std=(width * 64) ** -0.5)  # T5 does not scale the scores: its weights do
         if biased:
             self.relative_attention_bias = nn.Embedding(32, heads)

@@ -174,8 +174,8 @@ def train_codec(work: Path, pool: Pool, s: Settings, minutes: float, init: Path 
         used = sample.std(dim=(0, 2, 3))
         x = to_float(pool.images[:16])
         error = (codec.picture(codec.latent(x)).float().clamp(-1, 1) - x).square().mean()
-    print(f"codec: {step} steps, latent mean {check.mean():.3f} deviation {check.std():.3f}, channels {[round(v, 2) for v in used.tolist()]}, "
-          f"PSNR {10 * math.log10(4 / error.item()):.1f} dB", flush=True)
+    print(f"codec: {step} steps, latent mean {check.mean():.3f} deviation {check.std():.3f}, "
+          f"channels {[round(v, 2) for v in used.tolist()]}, PSNR {10 * math.log10(4 / error.item()):.1f} dB", flush=True)
     torch.save(codec.state_dict(), done)
     return codec
 

@@ -3,7 +3,8 @@
 
 usage: tidy.py BUILD_DIR [FILE...]
 
-The build's precompiled header is g++'s. Files that use LibTorch get one of clang's, made here once. A file whose text, headers and checks have not changed since it last passed is not looked at again.
+The build's precompiled header is g++'s. Files that use LibTorch get one of clang's, made here once. A file whose text, headers
+and checks have not changed since it last passed is not looked at again.
 """
 import concurrent.futures
 import glob

@@ -39,7 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for everything that the training makes")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on in this folder of an earlier piece")
-    parser.add_argument("--init", type=Path, metavar="DIR", help="start from the exported files of this folder; of the autoencoder only the decoder is trained on")
+    parser.add_argument("--init", type=Path, metavar="DIR",
+                        help="start from the exported files of this folder; of the autoencoder only the decoder is trained on")
     parser.add_argument("--minutes", type=float, default=19.0, help="wall-clock time for training")
     parser.add_argument("--codec-minutes", type=float, help="of these for the autoencoder (default: a quarter)")
     parser.add_argument("--low-share", type=float, default=0.6, help="share of the flow training spent at 256 x 256")

@@ -6,59 +6,12 @@ cli_messages_test.py BINARY SOURCE_FOLDER
 import glob
 import json
 import os
-import shutil
-import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 
 import jsonschema
 
-BINARY, SOURCE = map(os.path.abspath, sys.argv[1:3])
-GOLDENS = os.path.join(SOURCE, "tests", "goldens")
-GOOD = """checkpoint: flux_schnell.safetensors
-encoders: {clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}
-vae: vae_flux.safetensors
-tokenizers: {clip: picture_merges.txt, t5xxl: picture_spiece.model}
-model_paths: [GOLDENS]
-gpu_ids: [cpu]
-sampler: {steps: 2, cfg: 1.0}
-images: [{prompt: "a yellow sun", width: 64, height: 64, seed: 3}]
-"""
-
-
-def run(*words, folder=None, text=None, **more):
-    return subprocess.run([BINARY, *words], cwd=folder, input=text, capture_output=True, text=True, timeout=120, **more)
-
-
-def write_weights(path, names):
-    """A safetensors file of one-element tensors."""
-    header = json.dumps({n: {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i, n in enumerate(names)}).encode()
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(header)) + header + bytes(4 * len(names)))
-
-
-class Case(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.folder)
-        self.write("job.yaml", GOOD.replace("GOLDENS", GOLDENS))
-
-    def write(self, name, text):
-        with open(os.path.join(self.folder, name), "w", encoding="utf-8") as f:
-            f.write(text)
-
-    def refused(self, words, message, **more):
-        result = run(*words, folder=self.folder, **more)
-        self.assertEqual(result.stderr, "error: " + message + "\n")
-        self.assertEqual(result.stdout, "")
-        self.assertEqual(result.returncode, 2)
-
-    def refused_job(self, text, message):
-        self.write("bad.yaml", text)
-        for command in ("validate", "run"):
-            self.refused([command, "bad.yaml"], message)
+from cli_case import GOLDENS, GOOD, SOURCE, Case, run, write_weights
 
 
 class Usage(Case):
@@ -122,8 +75,7 @@ class Jobs(Case):
                      "another output.directory")
 
     def test_windows_files(self):
-        text = GOOD.replace("GOLDENS", GOLDENS)
-        for name, content in (("crlf.yaml", text.replace("\n", "\r\n")), ("bom.yaml", "\ufeff" + text)):
+        for name, content in (("crlf.yaml", GOOD.replace("\n", "\r\n")), ("bom.yaml", "\ufeff" + GOOD)):
             with open(os.path.join(self.folder, name), "w", encoding="utf-8", newline="") as f:
                 f.write(content)
             self.assertEqual(run("validate", name, folder=self.folder).stdout, f"{name}: ok: flux1-schnell, 1 picture\n")
@@ -171,14 +123,15 @@ class Models(Case):
         self.assertEqual(json.loads(result.stdout)[0]["pictures"], 1)
 
     def test_unknown_family(self):
-        write_weights(os.path.join(self.folder, "odd.safetensors"), ["layer.weight"])
+        write_weights(self.path("odd.safetensors"), {"layer.weight": [1]})
         result = run("validate", "job.yaml", "--set", "checkpoint=odd.safetensors", folder=self.folder)
         self.assertRegex(result.stderr, r"^error: odd\.safetensors: is of no family that mgpu-render knows\n  looked for double_blocks\.")
         self.assertEqual(result.returncode, 2)
 
     def test_encoders_that_do_not_belong(self):
         self.refused(["validate", "job.yaml", "--set", "encoders.clip_l=vae_flux.safetensors"],
-                     f'{GOLDENS}/vae_flux.safetensors: is an autoencoder of 16 latent channels, not a CLIP-L text encoder\n  it belongs under "vae"')
+                     f"{GOLDENS}/vae_flux.safetensors: is an autoencoder of 16 latent channels, not a CLIP-L text encoder\n"
+                     '  it belongs under "vae"')
 
     def test_width(self):
         self.refused(["validate", "job.yaml", "--set", "images.0.width=100"],
@@ -198,7 +151,7 @@ class Models(Case):
 class Pictures(Case):
     """Init images and masks: what must be there, and of which size."""
 
-    JOB = GOOD.replace("GOLDENS", GOLDENS).replace(", width: 64, height: 64, seed: 3}", ", init_image: edit_init.png}")
+    JOB = GOOD.replace(", width: 64, height: 64, seed: 3}", ", init_image: edit_init.png}")
 
     def entry(self, more):
         self.write("edit.yaml", self.JOB.replace("edit_init.png}", "edit_init.png" + more + "}"))
@@ -252,9 +205,8 @@ class Pictures(Case):
                      '--set sampler.denoise=0: "sampler.denoise" must be a number from 0.0001 to 1, not "0"')
 
     def test_schedules(self):
-        text = GOOD.replace("GOLDENS", GOLDENS)
-        text = text.replace("seed: 3}", "seed: 3}, {prompt: x, width: 64, height: 64, sampler: {denoise: 0.5}}, {prompt: y, width: 32, height: 32}")
-        self.write("two.yaml", text)
+        more = "{prompt: x, width: 64, height: 64, sampler: {denoise: 0.5}}, {prompt: y, width: 32, height: 32}"
+        self.write("two.yaml", GOOD.replace("seed: 3}", "seed: 3}, " + more))
         result = run("sigmas", "two.yaml", folder=self.folder)
         self.assertEqual(result.stdout, "# images.0, images.2\n1\n0.5\n0\n# images.1\n0.5\n0.25\n0\n")
         result = run("sigmas", "two.yaml", "job.yaml", folder=self.folder)
@@ -292,18 +244,23 @@ class Schema(unittest.TestCase):
             schema = json.load(f)
         jsonschema.Draft7Validator.check_schema(schema)
         validator = jsonschema.Draft7Validator(schema)
-        jobs = [j for pattern in ("presets/**/*.yaml", "tests/goldens/*.yaml") for j in glob.glob(os.path.join(SOURCE, pattern), recursive=True)]
-        self.assertGreaterEqual(len(jobs), 2)
+        jobs = [j for pattern in ("presets/**/*.yaml", "tests/goldens/*.yaml")
+                for j in glob.glob(os.path.join(SOURCE, pattern), recursive=True)]
+        self.assertGreaterEqual(len(jobs), 12)
         for job in jobs:
             with self.subTest(job=os.path.relpath(job, SOURCE)), open(job, encoding="utf-8") as f:
                 validator.validate(yaml.safe_load(f))
-        for bad in ({"images": [{"prompt": "x"}]}, {"checkpoint": "a", "images": []}, {"checkpoint": "a", "images": [{"prompt": "x", "wdith": 3}]},
+        for bad in ({"images": [{"prompt": "x"}]}, {"checkpoint": "a", "images": []},
+                    {"checkpoint": "a", "images": [{"prompt": "x", "wdith": 3}]},
+                    {"checkpoint": "a", "images": [{"prompt": "x"}], "vram_limit": 8},
+                    {"checkpoint": "a", "images": [{"prompt": "x"}], "vram_limit": "8"},
                     {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"steps": 0}},
                     {"checkpoint": "a", "images": [{"prompt": "x"}], "sampler": {"name": "eulr"}}):
             self.assertFalse(validator.is_valid(bad), bad)
         for good in ({"sampler": {"name": "DPM++ 2M Karras"}}, {"sampler": {"name": "dpmpp_sde_gpu"}},
                      {"vram_limit": "8GB", "gpu_ids": [0, "cuda:1", "cpu:0"]}, {"dtype": {"unet": "bf16"}}, {"dtype": "fp32"},
-                     {"sampler": {"shift": {"base": 0.5}, "clip_skip": "auto"}}, {"split_cfg": True}, {"allocation": {"vae": ["cuda:0"], "clip": {"compute": "cpu"}}}):
+                     {"sampler": {"shift": {"base": 0.5}, "clip_skip": "auto"}}, {"split_cfg": True},
+                     {"allocation": {"vae": ["cuda:0"], "clip": {"compute": "cpu"}}}):
             validator.validate({"checkpoint": "a", "images": [{"prompt": "x", "seed": "random"}], **good})
 
 

@@ -15,6 +15,8 @@ import tempfile
 import time
 import unittest
 
+from cli_case import write_weights
+
 BINARY, SOURCE = map(os.path.abspath, sys.argv[1:3])
 GOLDENS = os.path.join(SOURCE, "tests", "goldens")
 JOB = f"""checkpoint: flux_schnell.safetensors
@@ -119,8 +121,8 @@ class Run(unittest.TestCase):
     def test_a_picture_that_started_from_pictures_gives_itself_back(self):
         for name in ("edit_init.png", "edit_mask.png", "edit_left.png"):
             shutil.copy(os.path.join(GOLDENS, name), self.path(name))
-        text = JOB[:JOB.index("images:")] + ("images: [{prompt: a boat, init_image: edit_init.png, mask: edit_mask.png, sampler: {denoise: 0.6}, "
-                                             "conditions: [{prompt: a sun, mask: edit_left.png, end: 0.5}]}]\n"
+        text = JOB[:JOB.index("images:")] + ("images: [{prompt: a boat, init_image: edit_init.png, mask: edit_mask.png,\n"
+                                             "  sampler: {denoise: 0.6}, conditions: [{prompt: a sun, mask: edit_left.png, end: 0.5}]}]\n"
                                              'output: {name: "{width}x{height}.png"}\n')
         with open(self.path("edit.yaml"), "w", encoding="utf-8") as f:
             f.write(text)
@@ -143,6 +145,23 @@ class Run(unittest.TestCase):
             f.write(mask + b"x")
         result = self.run_job("p.png", *settings, "--overwrite", code=2)
         self.assertIn(f'p.png: was made with another file "edit_mask.png": {len(mask)} bytes, sha256 ', result.stderr)
+
+    def test_a_picture_with_a_textual_inversion_gives_itself_back(self):
+        os.mkdir(self.path("embeddings"))
+        write_weights(self.path("embeddings", "warm.safetensors"), {"clip_l": [1, 128], "t5xxl": [1, 96]})
+        self.run_job("job.yaml", "--only", "0", "--set", "images.0.prompt=a boat, embedding:warm")
+        self.run_job("job.yaml", "--only", "0", "--set", "images.0.prompt=a boat", "--set", "output.directory=plain")
+        settings = ["--set", f"model_paths=[{GOLDENS}]", "--set", "gpu_ids=[cpu]", "--set", "output.directory=again", "--set",
+                    "output.name=same.png"]
+        picture = os.path.join("out", NAMES[0])
+        self.run_job(picture, *settings)
+        self.assertEqual(self.bytes_of("again", "same.png"), self.bytes_of(picture))
+        same = subprocess.run([BINARY, "compare", picture, os.path.join("plain", NAMES[0])], cwd=self.folder, capture_output=True)
+        self.assertEqual(same.returncode, 1)  # the vectors count
+        size = os.path.getsize(self.path("embeddings", "warm.safetensors"))
+        write_weights(self.path("embeddings", "warm.safetensors"), {"clip_l": [2, 128], "t5xxl": [2, 96]})
+        result = self.run_job(picture, *settings, "--overwrite", code=2)
+        self.assertIn(f'was made with another file "warm.safetensors": {size} bytes, sha256 ', result.stderr)
 
     def test_a_job_on_standard_input(self):
         self.run_job("-", "--only", "0", input=JOB)

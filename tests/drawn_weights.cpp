@@ -1,6 +1,7 @@
 #include "tests/drawn_weights.h"
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -42,8 +43,8 @@ Entry drawn(const std::string& name, const std::vector<std::int64_t>& shape) {
   return {name, DType::F32, shape, bytes_of(values)};
 }
 
-std::vector<Entry> drawn_unet(const std::string& model, const std::string& prefix) {
-  std::ifstream in(golden("unet_models.json"));
+std::vector<Entry> drawn_model(const std::string& file, const std::string& model, const std::string& prefix) {
+  std::ifstream in(golden(file));
   const auto tensors = nlohmann::json::parse(in).at(model);
   std::vector<Entry> out;
   for (const auto& [name, shape] : tensors.items()) {
@@ -51,6 +52,17 @@ std::vector<Entry> drawn_unet(const std::string& model, const std::string& prefi
     out.back().name = prefix + name;
   }
   return out;
+}
+
+std::vector<Entry> drawn_unet(const std::string& model, const std::string& prefix) {
+  return drawn_model("unet_models.json", model, prefix);
+}
+
+void scale(Entry& entry, float factor) {
+  std::vector<float> values(entry.data.size() / sizeof(float));
+  std::memcpy(values.data(), entry.data.data(), entry.data.size());
+  for (float& value : values) value *= factor;
+  entry.data = bytes_of(values);
 }
 
 }  // namespace mgpu::test

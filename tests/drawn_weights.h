@@ -11,7 +11,14 @@ namespace mgpu::test {
 /// shapes need no files in the repository.
 Entry drawn(const std::string& name, const std::vector<std::int64_t>& shape);
 
-/// The tensors of a model in tests/goldens/unet_models.json, named under `prefix` but drawn by their bare names.
+/// The tensors of a model in a golden file of models' names and shapes, named under `prefix` but drawn by their bare
+/// names.
+std::vector<Entry> drawn_model(const std::string& file, const std::string& model, const std::string& prefix = {});
+
+/// The same of a model in tests/goldens/unet_models.json.
 std::vector<Entry> drawn_unet(const std::string& model, const std::string& prefix = {});
+
+/// Multiplies an fp32 tensor's values.
+void scale(Entry& entry, float factor);
 
 }  // namespace mgpu::test

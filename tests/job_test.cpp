@@ -111,6 +111,12 @@ TEST_CASE("wrong types and ranges") {
   CHECK(line("exact: yes") == "job.yaml:3:8: \"exact\" must be true or false, not \"yes\"");
   CHECK(line("vae:") == "job.yaml:3:1: \"vae\" has no value");
   CHECK(line("vram_limit: 8TB") == "job.yaml:3:13: \"vram_limit\" must be a size such as 8GB, not \"8TB\"");
+  CHECK(fault_of(start + "vram_limit: 8") ==
+        "job.yaml:3:13: \"vram_limit\" must be a size such as 8GB, not \"8\"\n"
+        "   3 | vram_limit: 8\n     |             ^\n  did you mean 8GB?");
+  CHECK(fault_of(start + "vram_limit: {cuda:0: 8000}") ==
+        "job.yaml:3:22: \"vram_limit.cuda:0\" must be a size such as 8GB, not \"8000\"\n"
+        "   3 | vram_limit: {cuda:0: 8000}\n     |                      ^\n  did you mean 8000MB?");
   CHECK(line("gpu_ids: [gpu0]") == "job.yaml:3:11: \"gpu_ids.0\" must be a device: cuda:N, cpu or cpu:N, not \"gpu0\"");
   CHECK(line("replicas: 0") == "job.yaml:3:11: \"replicas\" must be an integer from 1 to 1024, not \"0\"");
   CHECK(line("vram_limit: {cuda:0: 1GB, \"0\": 2GB}") == "job.yaml:3:27: device \"cuda:0\" is given twice");
@@ -130,6 +136,7 @@ TEST_CASE("names of samplers and schedulers") {
 TEST_CASE("numbers are decimal, sizes are powers of 1024") {
   CHECK(*job_of("sampler: {steps: 012}").sampler.steps == 12);
   CHECK(job_of("vram_limit: 8GB").placement.vram_limit->each == std::uint64_t(8) << 30);
+  CHECK(job_of("vram_limit: 9000000B").placement.vram_limit->each == 9000000);
   CHECK(job_of("vram_limit: 8GiB").placement.vram_limit->each == std::uint64_t(8) << 30);
   CHECK(job_of("vram_limit: {cuda:1: .5gb}").placement.vram_limit->device.at(DeviceId::cuda(1)) == std::uint64_t(1)
                                                                                                        << 29);
@@ -291,6 +298,19 @@ TEST_CASE("sizes that do not suit the model") {
                        "  the nearest is 1008",
                        Error);
   CHECK_NOTHROW(check_sizes(job, 8, "sd15"));
+}
+
+TEST_CASE("a shift is refused where there is no flow") {
+  const Job job = read_job("checkpoint: a\nsampler: {shift: 3}\nimages: [{prompt: x}]", "job.yaml", "");
+  CHECK_THROWS_WITH_AS(check_shift(job, Prediction::Epsilon, "sd1"),
+                       "job.yaml:2:18: \"shift\" is for flow models such as Flux, and sd1 is none\n"
+                       "   2 | sampler: {shift: 3}\n"
+                       "     |                  ^\n"
+                       "  leave \"shift\" out",
+                       Error);
+  CHECK_NOTHROW(check_shift(job, Prediction::Velocity, "flux1-dev"));
+  const Job automatic = read_job("checkpoint: a\nsampler: {shift: auto}\nimages: [{prompt: x}]", "job.yaml", "");
+  CHECK_NOTHROW(check_shift(automatic, Prediction::V, "sd2-v"));
 }
 
 TEST_CASE("files are found beside the job, then in model_paths by their kind") {

@@ -16,7 +16,8 @@ from make_token_goldens import chunks
 
 GOLDENS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "goldens")
 PROMPT = "a small red house beside the water, and trees"
-WEIGHTED = ("a (small red house:1.4) beside (the water:0.6), \\(and\\) ((trees)) at night, " * 5) + "over <|endoftext|> (mountains) in the snow"
+WEIGHTED = ("a (small red house:1.4) beside (the water:0.6), \\(and\\) ((trees)) at night, " * 5) \
+    + "over <|endoftext|> (mountains) in the snow"
 PREFIX = "text_encoders.clip_g.transformer."
 
 
@@ -32,7 +33,8 @@ def random_clip(vocabulary, width, mlp, act, seed):
     """Three layers, heads of 64, a projection; every value one of fp16's."""
     torch.manual_seed(seed)
     model = CLIPTextModelWithProjection(CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=width, intermediate_size=mlp, num_hidden_layers=3, num_attention_heads=width // 64, hidden_act=act,
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=mlp, num_hidden_layers=3, num_attention_heads=width // 64,
+        hidden_act=act,
         projection_dim=width, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1)).eval()
     with torch.no_grad():
         for name, p in model.named_parameters():

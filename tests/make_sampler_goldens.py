@@ -75,6 +75,7 @@ def model_samplings(comfy_models):
         "flux_schnell": made(comfy_models.ModelSamplingDiscreteFlow, comfy_models.CONST,
                              {"multiplier": 1.0, "shift": 1.0}),
         "stable_diffusion": made(comfy_models.ModelSamplingDiscrete, comfy_models.EPS, {}),
+        "zero_terminal": made(comfy_models.ModelSamplingDiscrete, comfy_models.V_PREDICTION, {"zsnr": True}),
     }
 
 

@@ -21,12 +21,15 @@ from make_token_goldens import chunks
 WORDS = "a small red house beside the water, and trees under the mountains at night"
 PROMPTS = [
     "", WORDS, "two boats on the lake", "A Boat", "a 🦊 in the ❄️ snow, 👨‍👩‍👧 on the lake", "一只红色的狐狸, café", "line\nbreak\tand  blanks ",
-    "a (red house:1.3) by ((the lake)), (dark (sky:0.6) and snow)", "\\(a\\) (boat \\(small\\):0.8)", "(sun:-0.5) over (water:0)", "over <|endoftext|> (mountains)",
+    "a (red house:1.3) by ((the lake)), (dark (sky:0.6) and snow)", "\\(a\\) (boat \\(small\\):0.8)", "(sun:-0.5) over (water:0)",
+    "over <|endoftext|> (mountains)",
     ", ".join([WORDS] * 10), "(a lake:1.2) " + "at night " * 40 + "(boats)",
 ]
 MARKS = [
-    "a boat BREAK a lake", "BREAK (trees:1.4)", "snow BREAK", "a,BREAK,b BREAK BREAK c", "(a boat BREAK (a lake:1.3)) at night", "BREAKFAST, a BREAKdown, BREAK.",
-    "embedding:boat", "a embedding:boat, at night", "(embedding:boat:1.4) in (the embedding:long.safetensors snow)", "embedding: boat BREAK embedding:boat x",
+    "a boat BREAK a lake", "BREAK (trees:1.4)", "snow BREAK", "a,BREAK,b BREAK BREAK c", "(a boat BREAK (a lake:1.3)) at night",
+    "BREAKFAST, a BREAKdown, BREAK.",
+    "embedding:boat", "a embedding:boat, at night", "(embedding:boat:1.4) in (the embedding:long.safetensors snow)",
+    "embedding: boat BREAK embedding:boat x",
     "a " * 74 + "embedding:boat lake", "a " * 70 + "(embedding:long:0.7)", "a,embedding:boat", "by the lake embedding:uneven in snow",
 ]
 SD1_PROMPTS = PROMPTS[:2] + [PROMPTS[7], MARKS[4], "an embedding:old boat, (embedding:older:1.2)"]
@@ -62,7 +65,8 @@ class Clip:
 
 def open_clip(state):
     """OpenCLIP's names and shapes for transformers' tensors."""
-    names = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj"}
+    names = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+             "self_attn.out_proj": "attn.out_proj"}
     out = {"token_embedding.weight": state["text_model.embeddings.token_embedding.weight"],
            "positional_embedding": state["text_model.embeddings.position_embedding.weight"],
            "text_projection": state["text_projection.weight"].T}
@@ -77,7 +81,8 @@ def open_clip(state):
         if part in names:
             out[f"{block}{names[part]}.{kind}"] = value
         elif part == "self_attn.q_proj":
-            out[f"{block}attn.in_proj_{kind}"] = torch.cat([state[f"text_model.encoder.layers.{index}.self_attn.{x}_proj.{kind}"] for x in "qkv"])
+            attention = f"text_model.encoder.layers.{index}.self_attn"
+            out[f"{block}attn.in_proj_{kind}"] = torch.cat([state[f"{attention}.{x}_proj.{kind}"] for x in "qkv"])
     return out
 
 
@@ -92,7 +97,8 @@ def inversions(widths):
     """Files of goldens/embeddings, and for each encoder {name: vectors}."""
     torch.manual_seed(35)
     rows = lambda n, encoder: (torch.randn(n, widths[encoder]) * 0.7).half()
-    files = {name: {"clip_l": rows(n, "clip_l"), "clip_g": rows(m, "clip_g")} for name, n, m in (("boat", 2, 2), ("long", 12, 12), ("uneven", 1, 70))}
+    files = {name: {"clip_l": rows(n, "clip_l"), "clip_g": rows(m, "clip_g")}
+             for name, n, m in (("boat", 2, 2), ("long", 12, 12), ("uneven", 1, 70))}
     files["old"] = {"emb_params": rows(3, "clip_l")}
     files["older"] = {"string_to_param.*": rows(2, "clip_l"), "string_to_token.*": torch.tensor([265])}
     files["wide"] = {"emb_params": rows(1, "clip_g")}

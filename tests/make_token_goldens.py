@@ -141,36 +141,42 @@ def prompts():
            "ﾊﾝｶｸ ｶﾀｶﾅ", "ㄱㄴㄷ ㅏㅑ", "𨭎𠬠", "　全角空白　", "。、，！？", "㍿㌔㈱", "々〆〇"]
     emoji = ["🦊", "a 🦊 in the ❄️ snow", "👨‍👩‍👧‍👦 family", "🏳️‍🌈 flag", "👍🏽 thumbs", "🇩🇪🇯🇵", "1️⃣2️⃣", "☀️🌙⭐", "❤️‍🔥", "🧑🏿‍🚀 in space",
              "fox🦊fox", "🙂🙂🙂", "©®™", "♠♥♦♣", "→←↑↓", "😀a😀b", "☃", "⌚️", "🏴󠁧󠁢󠁥󠁮󠁧󠁿"]
-    accents = ["café naïve façade", "cafe\u0301 decomposed", "Ünïcödé", "ÀÉÎÕÜ", "ẞ straße", "İstanbul ISPARTA ı", "Ὀδυσσεύς ΣΊΣΥΦΟΣ", "ΑΣ ΑΣΑ Σ",
-               "Đặng Thị", "e\u0302\u0301 stacked", "Tie\u0302\u0301ng Vie\u0302\u0323t", "a\u0301\u0302\u0303\u0304b", "Z\u0351\u036b\u0343a\u0330l\u034fgo",
-               "o\u0308u\u0308", "Ǆ ǅ ǆ", "ﬁ ﬂ ﬃ ligatures", "ſpecial long s", "it'ſ odd", "\u1e9b\u0323", "Å Å A\u030a", "ñ n\u0303", "œuvre Œ æ Æ",
-               "Łódź żółć", "čeština ŘÍŽEK", "dž Ǳ", "ŉ", "\u0345 alone a\u0345b", "ᾳ ᾼ", "क्षत्रिय हिन्दी", "ภาษาไทย", "עִבְרִית", "العربية مُحَمَّد",
-               "русский Текст ЁЖ", "ქართული Ⴀ", "Ꭰ Cherokee ꭰ", "𝓯𝓪𝓷𝓬𝔂 𝕄𝕒𝕥𝕙", "ℌ ℝ ℃ Å K", "½ ¼ ² ³ ①②", "Ⅳ ⅳ Ⅷ", "٣٤٥ ৩৪ ௧",
+    accents = ["café naïve façade", "cafe\u0301 decomposed", "Ünïcödé", "ÀÉÎÕÜ", "ẞ straße", "İstanbul ISPARTA ı", "Ὀδυσσεύς ΣΊΣΥΦΟΣ",
+               "ΑΣ ΑΣΑ Σ", "Đặng Thị", "e\u0302\u0301 stacked", "Tie\u0302\u0301ng Vie\u0302\u0323t", "a\u0301\u0302\u0303\u0304b",
+               "Z\u0351\u036b\u0343a\u0330l\u034fgo", "o\u0308u\u0308", "Ǆ ǅ ǆ", "ﬁ ﬂ ﬃ ligatures", "ſpecial long s", "it'ſ odd",
+               "\u1e9b\u0323", "Å Å A\u030a", "ñ n\u0303", "œuvre Œ æ Æ", "Łódź żółć", "čeština ŘÍŽEK", "dž Ǳ", "ŉ",
+               "\u0345 alone a\u0345b", "ᾳ ᾼ", "क्षत्रिय हिन्दी", "ภาษาไทย", "עִבְרִית", "العربية مُحَمَّد", "русский Текст ЁЖ",
+               "ქართული Ⴀ", "Ꭰ Cherokee ꭰ", "𝓯𝓪𝓷𝓬𝔂 𝕄𝕒𝕥𝕙", "ℌ ℝ ℃ Å K", "½ ¼ ² ³ ①②", "Ⅳ ⅳ Ⅷ", "٣٤٥ ৩৪ ௧",
                "\u1112\u1161\u11ab decomposed hangul", "\u1100\u1161", "가나다", "ก\u0e33", "x\u0305\u0332y"]
-    blanks = ["", " ", "  ", "\n", "\t", "a  b", "a   b    c", "  leading", "trailing  ", "line\nbreak", "two\n\nbreaks", "tab\tbed", "crlf\r\nline",
-              "a\u00a0b", "a\u2003b\u2009c", "a\u200bb zero width", "a\u2028b\u2029c", "a\u3000b", "soft\u00adhyphen", "\ufeffbom", "a\u200db",
-              "vertical\x0btab", "form\x0cfeed", "nel\x85here", "bell\x07", "del\x7f", "a \n b", "end\n", "\u200e\u200fmarks", "a\u1680b", "\u2060word",
-              "x\u0085", "y\u000b ", "tail\u2028", "\ue000 private", "\ufffd replacement", "\ufffe nonchar", "\u00a0", "\u200b", "a \u200b b"]
-    special = ["<|endoftext|>", "<|startoftext|>", "a <|endoftext|> b", "a<|endoftext|>b", "'<|endoftext|>'", "<|ENDOFTEXT|>", "<|StartOfText|> x",
-               "<|endoftext|", "<<|endoftext|>>", "<|endoftext|><|endoftext|>", "<|end\u200doftext|>", "</w>", "a</w> b</w>", "</s>", "a </s> b",
-               "hello</s>world", "<pad>", "<unk>", "<unk> <pad>", "<extra_id_0>", "<extra_id_99>", "<extra_id_100>", "<extra_id_7> x",
-               "fill <extra_id_0> in <extra_id_1>.", "<extra_id_05>", "<extra_id_>", "<extra_id_1", "<EXTRA_ID_1>", "<s> x", "▁", "▁a ▁ b", "a▁b", "#version: 0.2",
-               "[MASK] [CLS]", "<extra_id_0>word", "word<extra_id_0>", "<pad>  two", " <pad> ", "embedding:nothing-here", "a embedding:x b"]
-    shapes = ["it's he'd we're I'll they've I'm can't", "IT'S CAN'T", "'s", "s's's", "''s", "don’t", "x'", "rock'n'roll", "12345 3.14 1,000,000", "v1.5b2", "a1b2c3",
-              "hello,world", "hello , world", "...", "!!!", "a-b_c", "http://example.com/a?b=c&d=e", "C++ & C#", "50% off", "#hashtag @user", "$100 €5 £3",
-              "\"quoted\" `code`", "[x] {y} <z>", "a|b\\c/d", "~^*+=", "masterpiece, best quality, ultra-detailed, 8k, (trending on artstation)", "ALL CAPS PROMPT",
-              "CamelCaseWord", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "supercalifragilisticexpialidocious", "x", "I", "a" * 400, "!" * 120, "ab " * 100,
-              "photo of a red fox in the snow, 35mm, f/1.8", "<lora:name:0.8> a cat", "a {cat|dog}", "--ar 16:9 --v 5", "0", "00001", "½cup", "no.1", "e.g. i.e.", "ggggg",
-              "-------", "----- ----------", "a\u2034b", "＜pad＞ ＜/s＞x", "_" * 18]
-    weights = ["(a)", "((a))", "(((a)))", "(a:1.3)", "a (b:1.3) c", "a (b) c", "(a:0)", "(a:-1)", "(a:.5)", "(a:1e-1)", "(a: 1.2 )", "(a:+1.5)", "(a:b)", "(a:1.3:1.4)", "(:1.3)",
-               "(a:)", "()", "( )", "(a", "a)", ")a(", ")a(b)c", "a) (b) c", "((a)", "(a))", "(a)(b)", "(a (b:1.5) c:0.8)", "((a:1.2) b)", "(a, (b, (c)))", "\\(a\\)", "a \\(b\\) c",
-               "(a \\(b\\):1.2)", "\\((a)\\)", "\\", "\\\\(a)", "a\\", "(red fox:1.4) in the (deep (white:0.7) snow)", "(猫:1.2) 🦊", "(a\nb:1.1)", "one (two three:1.25), four",
-               "(<|endoftext|>:1.2)", "(<extra_id_3>:1.3)x", "  (a)  ", "(a: 1.3) (b :1.3)", "(10:30)", "(time 10:30 o'clock)", "(a:2", "(a:1.3))b", "((a):1.3)",
-               "((((((((((deep))))))))))", "(a:1.0)", "(a:100)"]
+    blanks = ["", " ", "  ", "\n", "\t", "a  b", "a   b    c", "  leading", "trailing  ", "line\nbreak", "two\n\nbreaks", "tab\tbed",
+              "crlf\r\nline", "a\u00a0b", "a\u2003b\u2009c", "a\u200bb zero width", "a\u2028b\u2029c", "a\u3000b", "soft\u00adhyphen",
+              "\ufeffbom", "a\u200db", "vertical\x0btab", "form\x0cfeed", "nel\x85here", "bell\x07", "del\x7f", "a \n b", "end\n",
+              "\u200e\u200fmarks", "a\u1680b", "\u2060word", "x\u0085", "y\u000b ", "tail\u2028", "\ue000 private", "\ufffd replacement",
+              "\ufffe nonchar", "\u00a0", "\u200b", "a \u200b b"]
+    special = ["<|endoftext|>", "<|startoftext|>", "a <|endoftext|> b", "a<|endoftext|>b", "'<|endoftext|>'", "<|ENDOFTEXT|>",
+               "<|StartOfText|> x", "<|endoftext|", "<<|endoftext|>>", "<|endoftext|><|endoftext|>", "<|end\u200doftext|>", "</w>",
+               "a</w> b</w>", "</s>", "a </s> b", "hello</s>world", "<pad>", "<unk>", "<unk> <pad>", "<extra_id_0>", "<extra_id_99>",
+               "<extra_id_100>", "<extra_id_7> x", "fill <extra_id_0> in <extra_id_1>.", "<extra_id_05>", "<extra_id_>", "<extra_id_1",
+               "<EXTRA_ID_1>", "<s> x", "▁", "▁a ▁ b", "a▁b", "#version: 0.2", "[MASK] [CLS]", "<extra_id_0>word", "word<extra_id_0>",
+               "<pad>  two", " <pad> ", "embedding:nothing-here", "a embedding:x b"]
+    shapes = ["it's he'd we're I'll they've I'm can't", "IT'S CAN'T", "'s", "s's's", "''s", "don’t", "x'", "rock'n'roll",
+              "12345 3.14 1,000,000", "v1.5b2", "a1b2c3", "hello,world", "hello , world", "...", "!!!", "a-b_c",
+              "http://example.com/a?b=c&d=e", "C++ & C#", "50% off", "#hashtag @user", "$100 €5 £3", "\"quoted\" `code`", "[x] {y} <z>",
+              "a|b\\c/d", "~^*+=", "masterpiece, best quality, ultra-detailed, 8k, (trending on artstation)", "ALL CAPS PROMPT",
+              "CamelCaseWord", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "supercalifragilisticexpialidocious", "x", "I", "a" * 400, "!" * 120,
+              "ab " * 100, "photo of a red fox in the snow, 35mm, f/1.8", "<lora:name:0.8> a cat", "a {cat|dog}", "--ar 16:9 --v 5", "0",
+              "00001", "½cup", "no.1", "e.g. i.e.", "ggggg", "-------", "----- ----------", "a\u2034b", "＜pad＞ ＜/s＞x", "_" * 18]
+    weights = ["(a)", "((a))", "(((a)))", "(a:1.3)", "a (b:1.3) c", "a (b) c", "(a:0)", "(a:-1)", "(a:.5)", "(a:1e-1)", "(a: 1.2 )",
+               "(a:+1.5)", "(a:b)", "(a:1.3:1.4)", "(:1.3)", "(a:)", "()", "( )", "(a", "a)", ")a(", ")a(b)c", "a) (b) c", "((a)", "(a))",
+               "(a)(b)", "(a (b:1.5) c:0.8)", "((a:1.2) b)", "(a, (b, (c)))", "\\(a\\)", "a \\(b\\) c", "(a \\(b\\):1.2)", "\\((a)\\)",
+               "\\", "\\\\(a)", "a\\", "(red fox:1.4) in the (deep (white:0.7) snow)", "(猫:1.2) 🦊", "(a\nb:1.1)",
+               "one (two three:1.25), four", "(<|endoftext|>:1.2)", "(<extra_id_3>:1.3)x", "  (a)  ", "(a: 1.3) (b :1.3)", "(10:30)",
+               "(time 10:30 o'clock)", "(a:2", "(a:1.3))b", "((a):1.3)", "((((((((((deep))))))))))", "(a:1.0)", "(a:100)"]
     long = [" ".join(words[i % len(words)] for i in range(n)) for n in (60, 74, 75, 76, 77, 80, 150, 151, 250, 254, 255, 256, 257, 400)]
-    long += ["a " * 74 + "(one two three four:1.2) end", "a " * 70 + "(one two three four five six seven:1.2) end", "a " * 70 + "(one two three four five six seven eight:1.2) end",
-             "a " * 75 + "(b:1.1)", "(" + "w " * 90 + ":1.2) " + "(z:0.9)", ", ".join(f"({w}:1.{i % 10})" for i, w in enumerate(words * 3)),
-             "漂亮" * 60, "🦊" * 50, "fox\n" * 90, "a  " * 200, "(a b c:1.2)" * 40]
+    long += ["a " * 74 + "(one two three four:1.2) end", "a " * 70 + "(one two three four five six seven:1.2) end",
+             "a " * 70 + "(one two three four five six seven eight:1.2) end", "a " * 75 + "(b:1.1)", "(" + "w " * 90 + ":1.2) " + "(z:0.9)",
+             ", ".join(f"({w}:1.{i % 10})" for i, w in enumerate(words * 3)), "漂亮" * 60, "🦊" * 50, "fox\n" * 90, "a  " * 200,
+             "(a b c:1.2)" * 40]
     every = cjk + emoji + accents + blanks + special + shapes + weights + long
     assert len(set(every)) == len(every), [p for p in every if every.count(p) > 1]
     return every

@@ -96,7 +96,12 @@ def draw_vae(s, seed):
 
 
 def reference_model(path, s):
-    """diffusers' autoencoder with the weights as stored, widened to fp32; names converted by diffusers itself."""
+    """diffusers' autoencoder with the weights as stored, widened to fp32."""
+    return model_of({k.removeprefix("first_stage_model."): v.float() for k, v in load_file(path).items()}, s)
+
+
+def model_of(tensors, s):
+    """diffusers' autoencoder of these tensors under the original names, which diffusers itself converts."""
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
@@ -105,7 +110,6 @@ def reference_model(path, s):
         down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=tuple(s.base * m for m in s.multipliers), layers_per_block=s.blocks,
         latent_channels=s.latent, use_quant_conv=s.quant, use_post_quant_conv=s.quant)
-    tensors = {k.removeprefix("first_stage_model."): v.float() for k, v in load_file(path).items()}
     model.load_state_dict(convert_ldm_vae_checkpoint(tensors, model.config), strict=True)
     return model.eval()
 

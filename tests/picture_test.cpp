@@ -1,54 +1,26 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "cli/png.h"
 #include "cli/render.h"
+#include "tests/rendering.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
 
 // Whole jobs, from the job file to the PNG and the report, on small models.
 
 using namespace mgpu;
+using test::difference;
 using test::Entry;
 using test::Folder;
+using test::pixels_of;
+using test::read_all;
+using test::render_all;
 
 namespace {
-
-class Quiet final : public Progress {
- public:
-  void phase(const std::string&, const std::string&) override {}
-  void step(const std::string&, int, int) override {}
-  void finished(const std::string&, const std::string&, double, const std::string&) override {}
-  void note(const std::string&) override {}
-};
-
-RenderResult render_all(const std::vector<Job>& jobs, const RenderOptions& options = {}) {
-  Quiet progress;
-  return render(jobs, options, progress);
-}
-
-std::string read_all(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
-Rgb8 pixels_of(const std::string& path) {
-  return decode_png(read_all(path), path).picture;
-}
-
-/// The greatest difference in any channel; 256 where the sizes differ.
-int difference(const Rgb8& a, const Rgb8& b) {
-  if (a.width != b.width || a.height != b.height || a.pixels.empty()) return 256;
-  int most = 0;
-  for (std::size_t i = 0; i < a.pixels.size(); ++i) most = std::max(most, std::abs(a.pixels[i] - b.pixels[i]));
-  return most;
-}
 
 constexpr const char* kParts =
     "encoders: {clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}\nvae: vae_flux.safetensors\n";

@@ -3,9 +3,12 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
+#include "core/sha256.h"
+#include "tests/tensor_writer.h"
 #include "tests/testing.h"
 
 // Devices here are supposed, not touched: a plan is made from what a survey says.
@@ -87,6 +90,41 @@ TEST_CASE("a device that is not there, or is too old") {
   CHECK(message(job, survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})) ==
         "device \"cuda:3\" is not on this machine | there are: cuda:0, cuda:1, cpu");
   CHECK(message(job_with("gpu_ids: [0]"), survey_of({gpu(0, 6, 1)})).starts_with("device \"cuda:0\" cannot be used: "));
+}
+
+TEST_CASE("a picture depends on the textual inversions that its prompts name, and no other") {
+  const test::Folder folder;
+  std::filesystem::create_directories(folder.path("embeddings"));
+  const auto write = [&](float value) {
+    const std::string one = test::bytes_of(std::vector<float>(128, value));
+    const std::string two = test::bytes_of(std::vector<float>(96, value));
+    const std::string bytes =
+        test::safetensors({{"clip_l", DType::F32, {1, 128}, one}, {"t5xxl", DType::F32, {1, 96}, two}});
+    folder.write("embeddings/sunny.safetensors", bytes);
+    return FileIdentity{"sunny.safetensors", bytes.size(), sha256_hex(bytes)};
+  };
+  const FileIdentity first = write(1);
+  Job job =
+      read_job(fmt::format("checkpoint: flux_schnell.safetensors\n"
+                           "encoders: {{clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}}\n"
+                           "vae: vae_flux.safetensors\n"
+                           "tokenizers: {{clip: picture_merges.txt, t5xxl: picture_spiece.model}}\n"
+                           "model_paths: [\"{}\", \"{}\"]\n"
+                           "images: [{{prompt: a sun, width: 64, height: 64}}, {{prompt: embedding:sunny, width: 64, "
+                           "height: 64}}]\n",
+                           MGPU_GOLDENS, folder.path("")),
+               "job.yaml", "");
+  resolve_files(job);
+  const JobModels models = open_job(job);
+  CHECK((models.files_of(job.images[0]) == models.files));
+  REQUIRE(models.files_of(job.images[1]).size() == models.files.size() + 1);
+  CHECK((models.files_of(job.images[1]).back() == first));
+
+  // As when the picture is rendered again.
+  job.expected_files = models.files_of(job.images[1]);
+  CHECK_NOTHROW(open_job(job));
+  write(2);
+  CHECK_THROWS_AS(open_job(job), Error);
 }
 
 TEST_SUITE_END();

@@ -20,8 +20,9 @@ SigmaTable table_of(const std::string& model) {
   if (model == "flux_dev") return flux_dev_sigmas();
   if (model == "flux_dev_512x768") return flux_dev_sigmas(flux_mu(0.5, 1.15, 512, 768));
   if (model == "flux_schnell") return flux_schnell_sigmas();
-  REQUIRE(model == "stable_diffusion");
-  return stable_diffusion_sigmas();
+  if (model == "stable_diffusion") return stable_diffusion_sigmas();
+  REQUIRE(model == "zero_terminal");
+  return zero_terminal_sigmas();
 }
 
 }  // namespace
@@ -62,6 +63,10 @@ TEST_CASE("tables hold the published ends") {
   SigmaTable sd = stable_diffusion_sigmas();
   CHECK(sd.sigma_max() == doctest::Approx(14.61464).epsilon(1e-6));
   CHECK(sd.sigma_min() == doctest::Approx(0.0291675).epsilon(1e-5));
+  SigmaTable zero = zero_terminal_sigmas();
+  CHECK(zero.sigma_max() == doctest::Approx(4518.75).epsilon(1e-5));
+  CHECK(zero.sigma_min() == doctest::Approx(sd.sigma_min()).epsilon(1e-6));
+  CHECK(zero.timestep(zero.sigma_max()) == 999);
 }
 
 TEST_CASE("timesteps and noise levels are each other's inverse") {
@@ -79,7 +84,8 @@ TEST_CASE("timesteps and noise levels are each other's inverse") {
 }
 
 TEST_CASE("any count of steps descends to zero") {
-  for (const SigmaTable& table : {flux_dev_sigmas(), flux_schnell_sigmas(), stable_diffusion_sigmas()})
+  for (const SigmaTable& table :
+       {flux_dev_sigmas(), flux_schnell_sigmas(), stable_diffusion_sigmas(), zero_terminal_sigmas()})
     for (const ScheduleRow& row : schedules())
       for (int steps : {1, 2, 3, 7, 250, 1000, 1500}) {
         INFO(fmt::format("{} {} {}", row.name, steps, table.sigmas.size()));

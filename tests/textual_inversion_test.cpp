@@ -100,7 +100,8 @@ TEST_CASE("what cannot be used is named, with what to do") {
   CHECK(message("something else", TextEncoder::ClipL) ==
         "there is no textual inversion \"something else\"\n  looked in F, /nowhere and the folders in them");
   CHECK(message_of(root, [] { TextualInversions().find("x"); }) ==
-        "there is no textual inversion \"x\"\n  name the folder of textual inversions in model_paths");
+        "there is no textual inversion \"x\"\n"
+        "  put it into a folder \"embeddings\" beside the job file or in one of model_paths");
 }
 
 TEST_SUITE_END();

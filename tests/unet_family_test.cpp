@@ -270,6 +270,17 @@ TEST_CASE("encoders of other widths do not belong") {
           hint);
 }
 
+TEST_CASE("CLIP's merges belong to its encoders") {
+  const std::string merges = golden("picture_merges.txt"), hint = "name the merges that the encoder was trained with";
+  CHECK(fault(unet("sd1") + clip("cond_stage_model.transformer.", 128), {.clip_tokenizer = merges}) ==
+        "model.safetensors: does not belong to " + merges + ": it knows 100 tokens, and those merges make 607 | " +
+            hint + " under \"tokenizers.clip\"");
+  Entries g = clip("", 64, 32);
+  for (Entry& entry : g)
+    if (entry.name.ends_with("token_embedding.weight")) entry.shape[0] = 607;
+  CHECK(fault(unet("refiner"), {.clip_g = write("g.safetensors", g), .clip_tokenizer = merges}).empty());
+}
+
 TEST_CASE("a UNet's tensors that are missing or do not fit are named") {
   const auto said = [](const std::string& name, const std::vector<std::int64_t>& shape) {
     Entries model = unet("sdxl", "");

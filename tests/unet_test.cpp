@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "tests/drawn_weights.h"
 #include "tests/tensor_writer.h"
@@ -26,11 +25,7 @@ std::vector<test::Entry> tensors_of(const std::string& model, const std::string&
     const bool writes =
         std::ranges::any_of(std::array{"input_blocks.0.0.", ".out_layers.3.", ".proj_out."},
                             [&](const char* part) { return entry.name.find(part) != std::string::npos; });
-    if (!writes) continue;
-    std::vector<float> values(entry.data.size() / sizeof(float));
-    std::memcpy(values.data(), entry.data.data(), entry.data.size());
-    for (float& value : values) value /= 64;
-    entry.data = test::bytes_of(values);
+    if (writes) test::scale(entry, 1.0F / 64);
   }
   return out;
 }

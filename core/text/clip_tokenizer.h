@@ -26,7 +26,9 @@ class ClipTokenizer {
   std::vector<std::int64_t> encode(std::string_view text) const;
 
   std::int64_t start() const { return end() - 1; }
-  std::int64_t end() const { return static_cast<std::int64_t>(512 + merges_.size() + 1); }
+  std::int64_t end() const { return vocabulary() - 1; }
+  /// Tokens in all: 512 symbols, one a merge, start and end.
+  std::int64_t vocabulary() const { return static_cast<std::int64_t>(512 + merges_.size() + 2); }
 
   /// Chunks of 77 tokens, padded with `pad`: the end token for CLIP-L, 0 for CLIP-G.
   ChunkRule chunks(std::int64_t pad) const {

@@ -77,7 +77,7 @@ std::string TextualInversions::find(std::string_view name) const {
       }
     }
   }
-  std::string hint = "name the folder of textual inversions in model_paths";
+  std::string hint = "put it into a folder \"embeddings\" beside the job file or in one of model_paths";
   if (!folders_.empty()) {
     const std::vector<std::string> names = names_in(folders_);
     const std::vector<std::string_view> views(names.begin(), names.end());

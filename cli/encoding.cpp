@@ -62,7 +62,7 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
     const at::Tensor pixels = read_init_image(image);
     place->second.latent = encode(pixels, format, *encoder, engine.ops()).cpu();
     if (inpaint_model_ && image.mask)
-      place->second.channels = inpaint_channels(pixels, read_mask(image), format, *encoder, engine.ops()).cpu();
+      place->second.channels = inpaint_channels(pixels, read_cut_mask(image), format, *encoder, engine.ops()).cpu();
   }
   if (!encoder) return;
   encoder.reset();
@@ -85,18 +85,20 @@ Run Encodings::run_of(const Picture& picture) const {
           .negative = evaluates_negative(options) ? &told(image.negative, options) : nullptr};
   const std::int64_t rows = run.height / factor_, columns = run.width / factor_;
   for (const ConditionOptions& condition : *image.conditions) {
-    run.further.push_back({.told = &told(condition.prompt, options),
-                           .mask = condition.mask ? latent_mask(read_mask(condition), rows, columns) : at::Tensor(),
-                           .strength = condition.strength,
-                           .start = condition.start,
-                           .end = condition.end});
+    run.further.push_back(
+        {.told = &told(condition.prompt, options),
+         .mask = condition.mask ? latent_mask(read_mask(condition.mask), rows, columns) : at::Tensor(),
+         .strength = condition.strength,
+         .start = condition.start,
+         .end = condition.end});
   }
   if (inpaint_model_) run.channels = blank_inpaint_channels(rows, columns);
   if (!image.init_image) return run;
   const InitImage& init = init_images_.at(key_of(image));
   run.latent = init.latent;
   if (init.channels.defined()) run.channels = init.channels;
-  if (image.mask) run.mask = latent_mask(read_mask(image), rows, columns);
+  // ComfyUI's SetLatentNoiseMask scales the whole mask onto the latent, its node for inpainting models the cut one.
+  if (image.mask) run.mask = latent_mask(inpaint_model_ ? read_cut_mask(image) : read_mask(image.mask), rows, columns);
   return run;
 }
 

@@ -27,10 +27,6 @@ at::Tensor cut(const at::Tensor& picture, std::int64_t height, std::int64_t widt
   return picture.narrow(2, top, height).narrow(3, left, width).contiguous();
 }
 
-at::Tensor red(const FileReference& file) {
-  return to_tensor(read_png(file)).narrow(1, 0, 1).contiguous();
-}
-
 struct PngSize {
   int width = 0;
   int height = 0;
@@ -89,12 +85,12 @@ at::Tensor read_init_image(const ImageJob& image) {
   return cut(to_tensor(read_png(image.init_image)), *image.height, *image.width);
 }
 
-at::Tensor read_mask(const ImageJob& image) {
-  return cut(red(image.mask), *image.height, *image.width);
+at::Tensor read_mask(const FileReference& mask) {
+  return to_tensor(read_png(mask)).narrow(1, 0, 1).contiguous();
 }
 
-at::Tensor read_mask(const ConditionOptions& condition) {
-  return red(condition.mask);
+at::Tensor read_cut_mask(const ImageJob& image) {
+  return cut(read_mask(image.mask), *image.height, *image.width);
 }
 
 }  // namespace mgpu

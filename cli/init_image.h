@@ -17,11 +17,11 @@ void check_init_images(Job& job, int multiple);
 /// off in equal parts on both sides, as ComfyUI's VAEEncode does.
 at::Tensor read_init_image(const ImageJob& image);
 
-/// The entry's mask, cut as its init image: [1, 1, height, width] fp32 in 0..1, from the red channel (which in a grey
-/// picture is its grey), as ComfyUI's LoadImageMask reads it with channel "red".
-at::Tensor read_mask(const ImageJob& image);
+/// A mask, whole, at its own size: [1, 1, H, W] fp32 in 0..1, from the red channel (which in a grey picture is its
+/// grey), as ComfyUI's LoadImageMask reads it with channel "red".
+at::Tensor read_mask(const FileReference& mask);
 
-/// The mask of a condition, whole, at its own size: [1, 1, H, W], otherwise as read_mask.
-at::Tensor read_mask(const ConditionOptions& condition);
+/// The entry's mask, cut as its init image: [1, 1, height, width], as ComfyUI's InpaintModelConditioning does.
+at::Tensor read_cut_mask(const ImageJob& image);
 
 }  // namespace mgpu

@@ -66,9 +66,9 @@ struct ClipSizes {
   int mlp = 0;
   int layers = 0;
   int vocabulary = 0;
-  int positions = 0;        ///< tokens a chunk
-  bool projection = false;  ///< a text projection is there (Flux does not use it)
-  bool open_clip = false;   ///< OpenCLIP's names (transformer.resblocks.N), else transformers' (text_model.encoder)
+  int positions = 0;          ///< tokens a chunk
+  bool projection = false;    ///< a text projection is there (Flux does not use it)
+  std::string layers_prefix;  ///< "text_model.encoder.layers."; "transformer.resblocks." in OpenCLIP's layout
 };
 
 /// Sizes of a T5 v1.1 encoder (transformers' names).

@@ -275,6 +275,11 @@ std::vector<FamilyRow> clips() {
        "a Long-CLIP text encoder",
        {has(kClipLayer), dim("text_model.embeddings.position_embedding.weight", 0, 248)}},
       {Role::ClipL, "a CLIP-L text encoder", {has(kClipLayer), lacks(kLayer22)}, "", read_clip_sizes},
+      {Role::ClipL,
+       "a CLIP-L text encoder",  // of an early SD 1.x file
+       {has("encoder.layers.0.mlp.fc1.weight"), has("embeddings.position_embedding.weight")},
+       "",
+       read_clip_sizes},
   };
 }
 

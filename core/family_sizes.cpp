@@ -120,20 +120,24 @@ Sizes read_flux_sizes(const TensorFile& file, const std::string& prefix) {
 
 Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix) {
   const PartShapes shapes(file, prefix);
-  const std::string layers = "text_model.encoder.layers.";
+  // Early SD 1.x files leave the level "text_model" out.
+  const std::string model = shapes.has("encoder.layers.0.mlp.fc1.weight") ? "" : "text_model.";
+  const std::string tokens = model + "embeddings.token_embedding.weight";
+  const std::string positions = model + "embeddings.position_embedding.weight";
   ClipSizes sizes;
-  sizes.vocabulary = shapes.take("text_model.embeddings.token_embedding.weight", 2, 0);
-  sizes.hidden = shapes.take_multiple("text_model.embeddings.token_embedding.weight", 2, 1, 64);
+  sizes.layers_prefix = model + "encoder.layers.";
+  sizes.vocabulary = shapes.take(tokens, 2, 0);
+  sizes.hidden = shapes.take_multiple(tokens, 2, 1, 64);
   sizes.heads = sizes.hidden / 64;
-  sizes.positions = shapes.take("text_model.embeddings.position_embedding.weight", 2, 0);
-  sizes.mlp = shapes.take(layers + "0.mlp.fc1.weight", 2, 0);
-  sizes.layers = shapes.blocks(layers);
+  sizes.positions = shapes.take(positions, 2, 0);
+  sizes.mlp = shapes.take(sizes.layers_prefix + "0.mlp.fc1.weight", 2, 0);
+  sizes.layers = shapes.blocks(sizes.layers_prefix);
   sizes.projection = shapes.has("text_projection.weight");
 
   const int hidden = sizes.hidden;
-  shapes.expect("text_model.embeddings.position_embedding.weight", {sizes.positions, hidden});
+  shapes.expect(positions, {sizes.positions, hidden});
   for (int i = 0; i < sizes.layers; ++i) {
-    const std::string layer = fmt::format("{}{}.", layers, i);
+    const std::string layer = fmt::format("{}{}.", sizes.layers_prefix, i);
     shapes.norm(layer + "layer_norm1", hidden);
     for (const char* projection : {"q_proj", "k_proj", "v_proj", "out_proj"})
       shapes.linear(layer + "self_attn." + projection, hidden, hidden);
@@ -141,27 +145,26 @@ Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix) {
     shapes.linear(layer + "mlp.fc1", sizes.mlp, hidden);
     shapes.linear(layer + "mlp.fc2", hidden, sizes.mlp);
   }
-  shapes.norm("text_model.final_layer_norm", hidden);
+  shapes.norm(model + "final_layer_norm", hidden);
   return sizes;
 }
 
 Sizes read_open_clip_sizes(const TensorFile& file, const std::string& prefix) {
   const PartShapes shapes(file, prefix);
-  const std::string layers = "transformer.resblocks.";
   ClipSizes sizes;
-  sizes.open_clip = true;
+  sizes.layers_prefix = "transformer.resblocks.";
   sizes.vocabulary = shapes.take("token_embedding.weight", 2, 0);
   sizes.hidden = shapes.take_multiple("token_embedding.weight", 2, 1, 64);
   sizes.heads = sizes.hidden / 64;
   sizes.positions = shapes.take("positional_embedding", 2, 0);
-  sizes.mlp = shapes.take(layers + "0.mlp.c_fc.weight", 2, 0);
-  sizes.layers = shapes.blocks(layers);
+  sizes.mlp = shapes.take(sizes.layers_prefix + "0.mlp.c_fc.weight", 2, 0);
+  sizes.layers = shapes.blocks(sizes.layers_prefix);
   sizes.projection = shapes.has("text_projection");
 
   const int hidden = sizes.hidden;
   shapes.expect("positional_embedding", {sizes.positions, hidden});
   for (int i = 0; i < sizes.layers; ++i) {
-    const std::string layer = fmt::format("{}{}.", layers, i);
+    const std::string layer = fmt::format("{}{}.", sizes.layers_prefix, i);
     shapes.norm(layer + "ln_1", hidden);
     shapes.expect(layer + "attn.in_proj_weight", {3 * hidden, hidden});
     shapes.expect(layer + "attn.in_proj_bias", {3 * hidden});

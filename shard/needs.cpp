@@ -144,6 +144,7 @@ ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& d
     std::string_view layers, head;
   };
   const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
+<<<<<<< HEAD
   const Names names = part.row->role == Role::T5 ? Names{"encoder.block.", "encoder.final_layer_norm."}
                       : part.clip().open_clip    ? Names{"transformer.resblocks.", "ln_final."}
                                                  : Names{"text_model.encoder.layers.", "text_model.final_layer_norm."};
@@ -154,6 +155,14 @@ ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& d
           .bytes = loaded_bytes(part, dtype),
           .activation = activation + kWorkspace,
           .head = bytes_below(part, names.head, dtype) + projection};
+=======
+  const std::string_view level = part.row->role == Role::T5 ? "encoder.block." : part.clip().layers_prefix;
+  return {name,
+          Phase::Encode,
+          {{"layer", layers, bytes_below(part, level, dtype)}},
+          loaded_bytes(part, dtype),
+          activation + kWorkspace};
+>>>>>>> comfy
 }
 
 ComponentNeed clip_need(const char* name, const Part& part, const ComputeDtypes& dtypes) {

@@ -201,6 +201,32 @@ TEST_CASE("a mask of zeros gives the init image back, and one of ones is no mask
         1);
 }
 
+TEST_CASE("a mask is scaled whole onto the latent, as ComfyUI's SetLatentNoiseMask is, where the init image is cut") {
+  const Folder folder;
+  const auto white_from = [&](const std::string& name, int width, int first) {
+    Rgb8 picture{width, 32, std::vector<std::uint8_t>(static_cast<std::size_t>(3 * 32 * width), 0)};
+    for (int i = 0; i < 32 * width; ++i)
+      if (i % width >= first) std::fill_n(picture.pixels.begin() + 3 * i, 3, std::uint8_t{255});
+    folder.write(name, encode_png(picture, {}));
+  };
+  const auto edit = [&](const std::string& name, const std::string& init, const std::string& mask) {
+    const Job job = job_of(folder, name, "flux_schnell.safetensors",
+                           "{prompt: a boat, seed: 5, init_image: " + init + ", mask: " + mask + "}");
+    REQUIRE(render_all({job}).code == Exit::Ok);
+    return pixels_of(folder.path(name + "/" + name + "-0000-5.png"));
+  };
+  // 39 pixels become 4 latent columns, the last sampled between 33 and 34: white. Of the 32 that are left of the
+  // picture it would lie between 30 and 31 of the 39: black.
+  white_from("init.png", 39, 39);
+  white_from("mask.png", 39, 33);
+  white_from("cut_init.png", 32, 32);
+  white_from("last_column.png", 32, 24);
+  white_from("nothing.png", 32, 32);
+  const Rgb8 odd = edit("odd", "init.png", "mask.png");
+  CHECK(difference(odd, edit("cut", "cut_init.png", "last_column.png")) == 0);
+  CHECK(difference(odd, edit("kept", "cut_init.png", "nothing.png")) > 1);
+}
+
 TEST_CASE("a checkpoint under ComfyUI's prefix, and an all-in-one, give the picture of the separate files") {
   const Folder folder;
   const Rgb8 separate = boat(folder, "separate", "flux_schnell.safetensors");

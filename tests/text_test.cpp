@@ -134,6 +134,15 @@ TEST_CASE("OpenCLIP's layout gives the bits of transformers', in every type") {
   }
 }
 
+TEST_CASE("the level text_model may be left out, as early SD 1.x files do") {
+  const ClipOptions options{.end = ClipTokenizer(golden("picture_merges.txt")).end()};
+  const at::Tensor ids = at::randint(0, options.end, {1, 77}, at::detail::createCPUGenerator(6), at::kLong);
+  const ClipEncoder whole(clip_l(), options);
+  const ClipEncoder early(weights("clip_l", "conditioner.embedders.0.transformer.text_model."), options);
+  REQUIRE(early.blocks() == whole.blocks());
+  CHECK(at::equal(early.forward(ids, LocalOps()).hidden, whole.forward(ids, LocalOps()).hidden));
+}
+
 TEST_CASE("every recipe pads as its encoder was trained") {
   // CLIP-L pads with the end token, CLIP-G and CLIP-H with 0: the states of a padded place tell.
   const std::int64_t end = ClipTokenizer(golden("picture_merges.txt")).end();

@@ -181,13 +181,26 @@ TEST_CASE("single-file checkpoints hold their encoders under the original names"
   const ModelSet sd1 = open(unet("sd1") + clip("cond_stage_model.transformer.", 128));
   CHECK(sd1.clip_l->prefix == "cond_stage_model.transformer.");
   CHECK((sd1.clip_l->row->role == Role::ClipL));
-  CHECK_FALSE(sd1.clip_l->clip().open_clip);
+  CHECK(sd1.clip_l->clip().layers_prefix == "text_model.encoder.layers.");
   CHECK_FALSE(sd1.clip_g.has_value());
   CHECK_FALSE(sd1.t5xxl.has_value());
 
+  Entries early = unet("sd1");
+  for (Entry entry : clip("", 128)) {
+    entry.name.replace(0, std::string_view("text_model.").size(), "cond_stage_model.transformer.");
+    early.push_back(entry);
+  }
+  const ModelSet early_sd1 = open(early);
+  CHECK(early_sd1.clip_l->prefix == "cond_stage_model.transformer.");
+  CHECK(early_sd1.clip_l->clip().layers_prefix == "encoder.layers.");
+  CHECK(early_sd1.clip_l->clip().layers == 1);
+  early.pop_back();
+  CHECK(fault(early) ==
+        "model.safetensors: tensor \"cond_stage_model.transformer.final_layer_norm.bias\" is missing | ");
+
   const ModelSet sd2 = open(unet("sd2") + open_clip("cond_stage_model.model.", 64, 2));
   CHECK((sd2.clip_l->row->role == Role::ClipH));
-  CHECK(sd2.clip_l->clip().open_clip);
+  CHECK(sd2.clip_l->clip().layers_prefix == "transformer.resblocks.");
   CHECK(sd2.clip_l->clip().projection);
   CHECK(sd2.clip_l->clip().layers == 2);
   CHECK(sd2.clip_l->clip().mlp == 8);
@@ -214,7 +227,7 @@ TEST_CASE("an encoder's own file wins over the checkpoint's, and is known by its
   CHECK(set.clip_g->prefix.empty());
   CHECK(open(unet("sd2"), {.clip_l = h}).clip_l->clip().layers == 24);
   const std::string layout = write("g.safetensors", open_clip("", 64, 32));
-  CHECK(open(whole, {.clip_g = layout}).clip_g->clip().open_clip);
+  CHECK(open(whole, {.clip_g = layout}).clip_g->clip().layers_prefix == "transformer.resblocks.");
 
   CHECK(fault(unet("sdxl"), {.clip_l = l, .clip_g = l}) ==
         "l.safetensors: is a CLIP-L text encoder, not a CLIP-G text encoder | it belongs under \"encoders.clip_l\"");

@@ -37,7 +37,8 @@ ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options)
   if (weights.has("token_embedding.weight")) {
     read_open_clip(weights);
   } else {
-    read_transformers(weights.at("text_model"));
+    const bool bare = weights.has("encoder.layers.0.mlp.fc1.weight");  // early SD 1.x files leave the level out
+    read_transformers(bare ? weights : weights.at("text_model"));
   }
   if (width() % kHeadDim != 0) {
     fail_file(path_, fmt::format("the CLIP encoder's width {} is not a multiple of {}", width(), kHeadDim),

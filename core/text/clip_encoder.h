@@ -35,7 +35,8 @@ struct ClipOutput {
 /// (models/clip/modeling_clip.py), https://github.com/mlfoundations/open_clip (transformer.py).
 class ClipEncoder {
  public:
-  /// `weights`: where text_model.* or transformer.resblocks.* lies. Throws Error (exit 2) naming a missing tensor.
+  /// `weights`: where text_model.* (or, of early SD 1.x files, what is below it) or transformer.resblocks.* lies.
+  /// Throws Error (exit 2) naming a missing tensor.
   ClipEncoder(const Weights& weights, const ClipOptions& options);
 
   /// What travels from block to block.

@@ -140,29 +140,21 @@ BlockNeed blocks_below(const char* kind, int count, const Part& part, std::strin
 
 ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& dtypes, int layers,
                       std::uint64_t activation) {
-  struct Names {
-    std::string_view layers, head;
-  };
   const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
-<<<<<<< HEAD
-  const Names names = part.row->role == Role::T5 ? Names{"encoder.block.", "encoder.final_layer_norm."}
-                      : part.clip().open_clip    ? Names{"transformer.resblocks.", "ln_final."}
-                                                 : Names{"text_model.encoder.layers.", "text_model.final_layer_norm."};
+  const bool t5 = part.row->role == Role::T5;
+  const std::string layers_at = t5 ? "encoder.block." : part.clip().layers_prefix;
+  // "text_model.encoder.layers." has "text_model.final_layer_norm." behind it; OpenCLIP's layout has "ln_final.".
+  const std::size_t level = layers_at.find("encoder.layers.");
+  const std::string head_at = t5                            ? "encoder.final_layer_norm."
+                              : level == std::string::npos ? "ln_final."
+                                                            : layers_at.substr(0, level) + "final_layer_norm.";
   const std::uint64_t projection = bytes_below(part, "text_projection", dtype);
   return {.name = name,
           .phase = Phase::Encode,
-          .blocks = {blocks_below("layer", layers, part, names.layers, dtype)},
+          .blocks = {blocks_below("layer", layers, part, layers_at, dtype)},
           .bytes = loaded_bytes(part, dtype),
           .activation = activation + kWorkspace,
-          .head = bytes_below(part, names.head, dtype) + projection};
-=======
-  const std::string_view level = part.row->role == Role::T5 ? "encoder.block." : part.clip().layers_prefix;
-  return {name,
-          Phase::Encode,
-          {{"layer", layers, bytes_below(part, level, dtype)}},
-          loaded_bytes(part, dtype),
-          activation + kWorkspace};
->>>>>>> comfy
+          .head = bytes_below(part, head_at, dtype) + projection};
 }
 
 ComponentNeed clip_need(const char* name, const Part& part, const ComputeDtypes& dtypes) {

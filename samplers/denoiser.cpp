@@ -77,10 +77,9 @@ Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const 
     if (uses_negative(options)) texts.push_back(Conditioned::Negative);
     std::vector<at::Tensor> latents = texts.empty() ? std::vector<at::Tensor>{} : model(input, timestep, texts);
     for (at::Tensor& latent : latents) latent = clean(options.prediction, x, sigma, latent.to(x.scalar_type()));
-    at::Tensor denoised =
-        options.regions.empty()
-            ? latents.front()
-            : mean_over(options.regions, std::span(texts).first(positives), std::span(latents).first(positives), x);
+    at::Tensor denoised = options.regions.empty() ? latents.front()
+                                                  : mean_over(options.regions, std::span(texts).first(positives),
+                                                              std::span(latents).first(positives), x);
     at::Tensor uncond = denoised;
     if (uses_negative(options)) {
       uncond = latents.back();

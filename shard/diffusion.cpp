@@ -49,8 +49,7 @@ class FluxShard final : public DiffusionShard {
     model_.block(block, state_of(pass, told, timestep, text, ops), ops);
   }
 
-  at::Tensor finish(DiffusionPass& pass, Told& told, double timestep, std::size_t text,
-                    const Ops& ops) const override {
+  at::Tensor finish(DiffusionPass& pass, Told& told, double timestep, std::size_t text, const Ops& ops) const override {
     return model_.finish(state_of(pass, told, timestep, text, ops), ops);
   }
 

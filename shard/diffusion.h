@@ -54,8 +54,8 @@ class DiffusionShard {
 
   /// Begins an evaluation of x [1, C, h, w] at a timestep (as SigmaTable::timestep gives it), told the run's text of
   /// that number. The first block must be held.
-  virtual std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep,
-                                               std::size_t text, const Ops& ops) const = 0;
+  virtual std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
+                                               const Ops& ops) const = 0;
   /// Runs a held block on a pass at that timestep, told that text. A timestep that begin_run() did not hear of costs
   /// what it would have computed ahead.
   virtual void run(int block, DiffusionPass& pass, Told& told, double timestep, std::size_t text,

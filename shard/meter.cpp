@@ -23,8 +23,7 @@ Meter::PhaseScope::~PhaseScope() {
   peak = std::max(peak, peak_bytes(meter_.device_));
 }
 
-Meter::Busy::Busy(Meter& meter)
-    : meter_(meter), counts_(!meter.is_busy_), start_(std::chrono::steady_clock::now()) {
+Meter::Busy::Busy(Meter& meter) : meter_(meter), counts_(!meter.is_busy_), start_(std::chrono::steady_clock::now()) {
   meter.is_busy_ = true;
 }
 

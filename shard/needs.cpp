@@ -145,9 +145,9 @@ ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& d
   const std::string layers_at = t5 ? "encoder.block." : part.clip().layers_prefix;
   // "text_model.encoder.layers." has "text_model.final_layer_norm." behind it; OpenCLIP's layout has "ln_final.".
   const std::size_t level = layers_at.find("encoder.layers.");
-  const std::string head_at = t5                            ? "encoder.final_layer_norm."
+  const std::string head_at = t5                           ? "encoder.final_layer_norm."
                               : level == std::string::npos ? "ln_final."
-                                                            : layers_at.substr(0, level) + "final_layer_norm.";
+                                                           : layers_at.substr(0, level) + "final_layer_norm.";
   const std::uint64_t projection = bytes_below(part, "text_projection", dtype);
   return {.name = name,
           .phase = Phase::Encode,

@@ -57,7 +57,8 @@ TEST_CASE("each image of a batch is a call of its own, to the same bits, and eve
   CHECK(all.sizes() == x.sizes());
   CHECK((all.scalar_type() == at::kFloat));
   CHECK(e.meter().passes() == 3);
-  for (int i = 0; i < 3; ++i) CHECK(at::equal(e.evaluate(run, x.narrow(0, i, 1), 0.7, text).front(), all.narrow(0, i, 1)));
+  for (int i = 0; i < 3; ++i)
+    CHECK(at::equal(e.evaluate(run, x.narrow(0, i, 1), 0.7, text).front(), all.narrow(0, i, 1)));
   CHECK(e.meter().passes() == 6);
   const FluxSizes& sizes = e.models().diffusion.flux();
   CHECK(e.meter().blocks_per_pass() == sizes.depth + sizes.depth_single);

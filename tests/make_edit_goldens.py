@@ -102,7 +102,8 @@ class Renderer:
             return torch.zeros(1, 16, size[1] // 8, size[0] // 8), None
         image = pixels(f"{self.folder}/{item['init']}", size)
         latent = (self.autoencoder.encode(image * 2 - 1).latent_dist.mode() - SHIFT) * SCALE
-        mask = at_latent_size(pixels(f"{self.folder}/{item['mask']}", size), size) if "mask" in item else None
+        # ComfyUI's SetLatentNoiseMask scales the whole mask onto the latent, also where the image is cut.
+        mask = at_latent_size(pixels(f"{self.folder}/{item['mask']}"), size) if "mask" in item else None
         return latent, mask
 
     def render(self, item):

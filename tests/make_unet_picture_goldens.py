@@ -216,10 +216,12 @@ class Renderer:
             image = pixels(f"{self.folder}/{item['init_image']}", size)
             latent = self.encode(image)
         if "mask" in item:
-            whole = pixels(f"{self.folder}/{item['mask']}", size)[:, :1]
-            mask = at_latent_size(whole, size)
+            cut = pixels(f"{self.folder}/{item['mask']}", size)[:, :1]
+            mask = at_latent_size(cut, size)
             assert ((mask - 0.5).abs() > 1e-4).all(), "rounding the mask would depend on the last bit"
-            channels = torch.cat([mask.round(), self.encode((image - 0.5) * (1 - whole.round()) + 0.5)], dim=1)
+            channels = torch.cat([mask.round(), self.encode((image - 0.5) * (1 - cut.round()) + 0.5)], dim=1)
+            if "channels" not in unets.MODELS[self.family.unet]:  # SetLatentNoiseMask scales the whole mask onto the latent
+                mask = at_latent_size(pixels(f"{self.folder}/{item['mask']}"), size)
         return latent, mask, channels if "channels" in unets.MODELS[self.family.unet] else None
 
     def first(self, noise, sigma, latent):

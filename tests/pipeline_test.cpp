@@ -1,6 +1,7 @@
 #include "shard/pipeline.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <doctest/doctest.h>
 
 #include <map>

@@ -316,8 +316,8 @@ class Plan(Case):
         self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS) + 'allocation: {unet: "cuda:0,4tbx"}\n')
         for command in ("validate", "plan", "run"):
             self.refused([command, "bad.yaml"],
-                         'bad.yaml:9:28: "allocation.unet": "tbx" is no unit\n   9 | allocation: {unet: "cuda:0,4tbx"}\n'
-                         "     |                            ^\n  units are %, b, kb, mb and gb; no unit: a fraction of the device")
+                         'bad.yaml:9:29: "allocation.unet": "tbx" is no unit\n   9 | allocation: {unet: "cuda:0,4tbx"}\n'
+                         "     |                             ^\n  units are %, b, kb, mb and gb; no unit: a fraction of the device")
 
     def test_devices_that_cannot_be(self):
         self.refused(["plan", "job.yaml", "--devices", "cuda:0=8TB"],

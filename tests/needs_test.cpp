@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include "core/models/unet.h"
 #include "shard/image_needs.h"
 #include "tests/drawn_weights.h"
 #include "tests/testing.h"
@@ -72,6 +73,11 @@ TEST_CASE("blocks are the model's, and weigh no more than the component") {
   CHECK(unet.blocks[0].bytes == bytes_of("flux_dev.safetensors", "double_blocks.", 4));
   CHECK(unet.blocks[1].count == set.diffusion.flux().depth_single);
   CHECK(unet.blocks[1].bytes == bytes_of("flux_dev.safetensors", "single_blocks.", 4));
+  CHECK(unet.blocks[0].bytes_of(0) == bytes_of("flux_dev.safetensors", "double_blocks.0.", 4));
+  CHECK(unet.head == bytes_of("flux_dev.safetensors", "final_layer.", 4));
+  CHECK_FALSE(unet.mirrored);
+  CHECK(needs()[1].head == bytes_of("picture_t5xxl.safetensors", "encoder.final_layer_norm.", 2));
+  CHECK(needs()[3].whole);
 }
 
 TEST_CASE("activations grow with the picture, the prompt and the type") {
@@ -118,6 +124,16 @@ TEST_CASE("a UNet's blocks are its ways down and up and the middle, its encoders
       if (name.starts_with(kinds[i].second)) bytes += info.bytes();
     CHECK(unet.blocks[i].bytes == bytes);
   }
+  // Blocks that share a skip are told to share a device, as the plan pairs them: the first with the last.
+  CHECK(unet.mirrored);
+  for (const UNetBlockName& name : unet_blocks(set.diffusion.unet()))
+    if (name.skip) CHECK(*name.skip == unet.blocks.front().count - 1 - name.number);
+  // The image's top level is 64x64 positions; a block that only resamples there computes less than a residual block.
+  REQUIRE(unet.blocks[0].times.size() == 12);
+  REQUIRE(unet.blocks[2].times.size() == 12);
+  CHECK(unet.blocks[0].time_of(3) < unet.blocks[0].time_of(2));
+  CHECK(unet.blocks[2].time_of(11) > unet.blocks[0].time_of(1));  // it takes a skip beside as many channels
+  CHECK(unet.blocks[1].time_of(0) > 0.0);
   CHECK(need({512, 512, 77}, at::kHalf)[1].bytes * 2 == unet.bytes);
   CHECK(need({512, 512, 77}, at::kHalf)[1].activation < unet.activation);
   CHECK(need({1024, 512, 77})[1].activation > unet.activation);

@@ -189,4 +189,8 @@ Weights Weights::at(std::string_view name) const {
   return deeper;
 }
 
+Weights Weights::on(at::Device device) const {
+  return device == device_ ? *this : Weights(file_, prefix_, dtype_, device);
+}
+
 }  // namespace mgpu

@@ -65,6 +65,8 @@ class Weights {
   Norm norm(std::string_view name) const;
   /// The same file and target, deeper: names are looked up under prefix() + `name` + ".".
   Weights at(std::string_view name) const;
+  /// The same tensors, delivered on another device.
+  Weights on(at::Device device) const;
 
  private:
   std::string full(std::string_view name) const;

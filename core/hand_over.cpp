@@ -4,14 +4,13 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "core/memory.h"
-
 namespace mgpu {
 namespace {
 
 /// On streams of its own on both sides: on the devices' working streams it would wait for what these have queued since.
 at::Tensor copy_between_gpus(const at::Tensor& tensor, at::Device to) {
-  synchronize(tensor.device());
+  // The tensor must be there; what else the device has queued, weights on their way to it among it, may go on.
+  c10::cuda::getCurrentCUDAStream(tensor.device().index()).synchronize();
   const c10::cuda::CUDAStream from_stream = c10::cuda::getStreamFromPool(false, tensor.device().index());
   const c10::cuda::CUDAStream to_stream = c10::cuda::getStreamFromPool(false, to.index());
   at::Tensor out;

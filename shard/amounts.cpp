@@ -38,9 +38,9 @@ std::string names_of(const std::vector<DeviceRoom>& rooms) {
 void check_present(const DeviceId& id, std::size_t column, const std::vector<DeviceRoom>& devices,
                    const std::vector<DeviceRoom>& donors) {
   if (is_present(id, devices) || is_present(id, donors)) return;
-  throw AllocationError(column, fmt::format("{} is not on this machine", id.to_string()),
-                        fmt::format("the job computes on {}; any other device that is there may lend memory",
-                                    names_of(devices)));
+  throw AllocationError(
+      column, fmt::format("{} is not on this machine", id.to_string()),
+      fmt::format("the job computes on {}; any other device that is there may lend memory", names_of(devices)));
 }
 
 /// The device that a tail makes compute everything.
@@ -203,7 +203,8 @@ Allotment allot(const AllocationString& allocation, const ComponentNeed& need, c
   if (tail)
     for (const DeviceId& donor : tail->donors) check_present(donor, tail->column, devices, donors);
   if (need.whole && entries.size() > 1)
-    throw AllocationError(entries[1].column, fmt::format("the {} lies on one device", need.name), "name the one device");
+    throw AllocationError(entries[1].column, fmt::format("the {} lies on one device", need.name),
+                          "name the one device");
   if (entries.empty() || need.whole) {
     const std::size_t device = tail ? sole_device(*tail, devices) : computing_devices(allocation, devices).front();
     out.runs[device] = {0, chain.units()};

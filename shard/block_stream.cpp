@@ -40,9 +40,9 @@ struct BlockStream::Packed {
 struct BlockStream::Slot {
   at::Tensor bytes;  ///< [n] uint8 on the device that computes
   int position = -1;
-  std::uint64_t used = 0;           ///< when last, in uses
-  at::cuda::CUDAEvent copied;       ///< the block has arrived
-  at::cuda::CUDAEvent computed;     ///< what was queued with it has run
+  std::uint64_t used = 0;        ///< when last, in uses
+  at::cuda::CUDAEvent copied;    ///< the block has arrived
+  at::cuda::CUDAEvent computed;  ///< what was queued with it has run
   bool in_use = false;
 };
 
@@ -60,8 +60,7 @@ BlockStream::Packed BlockStream::pack(Block block) const {
     place(bytes, out.offsets[i], out.shapes[i]).copy_(*block.tensors[i]);
     *block.tensors[i] = at::Tensor();
   }
-  if (block.donor.is_cuda())
-    bytes = bytes.to(at::Device(at::kCUDA, static_cast<at::DeviceIndex>(block.donor.index)));
+  if (block.donor.is_cuda()) bytes = bytes.to(at::Device(at::kCUDA, static_cast<at::DeviceIndex>(block.donor.index)));
   out.bytes = std::move(bytes);
   out.block = std::move(block);
   return out;

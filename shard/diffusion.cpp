@@ -63,6 +63,7 @@ class FluxShard final : public DiffusionShard {
   struct FluxText {
     FluxCondition condition;
     Steps steps;
+    RotaryTable rotary = {};  ///< once a pass has come by
   };
   struct FluxTold final : Told {
     std::vector<FluxText> texts;
@@ -87,13 +88,15 @@ class FluxShard final : public DiffusionShard {
     return out;
   }
 
-  /// The pass's state, with this device's modulation of the step.
+  /// The pass's state, with this device's rotary table and its modulation of the step.
   FluxState& state_of(DiffusionPass& pass, Told& told, double timestep, std::size_t text, const Ops& ops) const {
     FluxText& one = static_cast<FluxTold&>(told).texts.at(text);
     const auto [step, is_new] = one.steps->try_emplace(timestep);
     if (is_new) step->second = std::move(model_.modulate({&timestep, 1}, one.condition, ops).front());
     FluxState& state = static_cast<PassOf<FluxState>&>(pass).state;
+    if (!one.rotary.cos.defined()) one.rotary = model_.rotary(state);
     state.modulation = &step->second;
+    state.rotary = &one.rotary;
     return state;
   }
 

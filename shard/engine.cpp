@@ -109,8 +109,7 @@ void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& b
     const Assignment& assignment = plan_.assignment_of("unet", block.kind, block.number);
     held.push_back(plan_.device_of("unet", block.kind, block.number) == index);
     streamed.push_back(held.back() && assignment.streamed);
-    if (streamed.back())
-      lent.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
+    if (streamed.back()) lent.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
   }
   member.shard = load_shard(models_, HeldBlocks(held, streamed, plan_.keeps_ahead), dtypes_.unet, device.torch);
   for (BlockStream::Block& block : lent) block.tensors = member.shard->block_tensors(block.index);

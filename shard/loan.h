@@ -14,9 +14,10 @@ inline constexpr int kRingSlots = 2;
 
 /// Which blocks of a device's run another device keeps for it: they are streamed through a ring when their turn comes.
 struct Loan {
-  std::vector<std::optional<DeviceId>> donor = {};  ///< of each block in the order in which they run; empty: none has one
-  std::uint64_t bytes = 0;                          ///< of the lent blocks
-  std::uint64_t ring = 0;                           ///< of the ring on the device that runs them
+  std::vector<std::optional<DeviceId>> donor =
+      {};                   ///< of each block in the order in which they run; empty: none has one
+  std::uint64_t bytes = 0;  ///< of the lent blocks
+  std::uint64_t ring = 0;   ///< of the ring on the device that runs them
 
   /// What the device has more room for.
   std::uint64_t freed() const { return bytes > ring ? bytes - ring : 0; }

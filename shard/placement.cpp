@@ -43,8 +43,7 @@ double lacking(const Placement& placement, std::size_t device, const DeviceRoom&
 
 double lacking(const Placement& placement, const Site& site) {
   double most = 0.0;
-  for (std::size_t d = 0; d < site.devices.size(); ++d)
-    most = std::max(most, lacking(placement, d, site.devices[d]));
+  for (std::size_t d = 0; d < site.devices.size(); ++d) most = std::max(most, lacking(placement, d, site.devices[d]));
   return most;
 }
 
@@ -77,8 +76,9 @@ RunCosts costs_of(Placement& placement, PlacedComponent& placed, std::size_t dev
   out.lent = static_cast<double>(placed.loans[device].bytes);
   const Chain& chain = placed.chain;
   // Blocks are brought while others are computed.
-  out.time = std::max(chain.time(run) / site.devices[device].speed,
-                      kStreamTime * chain.time() * out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes())));
+  out.time =
+      std::max(chain.time(run) / site.devices[device].speed,
+               kStreamTime * chain.time() * out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes())));
   return out;
 }
 
@@ -147,8 +147,8 @@ Placement place_resident(const Placement& told, const ComponentNeed* diffusion, 
     if (diffusion) {
       const Split split = add_cut(placement, *diffusion, site);
       const double decode = placement.components.back().chain.time() / room.speed;
-      rank = {split.worst[0], split.worst[1],           kPassesPerDecode * split.worst[2] + decode,
-              split.sums[0],  split.sums[1], -room_for_weights(room)};
+      rank = {split.worst[0], split.worst[1], kPassesPerDecode * split.worst[2] + decode,
+              split.sums[0],  split.sums[1],  -room_for_weights(room)};
     }
     if (best && !(rank < *best)) continue;
     best = rank;

@@ -144,9 +144,9 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
 
 Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, const PlacementRequest& request) {
   const Choice choice = choose(components, site, request);
-  Plan plan = plan_of(choice.spread ? place_over(components, site, request.allocation)
-                                    : place_on(components, site, choice.device),
-                      site);
+  Plan plan = plan_of(
+      choice.spread ? place_over(components, site, request.allocation) : place_on(components, site, choice.device),
+      site);
   const auto used = std::ranges::count_if(plan.devices, [](const auto& d) { return !d.assignments.empty(); });
   plan.mode = used > 1 ? "shard" : "single";
   plan.mode_reason = choice.reason + idle_devices(plan) + streamed_text(plan, components);

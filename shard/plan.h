@@ -34,9 +34,9 @@ using PhaseBytes = Phases<std::uint64_t>;
 struct BlockNeed {
   std::string kind;  ///< "double", "single", "layer", ...
   int count = 0;
-  std::uint64_t bytes = 0;               ///< of all of them, in the type that they are kept in
-  std::vector<std::uint64_t> each = {};  ///< bytes of each; empty: equal
-  std::vector<double> times = {};        ///< relative time of each, comparable across the component; empty: 1
+  std::uint64_t bytes = 0;                ///< of all of them, in the type that they are kept in
+  std::vector<std::uint64_t> each = {};   ///< bytes of each; empty: equal
+  std::vector<double> times = {};         ///< relative time of each, comparable across the component; empty: 1
   std::vector<std::uint64_t> ahead = {};  ///< of each block's bytes those that serve only before the steps; empty: none
 
   std::uint64_t bytes_of(int block) const;
@@ -53,8 +53,8 @@ struct ComponentNeed {
   std::uint64_t activation = 0;  ///< highest need beside the weights on a device that runs any of its blocks, for the
                                  ///< job's largest picture
   std::uint64_t ahead_activation = 0;  ///< highest need while what serves only before the steps is read from the file
-  std::uint64_t head = 0;        ///< weights behind the last block; what is in no block and not here precedes the first
-  bool whole = false;            ///< stays on one device: the autoencoder
+  std::uint64_t head = 0;  ///< weights behind the last block; what is in no block and not here precedes the first
+  bool whole = false;      ///< stays on one device: the autoencoder
   /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between
   /// them with the innermost pair: a UNet.
   bool mirrored = false;
@@ -111,7 +111,7 @@ struct Plan {
   std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
   std::vector<PlannedDonor> donors;    ///< those that lend
   bool keeps_ahead = true;  ///< what serves only before the steps stays on the devices, else it is read when needed
-  std::vector<Shortfall> shortfalls;   ///< a device and phase each; none when the job fits
+  std::vector<Shortfall> shortfalls;  ///< a device and phase each; none when the job fits
   std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
   bool fits() const { return shortfall.empty(); }

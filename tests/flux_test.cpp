@@ -63,6 +63,8 @@ TEST_CASE("each block hands on what diffusers' does") {
   const FluxModulation modulation =
       model.modulate(std::vector<double>{golden_model.get(3, "sigma").item<float>()}, condition, ops).front();
   FluxState state = model.begin(golden_model.get(3, "x"), condition, ops);
+  const RotaryTable rotary = model.rotary(state);
+  state.rotary = &rotary;
   state.modulation = &modulation;
   for (int i = 0; i < model.block_count(); ++i) {
     model.block(i, state, ops);

@@ -52,7 +52,8 @@ TEST_CASE("a loan is spread evenly, and comes to about what was wanted") {
     std::vector<std::uint64_t> blocks(random() % 60 + 1);
     for (std::uint64_t& block : blocks) block = random() % 3 == 0 ? 700 : 300;
     const std::uint64_t total = std::accumulate(blocks.begin(), blocks.end(), std::uint64_t{0});
-    const double first = static_cast<double>(random() % (total / 2 + 1)), second = static_cast<double>(random() % (total / 2 + 1));
+    const double first = static_cast<double>(random() % (total / 2 + 1)),
+                 second = static_cast<double>(random() % (total / 2 + 1));
     const std::vector<DonorShare> shares = {{DeviceId::cpu(), first}, {DeviceId::cuda(3), second}};
     const Loan two = spread_loan(blocks, shares);
     std::uint64_t to_first = 0, lent = 0;
@@ -88,8 +89,7 @@ TEST_CASE("the means of saving memory come in turn: all kept, nothing kept ahead
   CHECK(tight.mode_reason == "one device");
   std::uint64_t ahead = 0;
   const std::vector<ComponentNeed> needs = components_with_ahead();
-  for (const BlockNeed& kind : needs[2].blocks)
-    ahead = std::accumulate(kind.ahead.begin(), kind.ahead.end(), ahead);
+  for (const BlockNeed& kind : needs[2].blocks) ahead = std::accumulate(kind.ahead.begin(), kind.ahead.end(), ahead);
   CHECK(tight.devices[0].peak.sample == (512 + 22500 + 110 + 900) * kMiB - ahead);
   const Plan tighter = streamed({12288 * kMiB});
   CHECK(tighter.fits());

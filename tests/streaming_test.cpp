@@ -1,6 +1,5 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
-
 #include <fmt/format.h>
 
 #include "core/models/flux.h"

@@ -159,10 +159,15 @@ std::vector<FluxModulation> Flux::modulate(std::span<const double> sigmas, const
     deal(doubles_[i]->text.modulation.linear(), [&](FluxModulation& m) -> at::Tensor& { return m.text[i]; });
   }
   for (std::size_t i = 0; i < singles_.size(); ++i) {
-    if (singles_[i]) deal(singles_[i]->modulation.linear(), [&](FluxModulation& m) -> at::Tensor& { return m.single[i]; });
+    if (singles_[i])
+      deal(singles_[i]->modulation.linear(), [&](FluxModulation& m) -> at::Tensor& { return m.single[i]; });
   }
   if (last_.weight.defined()) deal(last_modulation_, [](FluxModulation& m) -> at::Tensor& { return m.last; });
   return out;
+}
+
+RotaryTable Flux::rotary(const FluxState& state) const {
+  return rotary_table(positions(state.text_tokens, state.rows, state.columns, device_), kAxes, kTheta);
 }
 
 FluxState Flux::begin(const at::Tensor& x, const FluxCondition& condition, const Ops& ops) const {
@@ -175,7 +180,6 @@ FluxState Flux::begin(const at::Tensor& x, const FluxCondition& condition, const
   state.text_tokens = condition.context.size(1);
   state.image = ops.linear_row(patchify(x.to(device_, dtype_)), image_in_);
   state.text = ops.linear_row(condition.context.to(device_, dtype_), text_in_);
-  state.rotary = rotary_table(positions(state.text_tokens, state.rows, state.columns, device_), kAxes, kTheta);
   return state;
 }
 
@@ -207,7 +211,7 @@ void Flux::run(const DoubleBlock& block, std::size_t index, FluxState& state, co
     const at::Tensor qkv = ops.linear_col(layer_norm_modulate(x, mod.shift, mod.scale), s.qkv);
     // A placement may keep only some heads: their number follows from what the projection returned.
     if (!joint.q.defined()) joint = empty_qkv(qkv, tokens, qkv.size(-1) / (3 * kHeadDim), kHeadDim);
-    split_norm_rotate(qkv, s.q_norm, s.k_norm, state.rotary, first, joint);
+    split_norm_rotate(qkv, s.q_norm, s.k_norm, *state.rotary, first, joint);
   };
   project(block.text, state.text, ta, 0);
   project(block.image, state.image, ia, n_text);
@@ -229,7 +233,7 @@ void Flux::run(const SingleBlock& block, std::size_t index, FluxState& state, co
   // Columns: q, k, v, then the MLP's; a placement may keep the same share of each.
   const std::int64_t qkv_width = packed.size(-1) * 3 * sizes_.hidden / (3 * sizes_.hidden + sizes_.mlp);
   Qkv all = empty_qkv(packed, packed.size(1), qkv_width / (3 * kHeadDim), kHeadDim);
-  split_norm_rotate(packed.narrow(-1, 0, qkv_width), block.q_norm, block.k_norm, state.rotary, 0, all);
+  split_norm_rotate(packed.narrow(-1, 0, qkv_width), block.q_norm, block.k_norm, *state.rotary, 0, all);
   const at::Tensor attention = merge_heads(ops.attention(all.q, all.k, all.v));
   const at::Tensor inner = concat_gelu(attention, packed.narrow(-1, qkv_width, packed.size(-1) - qkv_width));
   state.image = gated_add(state.image, mod.gate, ops.linear_row(inner, block.out));
@@ -247,6 +251,8 @@ at::Tensor Flux::finish(const FluxState& state, const Ops& ops) const {
 at::Tensor Flux::forward(const at::Tensor& x, double sigma, const FluxCondition& condition, const Ops& ops) const {
   const std::vector<FluxModulation> modulation = modulate({&sigma, 1}, condition, ops);
   FluxState state = begin(x, condition, ops);
+  const RotaryTable table = rotary(state);
+  state.rotary = &table;
   state.modulation = &modulation.front();
   for (int i = 0; i < block_count(); ++i) block(i, state, ops);
   return finish(state, ops).to(x.scalar_type());

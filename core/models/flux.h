@@ -35,15 +35,15 @@ struct FluxModulation {
 /// What travels from block to block, and so from device to device. Through the double blocks image and text are apart;
 /// from the first single block on, `image` holds both, text first, and `text` is undefined.
 struct FluxState {
-  at::Tensor image;    ///< [1, image tokens, hidden], later [1, text + image tokens, hidden]
-  at::Tensor text;     ///< [1, text tokens, hidden]
-  RotaryTable rotary;  ///< of text and image tokens together
+  at::Tensor image;                     ///< [1, image tokens, hidden], later [1, text + image tokens, hidden]
+  at::Tensor text;                      ///< [1, text tokens, hidden]
+  const RotaryTable* rotary = nullptr;  ///< of text and image tokens together
   const FluxModulation* modulation = nullptr;
   std::int64_t text_tokens = 0;
   std::int64_t rows = 0, columns = 0;  ///< of 2x2 patches
 
-  /// What moves along when the next block is another device's; `modulation` is that device's own.
-  std::vector<at::Tensor*> travelling() { return {&image, &text, &rotary.cos, &rotary.sin}; }
+  /// What moves along when the next block is another device's; `rotary` and `modulation` are that device's own.
+  std::vector<at::Tensor*> travelling() { return {&image, &text}; }
 };
 
 /// Flux.1, the rectified-flow transformer of Black Forest Labs: https://github.com/black-forest-labs/flux (model.py).
@@ -62,7 +62,11 @@ class Flux {
   std::vector<FluxModulation> modulate(std::span<const double> sigmas, const FluxCondition& condition,
                                        const Ops& ops) const;
 
-  /// Embeds patches and text. x [1, 16, h, w] with h and w even. The caller sets the state's modulation.
+  /// The positions of a state's tokens as its blocks turn by them: the same for every step.
+  RotaryTable rotary(const FluxState& state) const;
+
+  /// Embeds patches and text. x [1, 16, h, w] with h and w even. The caller sets the state's rotary table and
+  /// modulation.
   FluxState begin(const at::Tensor& x, const FluxCondition& condition, const Ops& ops) const;
   /// Runs block `index` of block_count(): the double blocks first, then the single ones.
   void block(int index, FluxState& state, const Ops& ops) const;

@@ -129,8 +129,8 @@ void UNetTransformer::append_tensors(std::vector<at::Tensor*>& out) {
   for (Block& block : blocks_) {
     for (Norm* norm : {&block.norm1, &block.norm2, &block.norm3}) mgpu::append_tensors(*norm, out);
     SelfAttention& self = block.self;
-    for (Linear* linear : {&self.q, &self.k, &self.v, &self.out, &block.cross.q, &block.cross.out, &block.wide,
-                           &block.narrow})
+    for (Linear* linear :
+         {&self.q, &self.k, &self.v, &self.out, &block.cross.q, &block.cross.out, &block.wide, &block.narrow})
       mgpu::append_tensors(*linear, out);
   }
 }

@@ -295,8 +295,8 @@ class Plan(Case):
         self.assertEqual(result.returncode, 3)
         self.assertRegex(result.stdout, r"^job.yaml: does not fit, mode shard: no device alone holds it\n")
         self.assertRegex(result.stdout, r"\ncpu:0 lacks [0-9.]+ MB to sample\n")
-        self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 65.0 MB: [0-9.]+ MB short; cpu:1 needs "
-                                        r"[^\n]*\n  \d+MB more on each device would fit\n$")
+        self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 65.0 MB: [0-9.]+ MB short; "
+                                        r"cpu:1 needs [^\n]*\n  \d+MB more on each device would fit\n$")
         answer = run(*words, "--json", folder=self.folder)
         plan = json.loads(answer.stdout)
         self.assertEqual((answer.returncode, plan["fits"]), (3, False))
@@ -308,12 +308,12 @@ class Plan(Case):
         self.assertEqual(run(*words, folder=self.folder).returncode, 0)
 
     def test_an_allocation_at_its_column(self):
-        self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS).replace("gpu_ids: [cpu]", 'gpu_ids: [0, 1]\nallocation: {unet: "cuda:0,60%;cpu,40%"}'))
+        self.write("bad.yaml", GOOD.replace("gpu_ids: [cpu]", 'gpu_ids: [0, 1]\nallocation: {unet: "cuda:0,60%;cpu,40%"}'))
         self.refused(["plan", "bad.yaml", "--devices", "cuda:0=8GB,cuda:1=8GB"],
                      'bad.yaml:7:32: streaming from cpu is not supported yet\n   7 | allocation: {unet: "cuda:0,60%;cpu,40%"}\n'
                      "     |                                ^\n"
                      '  a device in "gpu_ids" computes what it holds; others lend memory')
-        self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS) + 'allocation: {unet: "cuda:0,4tbx"}\n')
+        self.write("bad.yaml", GOOD + 'allocation: {unet: "cuda:0,4tbx"}\n')
         for command in ("validate", "plan", "run"):
             self.refused([command, "bad.yaml"],
                          'bad.yaml:9:29: "allocation.unet": "tbx" is no unit\n   9 | allocation: {unet: "cuda:0,4tbx"}\n'

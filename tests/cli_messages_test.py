@@ -217,7 +217,9 @@ class Other(Case):
     def test_devices(self):
         result = run("devices", "--json", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
         answer = json.loads(result.stdout)
+        self.assertEqual(list(answer), ["driver_version", "runtime_version", "devices", "links", "warnings"])
         self.assertEqual([d["id"] for d in answer["devices"]], ["cpu"])
+        self.assertEqual(answer["links"], [])
         self.assertEqual(len(answer["warnings"]), 1)
         self.assertEqual(result.returncode, 0)
 

@@ -108,7 +108,7 @@ class JobRun {
   }
 
   void render_all() {
-    engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, prepared_.plan);
+    engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, prepared_.plan.of_devices_in_use());
     const std::vector<Group> groups = runs();
     encode(groups);
     stop_if_interrupted();
@@ -236,7 +236,9 @@ class JobRun {
     return all;
   }
 
-  const DeviceId& device_id() const { return prepared_.plan.devices.front().room.id; }
+  const DeviceId& device_id() const {
+    return std::ranges::find_if(prepared_.plan.devices, &PlannedDevice::in_use)->room.id;
+  }
 
   std::string manifest_path() const { return job_.output.directory.path + "/manifest.jsonl"; }
 
@@ -251,16 +253,21 @@ class JobRun {
     out.driver_bytes = planned.room.driver_bytes;
     out.predicted_peak_bytes = planned.peak;
     out.assignments = planned.assignments;
-    if (!engine_) return out;
-    const Meter& meter = engine_->meter(device);
+    if (engine_ && planned.in_use()) add_measured(device, out);
+    out.warnings = count_warnings(out);
+    return out;
+  }
+
+  void add_measured(std::size_t device, DeviceReport& out) const {
+    const std::span before(prepared_.plan.devices.data(), device);  // of which the engine has those in use
+    const auto number = std::ranges::count_if(before, &PlannedDevice::in_use);
+    const Meter& meter = engine_->meter(static_cast<std::size_t>(number));
     out.before_bytes = meter.before_bytes();
     out.after_load_bytes = meter.after_load_bytes();
     out.peak_bytes = meter.peaks();
     out.blocks_executed_per_pass = meter.blocks_per_pass();
     out.passes = static_cast<std::int64_t>(meter.passes());
     out.busy_seconds = meter.busy_seconds();
-    out.warnings = count_warnings(out);
-    return out;
   }
 
   const Job& job_;
@@ -293,9 +300,8 @@ std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<J
   std::vector<PreparedJob> out;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const Job& job = jobs[i];
-    Plan& plan = out.emplace_back(prepare(job, std::move(models[i]), job_devices(job, machine))).plan;
-    refuse_cut_encoders(job, plan);
-    std::erase_if(plan.devices, [](const PlannedDevice& device) { return device.assignments.empty(); });
+    out.push_back(prepare(job, std::move(models[i]), job_devices(job, machine)));
+    refuse_cut_encoders(job, out.back().plan);
   }
   return out;
 }

@@ -85,6 +85,8 @@ struct PlannedDevice {
   std::vector<Assignment> assignments;  ///< none: the run does not touch the device
   PhaseBytes peak{};                    ///< predicted, driver's bytes included; 0 without assignments
   double time = 0.0;  ///< of a pass of the diffusion model on this device: its blocks' relative time over its speed
+
+  bool in_use() const { return !assignments.empty(); }
 };
 
 /// Bytes that a device lacks in a phase.
@@ -104,6 +106,8 @@ struct Plan {
   std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
   bool fits() const { return shortfall.empty(); }
+  /// The same without the devices that hold nothing, which a run does not touch.
+  Plan of_devices_in_use() const;
   /// The most bytes that any device lacks in any phase: so many more on each of them would fit.
   std::uint64_t lacking_bytes() const;
   /// Index of the device that runs that block of a component. A component's stem lies with its first block, its head

@@ -12,6 +12,7 @@
 #include "cli/plan_report.h"
 #include "cli/png.h"
 #include "cli/prepare.h"
+#include "cli/probed_devices.h"
 #include "cli/sampling.h"
 #include "core/links.h"
 #include "core/model_set.h"
@@ -102,6 +103,13 @@ Json devices_json(const DeviceSurvey& survey, const std::vector<Link>& links) {
           {"warnings", device_warnings(survey)}};
 }
 
+std::string unprobed_note(const Job& job, const JobDevices& devices) {
+  std::vector<std::string> speeds;
+  for (const DeviceRoom& room : devices.rooms) speeds.push_back(fmt::format("{} {}", room.id.to_string(), room.speed));
+  return fmt::format("note: {}: speeds are not probed yet: {}; run probes them, and \"speed\" in the job sets them\n",
+                     job.file, fmt::join(speeds, ", "));
+}
+
 }  // namespace
 
 std::vector<Job> load_jobs(const Arguments& arguments) {
@@ -129,11 +137,14 @@ Answer validate(const Arguments& arguments) {
 
 Answer plan(const Arguments& arguments) {
   std::vector<Job> jobs = load_jobs(arguments);
-  const Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
+  Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
   Answer out;
+  const SpeedSource speeds{[&](const std::string& note) { out.error += fmt::format("note: {}\n", note); }};
   for (Job& job : jobs) {
     JobModels models = open_job(job);
-    const PreparedJob planned = plan_job(job, std::move(models), job_devices(job, machine));
+    const JobDevices devices = remembered_devices(job, machine, speeds);
+    if (!devices.unprobed.empty()) out.error += unprobed_note(job, devices);
+    const PreparedJob planned = plan_job(job, std::move(models), devices);
     const PlanReport report{job.file, planned.plan, planned.nearest_fit};
     out.text += arguments.json ? to_json(report) : to_table(report);
     if (planned.plan.fits()) continue;

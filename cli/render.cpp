@@ -17,6 +17,7 @@
 #include "cli/picture_job.h"
 #include "cli/png.h"
 #include "cli/prepare.h"
+#include "cli/probed_devices.h"
 #include "cli/sampling.h"
 #include "cli/signals.h"
 #include "core/arithmetic.h"
@@ -294,13 +295,14 @@ void refuse_cut_encoders(const Job& job, const Plan& plan) {
 }
 
 /// Outputs, devices and memory of every job, before anything is rendered.
-std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models) {
-  const Machine machine{survey_devices()};
+std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models, Progress& progress) {
+  Machine machine{survey_devices()};
+  const SpeedSource speeds{[&](const std::string& note) { progress.note(note); }};
   for (const Job& job : jobs) check_output_directory(job);
   std::vector<PreparedJob> out;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const Job& job = jobs[i];
-    out.push_back(prepare(job, std::move(models[i]), job_devices(job, machine)));
+    out.push_back(prepare(job, std::move(models[i]), probed_devices(job, machine, speeds)));
     refuse_cut_encoders(job, out.back().plan);
   }
   return out;
@@ -313,7 +315,7 @@ RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progres
   for (Job& job : jobs) models.push_back(open_job(job));
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
-  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models));
+  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), progress);
   set_exact_arithmetic();
 
   RenderResult result;  // its code is the gravest of the jobs': Exit's values stand in order of precedence

@@ -75,6 +75,7 @@ class JobRun {
     } catch (...) {
       fail(everything(), failure_of(std::current_exception(), device_id()));
     }
+    progress_.watch({});
     return code_;
   }
 
@@ -110,6 +111,7 @@ class JobRun {
 
   void render_all() {
     engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, prepared_.plan.of_devices_in_use());
+    progress_.watch([this] { return engine_->status(); });
     const std::vector<Group> groups = runs();
     encode(groups);
     stop_if_interrupted();

@@ -275,6 +275,14 @@ class Run(unittest.TestCase):
         self.assertEqual(process.wait(timeout=60), 0)
         return text
 
+    def test_a_terminal_shows_what_several_devices_do(self):
+        several = ("--set", "gpu_ids=[cpu:0,cpu:1]", "--set", "mode=shard")
+        text = self.run_on_terminal(*several, columns=120)
+        device = rb" \| cpu:%d (idle|\d+%%) \d+\.\dG"
+        self.assertRegex(text, rb"########\] 1/1" + device % 0 + device % 1 + rb"\r")
+        self.assertNotIn(b" | cpu", self.run_on_terminal(*several, columns=60))
+        self.assertNotIn(b" | cpu", self.run_on_terminal(columns=120))
+
     def test_a_terminal_gets_a_bar(self):
         for term, no_color in (("xterm", None), ("dumb", None), ("xterm", "1")):
             text = self.run_on_terminal(term=term, no_color=no_color)

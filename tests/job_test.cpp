@@ -193,7 +193,7 @@ TEST_CASE("--set wins over the file and marks what it gave") {
 TEST_CASE("a job in JSON may escape a character as a surrogate pair") {
   const auto prompt = [](const std::string& text) {
     const std::string job = R"({"checkpoint": "a", "images": [{"prompt": ")" + text + R"("}]})";
-    return *read_job(job, "job.json", "", {}).images[0].prompt;
+    return read_job(job, "job.json", "", {}).images[0].prompt;
   };
   CHECK(prompt(R"(a \ud83e\udd8a, \uD834\uDD1E)") == "a \xF0\x9F\xA6\x8A, \xF0\x9D\x84\x9E");
   CHECK(prompt(R"(\u72d0 \\ud83e\\udd8a)") == "\xE7\x8B\x90 \\ud83e\\udd8a");  // escaped backslashes are no pair

@@ -321,6 +321,24 @@ class Plan(Case):
                          'bad.yaml:9:29: "allocation.unet": "tbx" is no unit\n   9 | allocation: {unet: "cuda:0,4tbx"}\n'
                          "     |                             ^\n  units are %, b, kb, mb and gb; no unit: a fraction of the device")
 
+    def test_speeds_that_nobody_knows(self):
+        words = ("plan", "job.yaml", "--devices", "cuda:0=8GB,cuda:1=8GB,cpu=16GB")
+        environment = {**os.environ, "XDG_CACHE_HOME": self.folder}
+        note = ("note: job.yaml: speeds are not probed yet: cuda:0 1, cpu 0.02; "
+                'run probes them, and "speed" in the job sets them\n')
+        unlike = (*words, "--set", "gpu_ids=[0, cpu]")
+        result = run(*unlike, folder=self.folder, env=environment)
+        self.assertEqual((result.stderr, result.returncode), (note, 0))
+        for known in (("--set", "speed={0: 1, cpu: 0.1}"), ("--set", "gpu_ids=[0, 1]")):
+            self.assertEqual(run(*unlike, *known, folder=self.folder, env=environment).stderr, "")
+        os.mkdir(self.path("mgpu-render"))
+        self.write("mgpu-render/speeds.json", "{")
+        result = run(*unlike, folder=self.folder, env=environment)
+        self.assertEqual((result.stderr, result.returncode),
+                         (f"note: {self.path('mgpu-render/speeds.json')}: holds no speeds that can be read: it will be written anew\n"
+                          + note, 0))
+        self.assertEqual(run("validate", "job.yaml", "--set", "gpu_ids=[0, cpu]", folder=self.folder, env=environment).stderr, "")
+
     def test_devices_that_cannot_be(self):
         self.refused(["plan", "job.yaml", "--devices", "cuda:0=8TB"],
                      '--devices: "8TB" is no size such as 8GB\n  as in --devices "cuda:0=8GB,cuda:1=24GB@0.5,cpu=16GB"')

@@ -12,7 +12,9 @@
 #include "cli/plan_report.h"
 #include "cli/png.h"
 #include "cli/prepare.h"
+#include "cli/probed_devices.h"
 #include "cli/sampling.h"
+#include "core/links.h"
 #include "core/model_set.h"
 
 namespace mgpu {
@@ -71,6 +73,43 @@ Answer inspect_picture(const std::string& path, const std::string& bytes, bool j
   return {Exit::Ok, json ? dump(Json::parse(record->second)) : yaml};
 }
 
+Json link_json(const Link& link) {
+  return {{"from", link.from.to_string()},
+          {"to", link.to.to_string()},
+          {"peer_access", link.peer_access},
+          {"bytes_per_second", link.bytes_per_second},
+          {"fault", link.fault}};
+}
+
+Json devices_json(const DeviceSurvey& survey, const std::vector<Link>& links) {
+  Json devices = Json::array(), ways = Json::array();
+  for (const GpuInfo& gpu : survey.gpus)
+    devices.push_back({{"id", gpu.id.to_string()},
+                       {"name", gpu.name},
+                       {"uuid", gpu.uuid},
+                       {"compute_capability", fmt::format("{}.{}", gpu.major, gpu.minor)},
+                       {"total_bytes", gpu.total_bytes},
+                       {"free_bytes", gpu.free_bytes},
+                       {"unusable", unusable_reason(gpu)}});
+  devices.push_back({{"id", "cpu"},
+                     {"threads", survey.host_threads},
+                     {"total_bytes", survey.host_total_bytes},
+                     {"free_bytes", survey.host_free_bytes}});
+  for (const Link& link : links) ways.push_back(link_json(link));
+  return {{"driver_version", survey.driver_version},
+          {"runtime_version", survey.runtime_version},
+          {"devices", std::move(devices)},
+          {"links", std::move(ways)},
+          {"warnings", device_warnings(survey)}};
+}
+
+std::string unprobed_note(const Job& job, const JobDevices& devices) {
+  std::vector<std::string> speeds;
+  for (const DeviceRoom& room : devices.rooms) speeds.push_back(fmt::format("{} {}", room.id.to_string(), room.speed));
+  return fmt::format("note: {}: speeds are not probed yet: {}; run probes them, and \"speed\" in the job sets them\n",
+                     job.file, fmt::join(speeds, ", "));
+}
+
 }  // namespace
 
 std::vector<Job> load_jobs(const Arguments& arguments) {
@@ -98,11 +137,14 @@ Answer validate(const Arguments& arguments) {
 
 Answer plan(const Arguments& arguments) {
   std::vector<Job> jobs = load_jobs(arguments);
-  const Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
+  Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
   Answer out;
+  const SpeedSource speeds{[&](const std::string& note) { out.error += fmt::format("note: {}\n", note); }};
   for (Job& job : jobs) {
     JobModels models = open_job(job);
-    const PreparedJob planned = plan_job(job, std::move(models), job_devices(job, machine));
+    const JobDevices devices = remembered_devices(job, machine, speeds);
+    if (!devices.unprobed.empty()) out.error += unprobed_note(job, devices);
+    const PreparedJob planned = plan_job(job, std::move(models), devices);
     const PlanReport report{job.file, planned.plan, planned.nearest_fit};
     out.text += arguments.json ? to_json(report) : to_table(report);
     if (planned.plan.fits()) continue;
@@ -126,24 +168,12 @@ Answer inspect(const Arguments& arguments) {
 
 Answer devices(const Arguments& arguments) {
   const DeviceSurvey survey = survey_devices();
-  if (!arguments.json) return {Exit::Ok, describe_devices(survey)};
-  Json gpus = Json::array();
+  std::vector<DeviceId> usable;
   for (const GpuInfo& gpu : survey.gpus)
-    gpus.push_back({{"id", gpu.id.to_string()},
-                    {"name", gpu.name},
-                    {"uuid", gpu.uuid},
-                    {"compute_capability", fmt::format("{}.{}", gpu.major, gpu.minor)},
-                    {"total_bytes", gpu.total_bytes},
-                    {"free_bytes", gpu.free_bytes},
-                    {"unusable", unusable_reason(gpu)}});
-  gpus.push_back({{"id", "cpu"},
-                  {"threads", survey.host_threads},
-                  {"total_bytes", survey.host_total_bytes},
-                  {"free_bytes", survey.host_free_bytes}});
-  return {Exit::Ok, dump({{"driver_version", survey.driver_version},
-                          {"runtime_version", survey.runtime_version},
-                          {"devices", std::move(gpus)},
-                          {"warnings", device_warnings(survey)}})};
+    if (unusable_reason(gpu).empty()) usable.push_back(gpu.id);
+  const std::vector<Link> links = survey_links(usable);
+  return {Exit::Ok,
+          arguments.json ? dump(devices_json(survey, links)) : describe_devices(survey) + describe_links(links)};
 }
 
 Answer sigmas(const Arguments& arguments) {

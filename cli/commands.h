@@ -21,6 +21,7 @@ Answer validate(const Arguments& arguments);
 Answer plan(const Arguments& arguments);
 /// A checkpoint's parts, or the job of a picture of ours, as YAML.
 Answer inspect(const Arguments& arguments);
+/// What the machine has, how fast its GPUs and main memory copy to each other, and what is in the way.
 Answer devices(const Arguments& arguments);
 /// The noise levels of the job's first image, one a line, with all their digits.
 Answer sigmas(const Arguments& arguments);

@@ -1,5 +1,6 @@
 #include "cli/job_devices.h"
 
+#include <ATen/Parallel.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -16,9 +17,6 @@ namespace {
 // The context and the kernels of cuBLAS, cuDNN and ours: 1.0 GiB measured on an H200.
 constexpr std::uint64_t kDriverBytes = std::uint64_t{1126} << 20;
 constexpr int kLowestForBf16 = 80;  // compute capability, times ten
-// Of a CPU beside GPUs, as long as speeds are not probed: the demo's 512x512 picture takes an H200 0.2 s and two cores
-// 4.4 s, in fp32.
-constexpr double kCpuSpeed = 0.02;
 
 bool is_there(const DeviceId& id, const Machine& machine) {
   if (!id.is_cuda()) return machine.virtual_cpus.empty() || id.index < 0 || machine.virtual_cpus.contains(id);
@@ -56,13 +54,11 @@ std::vector<DeviceId> all_devices(const Machine& machine) {
 
 enum class Use : std::uint8_t { Computes, Lends };
 
-DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, bool beside_gpus,
-                   Use use = Use::Computes) {
+DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, Use use = Use::Computes) {
   const DeviceSurvey& survey = machine.survey;
   // What this program holds is no longer free, and is the CPU's to count; virtual devices share it.
   const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
-  DeviceRoom room{
-      id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + program, program, beside_gpus ? kCpuSpeed : 1.0};
+  DeviceRoom room{id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + program, program};
   if (id.is_cuda()) {
     const GpuInfo& gpu = gpu_of(id, machine);
     room = {id, gpu.name, gpu.uuid, gpu.total_bytes, gpu.free_bytes, kDriverBytes};
@@ -75,15 +71,37 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
   } else if (limit.each && use == Use::Computes) {
     room.limit_bytes = *limit.each;
   }
-  for (const auto* speeds : {&machine.speed, &job.placement.speed})
-    if (const auto own = speeds->find(id); own != speeds->end()) room.speed = own->second;
   return room;
 }
 
-bool has_bf16(const DeviceId& id, const Machine& machine) {
-  if (!id.is_cuda()) return false;
-  const GpuInfo& gpu = gpu_of(id, machine);
-  return gpu.major * 10 + gpu.minor >= kLowestForBf16;
+/// The speed that somebody has said.
+std::optional<double> given_speed(const Job& job, const DeviceId& id, const Machine& machine) {
+  for (const auto* speeds : {&job.placement.speed, &machine.speed})
+    if (const auto own = speeds->find(id); own != speeds->end()) return own->second;
+  return std::nullopt;
+}
+
+void set_speeds(const Job& job, const Machine& machine, JobDevices& devices) {
+  std::map<std::string, DeviceId> kinds;
+  bool all_given = true, some_cuda = false;
+  for (const DeviceRoom& room : devices.rooms) {
+    kinds.emplace(rate_key(room.id, machine), room.id);
+    all_given = all_given && given_speed(job, room.id, machine);
+    some_cuda = some_cuda || room.id.is_cuda();
+  }
+  double fastest = 0.0;
+  const bool probed = kinds.size() > 1 && !all_given;
+  for (const auto& [key, id] : kinds) {
+    const auto rate = machine.rates.find(key);
+    if (rate != machine.rates.end()) fastest = std::max(fastest, rate->second);
+    if (probed && rate == machine.rates.end()) devices.unprobed.push_back(id);
+  }
+  for (DeviceRoom& room : devices.rooms) {
+    if (!room.id.is_cuda() && some_cuda) room.speed = kCpuSpeed;
+    if (probed && devices.unprobed.empty())
+      room.speed = relative_speed(machine.rates.at(rate_key(room.id, machine)), fastest);
+    room.speed = given_speed(job, room.id, machine).value_or(room.speed);
+  }
 }
 
 /// What of a component's allocation the plan has to keep to; nothing where it says nothing.
@@ -127,8 +145,7 @@ std::vector<DeviceId> donors_named(const ComponentAllocation& wanted, const std:
 }
 
 /// `cpu`, if it does not compute, then the others that allocations name.
-std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const std::vector<DeviceId>& computing,
-                                  bool beside_gpus) {
+std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const std::vector<DeviceId>& computing) {
   std::vector<DeviceId> ids;
   if (std::ranges::find(computing, DeviceId::cpu()) == computing.end()) ids.push_back(DeviceId::cpu());
   const Allocation& a = job.placement.allocation;
@@ -137,7 +154,7 @@ std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const 
   std::vector<DeviceRoom> out;
   for (const DeviceId& id : ids)
     if (is_there(id, machine) && std::ranges::find(out, id, &DeviceRoom::id) == out.end())
-      out.push_back(room_of(job, id, machine, beside_gpus, Use::Lends));
+      out.push_back(room_of(job, id, machine, Use::Lends));
   return out;
 }
 
@@ -187,6 +204,17 @@ void suppose_device(Machine& machine, std::string_view entry) {
 
 }  // namespace
 
+bool has_bf16(const DeviceId& id, const Machine& machine) {
+  if (!id.is_cuda()) return false;
+  const GpuInfo& gpu = gpu_of(id, machine);
+  return gpu.major * 10 + gpu.minor >= kLowestForBf16;
+}
+
+std::string rate_key(const DeviceId& id, const Machine& machine) {
+  return speed_key(id.is_cuda() ? gpu_of(id, machine).name : fmt::format("CPU, {} threads", at::get_num_threads()),
+                   machine.survey.driver_version);
+}
+
 Machine suppose_machine(std::string_view devices) {
   Machine machine;
   while (true) {
@@ -208,9 +236,9 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
   for (const DeviceId& id : ids) check_device(job, id, machine);
   out.all_cuda = std::ranges::all_of(ids, &DeviceId::is_cuda);
   out.all_bf16 = std::ranges::all_of(ids, [&](const DeviceId& id) { return has_bf16(id, machine); });
-  const bool some_cuda = std::ranges::any_of(ids, &DeviceId::is_cuda);
-  for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine, some_cuda));
-  out.donors = donors_of(job, machine, ids, some_cuda);
+  for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine));
+  set_speeds(job, machine, out);
+  out.donors = donors_of(job, machine, ids);
   return out;
 }
 

@@ -113,9 +113,9 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
     const LargestPicture smaller = scaled(fits);
     return fmt::format("pictures of {}x{} would fit", smaller.width, smaller.height);
   }
-  const auto in_use = std::ranges::count_if(refused.devices, [](const auto& d) { return !d.assignments.empty(); });
+  const auto in_use = std::ranges::count_if(refused.devices, &PlannedDevice::in_use);
   if (in_use > 1) return fmt::format("{}MB more on each device would fit", (refused.lacking_bytes() >> 20) + 1);
-  const auto device = std::ranges::find_if(refused.devices, [](const auto& d) { return !d.assignments.empty(); });
+  const auto device = std::ranges::find_if(refused.devices, &PlannedDevice::in_use);
   const PhaseBytes& peak = device->peak;
   return fmt::format("it takes a device or a vram_limit of {}MB",
                      (std::max({peak.encode, peak.sample, peak.decode}) >> 20) + 1);

@@ -4,7 +4,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 namespace mgpu {
 namespace {
@@ -13,11 +15,16 @@ constexpr std::string_view red = "\033[31m";
 constexpr std::string_view green = "\033[32m";
 constexpr std::string_view plain = "\033[0m";
 constexpr auto redraw_interval = std::chrono::milliseconds(50);
+constexpr std::size_t shortest_name = 16;  // that devices leave of a longer one
+
+std::size_t characters_of(const std::string& text) {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
 
 /// Cuts from the left, where a path matters least, to `columns` characters.
 std::string fit(const std::string& text, std::size_t columns) {
-  std::size_t characters = 0;
-  for (const char c : text) characters += (static_cast<unsigned char>(c) & 0xC0) == 0x80 ? 0 : 1;
+  const std::size_t characters = characters_of(text);
   if (characters <= columns) return text;
   if (columns < 4) return {};
   std::size_t begin = 0;
@@ -26,6 +33,16 @@ std::string fit(const std::string& text, std::size_t columns) {
     while (begin < text.size() && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) ++begin;
   }
   return "..." + text.substr(begin);
+}
+
+/// " | cuda:0 97% 7.1G"; what it does is said where that is not sampling.
+std::string device_cell(const DeviceStatus& before, const DeviceStatus& now) {
+  const double worked = now.busy_seconds - before.busy_seconds, passed = now.clock_seconds - before.clock_seconds;
+  std::string does = "idle";
+  if (worked > 0.0 && passed > 0.0)
+    does = fmt::format("{}{}{:.0f}%", now.doing == "sample" ? "" : now.doing, now.doing == "sample" ? "" : " ",
+                       100.0 * std::min(1.0, worked / passed));
+  return fmt::format(" | {} {} {:.1f}G", now.id, does, static_cast<double>(now.bytes_in_use) / 0x1p30);
 }
 
 }  // namespace
@@ -69,9 +86,15 @@ void ProgressPrinter::step(const std::string& picture, int step, int steps) {
   const std::string bar = fmt::format("[{}{}] {}/{}", std::string(static_cast<std::size_t>(filled), '#'),
                                       std::string(static_cast<std::size_t>(width - filled), ' '), step, steps);
   const std::string count = total_ > 0 ? fmt::format("{}/{} ", done_ + 1, total_) : "";
-  const std::size_t taken = count.size() + bar.size() + 2;
+  std::size_t taken = count.size() + bar.size() + 2;
   const std::size_t columns = static_cast<std::size_t>(style_.columns);
-  draw(count + fit(picture, columns > taken ? columns - taken : 0) + " " + bar);
+  std::string devices;  // as many as there is room for beside the end of the picture's name
+  for (const std::string& cell : device_cells()) {
+    if (taken + cell.size() + std::min(characters_of(picture), shortest_name) > columns) break;
+    devices += cell;
+    taken += cell.size();
+  }
+  draw(count + fit(picture, columns > taken ? columns - taken : 0) + " " + bar + devices);
 }
 
 void ProgressPrinter::finished(const std::string& picture, const std::string& status, double seconds,
@@ -91,6 +114,21 @@ void ProgressPrinter::note(const std::string& text) {
   const std::lock_guard lock(mutex_);
   log(text);
   if (style_.amount != ProgressStyle::Amount::Quiet) say(text);
+}
+
+void ProgressPrinter::watch(DeviceWatch devices) {
+  const std::lock_guard lock(mutex_);
+  devices_ = style_.bars ? std::move(devices) : nullptr;
+  drawn_devices_ = devices_ ? devices_() : std::vector<DeviceStatus>();
+  if (drawn_devices_.size() < 2) devices_ = nullptr;
+}
+
+std::vector<std::string> ProgressPrinter::device_cells() {
+  if (!devices_) return {};
+  const std::vector<DeviceStatus> before = std::exchange(drawn_devices_, devices_());
+  std::vector<std::string> cells;
+  for (std::size_t i = 0; i < before.size(); ++i) cells.push_back(device_cell(before[i], drawn_devices_[i]));
+  return cells;
 }
 
 void ProgressPrinter::say(const std::string& line, std::string_view color) {

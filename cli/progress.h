@@ -43,10 +43,14 @@ class ProgressPrinter final : public Progress {
   void finished(const std::string& picture, const std::string& status, double seconds,
                 const std::string& error) override;
   void note(const std::string& text) override;
+  /// Several devices are shown beside the bar, each with the share of the time in which it worked since it was drawn
+  /// last, and its memory. They are asked only when the bar is drawn.
+  void watch(DeviceWatch devices) override;
 
  private:
   void say(const std::string& line, std::string_view color = {});  // a line that stays
   void draw(const std::string& line);                              // the line that is drawn over
+  std::vector<std::string> device_cells();                         // beside the bar; none for a device alone
   void clear();
   void log(const std::string& line);
 
@@ -56,6 +60,8 @@ class ProgressPrinter final : public Progress {
   std::mutex mutex_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point drawn_{};
+  DeviceWatch devices_;
+  std::vector<DeviceStatus> drawn_devices_;
   int total_ = 0;
   int done_ = 0;
   bool line_is_drawn_ = false;

@@ -17,6 +17,7 @@
 #include "cli/picture_job.h"
 #include "cli/png.h"
 #include "cli/prepare.h"
+#include "cli/probed_devices.h"
 #include "cli/sampling.h"
 #include "cli/signals.h"
 #include "core/arithmetic.h"
@@ -74,6 +75,7 @@ class JobRun {
     } catch (...) {
       fail(everything(), failure_of(std::current_exception(), device_id()));
     }
+    progress_.watch({});
     return code_;
   }
 
@@ -108,7 +110,8 @@ class JobRun {
   }
 
   void render_all() {
-    engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, prepared_.plan);
+    engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, prepared_.plan.of_devices_in_use());
+    progress_.watch([this] { return engine_->status(); });
     const std::vector<Group> groups = runs();
     encode(groups);
     stop_if_interrupted();
@@ -236,7 +239,9 @@ class JobRun {
     return all;
   }
 
-  const DeviceId& device_id() const { return prepared_.plan.devices.front().room.id; }
+  const DeviceId& device_id() const {
+    return std::ranges::find_if(prepared_.plan.devices, &PlannedDevice::in_use)->room.id;
+  }
 
   std::string manifest_path() const { return job_.output.directory.path + "/manifest.jsonl"; }
 
@@ -251,16 +256,21 @@ class JobRun {
     out.driver_bytes = planned.room.driver_bytes;
     out.predicted_peak_bytes = planned.peak;
     out.assignments = planned.assignments;
-    if (!engine_) return out;
-    const Meter& meter = engine_->meter(device);
+    if (engine_ && planned.in_use()) add_measured(device, out);
+    out.warnings = count_warnings(out);
+    return out;
+  }
+
+  void add_measured(std::size_t device, DeviceReport& out) const {
+    const std::span before(prepared_.plan.devices.data(), device);  // of which the engine has those in use
+    const auto number = std::ranges::count_if(before, &PlannedDevice::in_use);
+    const Meter& meter = engine_->meter(static_cast<std::size_t>(number));
     out.before_bytes = meter.before_bytes();
     out.after_load_bytes = meter.after_load_bytes();
     out.peak_bytes = meter.peaks();
     out.blocks_executed_per_pass = meter.blocks_per_pass();
     out.passes = static_cast<std::int64_t>(meter.passes());
     out.busy_seconds = meter.busy_seconds();
-    out.warnings = count_warnings(out);
-    return out;
   }
 
   const Job& job_;
@@ -287,15 +297,15 @@ void refuse_cut_encoders(const Job& job, const Plan& plan) {
 }
 
 /// Outputs, devices and memory of every job, before anything is rendered.
-std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models) {
-  const Machine machine{survey_devices()};
+std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models, Progress& progress) {
+  Machine machine{survey_devices()};
+  const SpeedSource speeds{[&](const std::string& note) { progress.note(note); }};
   for (const Job& job : jobs) check_output_directory(job);
   std::vector<PreparedJob> out;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const Job& job = jobs[i];
-    Plan& plan = out.emplace_back(prepare(job, std::move(models[i]), job_devices(job, machine))).plan;
-    refuse_cut_encoders(job, plan);
-    std::erase_if(plan.devices, [](const PlannedDevice& device) { return device.assignments.empty(); });
+    out.push_back(prepare(job, std::move(models[i]), probed_devices(job, machine, speeds)));
+    refuse_cut_encoders(job, out.back().plan);
   }
   return out;
 }
@@ -307,7 +317,7 @@ RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progres
   for (Job& job : jobs) models.push_back(open_job(job));
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
-  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models));
+  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), progress);
   set_exact_arithmetic();
 
   RenderResult result;  // its code is the gravest of the jobs': Exit's values stand in order of precedence

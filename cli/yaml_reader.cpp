@@ -4,6 +4,7 @@
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <sstream>
@@ -57,9 +58,49 @@ std::size_t find_invalid_utf8(std::string_view text) {
   return std::string_view::npos;
 }
 
+/// A UTF-16 surrogate that text begins with as an escape ("\ud83e"), or 0.
+unsigned surrogate(std::string_view text) {
+  unsigned unit = 0;
+  if (!text.starts_with("\\u") || text.size() < 6) return 0;
+  const auto [end, fault] = std::from_chars(text.data() + 2, text.data() + 6, unit, 16);
+  return fault == std::errc{} && end == text.data() + 6 && unit >= 0xD800 && unit < 0xE000 ? unit : 0;
+}
+
+/// JSON escapes a character beyond U+FFFF as two halves, "\ud83e\udd8a", and YAML as "\U0001f98a".
+constexpr int kPairBytes = 12, kYamlEscapeBytes = 10;
+
+/// Text for yaml-cpp, which refuses halves: what was JSON's is YAML's.
+struct YamlText {
+  std::string text;
+  std::vector<std::size_t> pairs = {};  ///< offsets in the original, of escapes that were kPairBytes long
+};
+
+YamlText without_pairs(const std::string& text) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos || (text[first] != '{' && text[first] != '[')) return {text};
+  YamlText out;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size();) {
+    const std::string_view rest = std::string_view(text).substr(i);
+    const bool escape = in_string && rest.front() == '\\' && rest.size() > 1;
+    const unsigned high = escape ? surrogate(rest) : 0, low = high != 0 ? surrogate(rest.substr(6)) : 0;
+    if (high != 0 && high < 0xDC00 && low >= 0xDC00) {
+      out.pairs.push_back(i);
+      out.text += fmt::format("\\U{:08x}", 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00));
+      i += kPairBytes;
+      continue;
+    }
+    if (rest.front() == '"') in_string = !in_string;
+    out.text += rest.substr(0, escape ? 2 : 1);
+    i += escape ? 2 : 1;
+  }
+  return out;
+}
+
 class TreeBuilder final : public YAML::EventHandler {
  public:
-  explicit TreeBuilder(const Source& source) : source_(source), lines_(split_lines(source.text())) {}
+  TreeBuilder(const Source& source, const std::vector<std::size_t>& pairs)
+      : source_(source), pairs_(pairs), lines_(split_lines(source.text())) {}
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
@@ -97,8 +138,8 @@ class TreeBuilder final : public YAML::EventHandler {
 
   Mark place(const YAML::Mark& mark) const {
     if (mark.is_null() || mark.line >= static_cast<int>(lines_.size())) return Mark{source_.name()};
-    return Mark{source_.name(), mark.line + 1,
-                character_column(lines_[static_cast<std::size_t>(mark.line)], mark.column)};
+    const std::string_view line = lines_[static_cast<std::size_t>(mark.line)];
+    return Mark{source_.name(), mark.line + 1, character_column(line, original_column(line, mark.column))};
   }
 
   YamlNode root;
@@ -112,6 +153,16 @@ class TreeBuilder final : public YAML::EventHandler {
     Mark key_mark;
     bool has_key;
   };
+
+  /// The byte of a line of the source that yaml-cpp saw at `column`.
+  int original_column(std::string_view line, int column) const {
+    const auto start = static_cast<std::size_t>(line.data() - source_.text().data());
+    for (auto pair = std::ranges::lower_bound(pairs_, start); pair != pairs_.end(); ++pair) {
+      if (*pair >= start + static_cast<std::size_t>(column)) break;
+      column += kPairBytes - kYamlEscapeBytes;
+    }
+    return column;
+  }
 
   YamlNode make(YamlNode::Kind kind, const YAML::Mark& mark) {
     ++count_;
@@ -170,6 +221,7 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   const Source& source_;
+  const std::vector<std::size_t>& pairs_;
   std::vector<std::string_view> lines_;
   std::vector<Open> open_;
   std::map<YAML::anchor_t, std::pair<YamlNode, std::size_t>> anchors_;
@@ -276,13 +328,14 @@ YamlNode parse_yaml(const Source& source) {
   if (invalid != std::string_view::npos)
     throw Error(Exit::Usage, Mark{source.name()}, fmt::format("byte {} is not UTF-8 text", invalid),
                 "a job file is YAML");
-  TreeBuilder builder(source);
+  const YamlText yaml = without_pairs(source.text());
+  TreeBuilder builder(source, yaml.pairs);
   try {
-    std::istringstream stream(source.text());
+    std::istringstream stream(yaml.text);
     YAML::Parser parser(stream);
     parser.HandleNextDocument(builder);
     YamlNode root = std::move(builder.root);
-    TreeBuilder rest(source);
+    TreeBuilder rest(source, yaml.pairs);
     if (parser.HandleNextDocument(rest) && rest.root.kind != YamlNode::Kind::Null)
       throw source.error(rest.root.mark, "a second document", "a job file holds one");
     return root;

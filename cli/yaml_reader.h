@@ -59,6 +59,7 @@ struct YamlNode::Entry {
 
 /// Parses one YAML document. Throws Error (exit 2) with its place for a syntax error, a repeated key, a key that is not
 /// a scalar, text that is not UTF-8, several documents, and aliases that would expand without end. Takes any bytes.
+/// In text that begins with `{` or `[` it takes JSON's surrogate pairs ("\ud83e\udd8a") too, which YAML has not.
 YamlNode parse_yaml(const Source& source);
 
 /// Sets the value at `path` ("sampler.steps", "images.0.seed") to the YAML text `value`, making maps on the way; what

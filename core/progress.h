@@ -1,8 +1,23 @@
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
+#include <vector>
 
 namespace mgpu {
+
+/// What a device is at, seen from outside while it works.
+struct DeviceStatus {
+  std::string id;
+  std::string doing;           ///< its phase: encode, sample, decode; empty between phases
+  double busy_seconds = 0.0;   ///< that it has worked so far
+  double clock_seconds = 0.0;  ///< when this was so, by a steady clock
+  std::uint64_t bytes_in_use = 0;
+};
+
+/// Asks every device, from any thread.
+using DeviceWatch = std::function<std::vector<DeviceStatus>()>;
 
 /// What the engine tells while it works. The command line draws it; tests pass their own.
 class Progress {
@@ -17,6 +32,8 @@ class Progress {
                         const std::string& error) = 0;
   /// Anything else a user should know.
   virtual void note(const std::string& text) = 0;
+  /// Until the next such call devices may be asked what they do, by whoever shows it; an empty watch ends that.
+  virtual void watch(DeviceWatch /*devices*/) {}
 };
 
 }  // namespace mgpu

@@ -11,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIDES = ("left", "centre", "right")
+from demo_scenes import ANIMAL, FOLIAGE, GROUND, MOUNTAIN, ROOF, SAIL, SIDES, TIMES, WALL
+
 YES_NO = ("no", "yes")
 COUNTS = ("1", "2", "3")
+# A class's number is its value's place: the palettes' order is part of the heads' weights.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "sky": ("dawn", "day", "sunset", "night", "overcast"), "stars": YES_NO, "clouds": YES_NO, "rain": YES_NO, "snow": YES_NO,
-    "birds": YES_NO,
+    "sky": TIMES, "stars": YES_NO, "clouds": YES_NO, "rain": YES_NO, "snow": YES_NO, "birds": YES_NO,
     "sun": YES_NO, "moon": YES_NO, "light_side": SIDES, "light_size": ("small", "big"),
-    "mountains": ("blue", "purple", "grey", "brown"), "mountain_side": ("all", "left", "right"), "caps": YES_NO,
-    "ground": ("green", "golden", "snowy"), "hills": YES_NO, "water": ("lake", "sea", "river"),
-    "trees": ("pine", "leafy", "autumn"), "tree_count": ("one", "few", "many"), "tree_side": SIDES,
-    "houses": COUNTS, "wall": ("white", "yellow", "blue", "pink"), "roof": ("red", "brown", "black", "teal"),
-    "house_side": SIDES, "house_size": ("small", "big"),
-    "boats": COUNTS, "sail": ("white", "red", "orange", "purple"), "boat_side": SIDES,
-    "animal": ("sheep", "cow", "fox"), "animals": COUNTS, "animal_side": SIDES,
+    "mountains": tuple(MOUNTAIN), "mountain_side": ("all", "left", "right"), "caps": YES_NO,
+    "ground": tuple(GROUND), "hills": YES_NO, "water": ("lake", "sea", "river"),
+    "trees": tuple(FOLIAGE), "tree_count": ("one", "few", "many"), "tree_side": SIDES,
+    "houses": COUNTS, "wall": tuple(WALL), "roof": tuple(ROOF), "house_side": SIDES, "house_size": ("small", "big"),
+    "boats": COUNTS, "sail": tuple(SAIL), "boat_side": SIDES,
+    "animal": tuple(ANIMAL), "animals": COUNTS, "animal_side": SIDES,
 }
 CLASSES = 1 + max(len(values) for values in ATTRIBUTES.values())  # class 0: not named
 

@@ -40,6 +40,15 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
   }
 }
 
+std::vector<DeviceStatus> Engine::status() const {
+  std::vector<DeviceStatus> out;
+  for (std::size_t i = 0; i < devices_.size(); ++i) {
+    out.push_back(devices_[i]->meter.status());
+    out.back().id = plan_.devices[i].room.id.to_string();
+  }
+  return out;
+}
+
 double Engine::measure(Phase phase, const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::unique_ptr<Meter::PhaseScope>> scopes;

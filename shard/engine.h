@@ -42,6 +42,9 @@ class Engine {
   /// Of the plan's device of that number.
   const Meter& meter(std::size_t device = 0) const { return devices_[device]->meter; }
 
+  /// What every device is at. From any thread.
+  std::vector<DeviceStatus> status() const;
+
   /// Runs `work` as a phase of every device, whose highest memory is the phase's peak. Returns the seconds that it
   /// took, the devices' queues drained.
   double measure(Phase phase, const std::function<void()>& work);

@@ -5,7 +5,9 @@
 #include <chrono>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 
+#include "core/progress.h"
 #include "shard/plan.h"
 
 namespace mgpu {
@@ -40,11 +42,13 @@ class Meter {
    private:
     Meter& meter_;
     bool counts_;
-    std::chrono::steady_clock::time_point start_;
   };
 
   /// Notes the memory in use once the diffusion model is loaded.
   void loaded();
+
+  /// What the device is at, apart from its name. From any thread.
+  DeviceStatus status() const;
 
   /// A pass of the diffusion model ended, in which this device ran so many blocks. One that failed on its way is none.
   void pass_done(int blocks) {
@@ -55,7 +59,7 @@ class Meter {
   std::uint64_t before_bytes() const { return before_; }
   std::uint64_t after_load_bytes() const { return after_load_; }
   const PhaseBytes& peaks() const { return peaks_; }
-  double busy_seconds() const { return busy_; }
+  double busy_seconds() const;
   std::uint64_t passes() const { return passes_; }
   /// Mean over the passes; 0 where there were none.
   double blocks_per_pass() const {
@@ -67,8 +71,11 @@ class Meter {
   std::mutex passes_mutex_;  // a pass ends in the worker that runs its last block
   std::uint64_t before_ = 0, after_load_ = 0, blocks_ = 0, passes_ = 0;
   PhaseBytes peaks_{};
+  mutable std::mutex status_mutex_;  // what follows is read while others work
+  std::optional<Phase> phase_;
   double busy_ = 0.0;
   bool is_busy_ = false;
+  std::chrono::steady_clock::time_point busy_since_;
 };
 
 }  // namespace mgpu

@@ -187,6 +187,12 @@ std::uint64_t BlockNeed::bytes_of(int block) const {
   return bytes * (i + 1) / all - bytes * i / all;
 }
 
+Plan Plan::of_devices_in_use() const {
+  Plan out = *this;
+  std::erase_if(out.devices, [](const PlannedDevice& device) { return !device.in_use(); });
+  return out;
+}
+
 std::uint64_t Plan::lacking_bytes() const {
   std::uint64_t most = 0;
   for (const Shortfall& lack : shortfalls) most = std::max(most, lack.bytes);

@@ -88,6 +88,8 @@ struct PlannedDevice {
   std::vector<Assignment> assignments;  ///< none: the run does not touch the device
   PhaseBytes peak{};                    ///< predicted, driver's bytes included; 0 without assignments
   double time = 0.0;  ///< of a pass of the diffusion model on this device: its blocks' relative time over its speed
+
+  bool in_use() const { return !assignments.empty(); }
 };
 
 /// A device that computes nothing and keeps blocks for those that do.
@@ -115,6 +117,8 @@ struct Plan {
   std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
   bool fits() const { return shortfall.empty(); }
+  /// The same without the devices that hold nothing, which a run does not touch.
+  Plan of_devices_in_use() const;
   /// The most bytes that any device lacks in any phase: so many more on each of them would fit.
   std::uint64_t lacking_bytes() const;
   /// Bytes of a component's blocks that come from donors, by their names.

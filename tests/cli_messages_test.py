@@ -217,7 +217,9 @@ class Other(Case):
     def test_devices(self):
         result = run("devices", "--json", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
         answer = json.loads(result.stdout)
+        self.assertEqual(list(answer), ["driver_version", "runtime_version", "devices", "links", "warnings"])
         self.assertEqual([d["id"] for d in answer["devices"]], ["cpu"])
+        self.assertEqual(answer["links"], [])
         self.assertEqual(len(answer["warnings"]), 1)
         self.assertEqual(result.returncode, 0)
 
@@ -295,8 +297,8 @@ class Plan(Case):
         self.assertEqual(result.returncode, 3)
         self.assertRegex(result.stdout, r"^job.yaml: does not fit, mode shard: no device alone holds it\n")
         self.assertRegex(result.stdout, r"\ncpu:0 lacks [0-9.]+ MB to sample\n")
-        self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 65.0 MB: [0-9.]+ MB short; cpu:1 needs "
-                                        r"[^\n]*\n  \d+MB more on each device would fit\n$")
+        self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 65.0 MB: [0-9.]+ MB short; "
+                                        r"cpu:1 needs [^\n]*\n  \d+MB more on each device would fit\n$")
         answer = run(*words, "--json", folder=self.folder)
         plan = json.loads(answer.stdout)
         self.assertEqual((answer.returncode, plan["fits"]), (3, False))
@@ -308,16 +310,34 @@ class Plan(Case):
         self.assertEqual(run(*words, folder=self.folder).returncode, 0)
 
     def test_an_allocation_at_its_column(self):
-        self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS).replace("gpu_ids: [cpu]", 'gpu_ids: [0, 1]\nallocation: {unet: "cuda:0,60%;cuda:7,40%"}'))
+        self.write("bad.yaml", GOOD.replace("gpu_ids: [cpu]", 'gpu_ids: [0, 1]\nallocation: {unet: "cuda:0,60%;cuda:7,40%"}'))
         self.refused(["plan", "bad.yaml", "--devices", "cuda:0=8GB,cuda:1=8GB"],
                      'bad.yaml:7:32: cuda:7 is not on this machine\n   7 | allocation: {unet: "cuda:0,60%;cuda:7,40%"}\n'
                      "     |                                ^\n"
                      '  the job computes on cuda:0, cuda:1; any other device that is there may lend memory')
-        self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS) + 'allocation: {unet: "cuda:0,4tbx"}\n')
+        self.write("bad.yaml", GOOD + 'allocation: {unet: "cuda:0,4tbx"}\n')
         for command in ("validate", "plan", "run"):
             self.refused([command, "bad.yaml"],
                          'bad.yaml:9:29: "allocation.unet": "tbx" is no unit\n   9 | allocation: {unet: "cuda:0,4tbx"}\n'
                          "     |                             ^\n  units are %, b, kb, mb and gb; no unit: a fraction of the device")
+
+    def test_speeds_that_nobody_knows(self):
+        words = ("plan", "job.yaml", "--devices", "cuda:0=8GB,cuda:1=8GB,cpu=16GB")
+        environment = {**os.environ, "XDG_CACHE_HOME": self.folder}
+        note = ("note: job.yaml: speeds are not probed yet: cuda:0 1, cpu 0.02; "
+                'run probes them, and "speed" in the job sets them\n')
+        unlike = (*words, "--set", "gpu_ids=[0, cpu]")
+        result = run(*unlike, folder=self.folder, env=environment)
+        self.assertEqual((result.stderr, result.returncode), (note, 0))
+        for known in (("--set", "speed={0: 1, cpu: 0.1}"), ("--set", "gpu_ids=[0, 1]")):
+            self.assertEqual(run(*unlike, *known, folder=self.folder, env=environment).stderr, "")
+        os.mkdir(self.path("mgpu-render"))
+        self.write("mgpu-render/speeds.json", "{")
+        result = run(*unlike, folder=self.folder, env=environment)
+        self.assertEqual((result.stderr, result.returncode),
+                         (f"note: {self.path('mgpu-render/speeds.json')}: holds no speeds that can be read: it will be written anew\n"
+                          + note, 0))
+        self.assertEqual(run("validate", "job.yaml", "--set", "gpu_ids=[0, cpu]", folder=self.folder, env=environment).stderr, "")
 
     def test_devices_that_cannot_be(self):
         self.refused(["plan", "job.yaml", "--devices", "cuda:0=8TB"],

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -59,7 +60,6 @@ class Run(unittest.TestCase):
         with open(self.path(*(names or ("out", "report.json"))), encoding="utf-8") as f:
             return json.load(f)
 
-
     def test_several_devices_give_the_same_bytes(self):
         self.run_job("job.yaml", "--set", "sampler.steps=2", "--set", "sampler.cfg=2.0")
         alone = [self.bytes_of("out", name) for name in NAMES]
@@ -76,6 +76,23 @@ class Run(unittest.TestCase):
             self.assertEqual(device["passes"], 4 * 2 * 2)  # pictures, steps, conditionings
             self.assertEqual(device["warnings"], [])
             self.assertGreater(device["busy_seconds"], 0)
+
+    def test_a_device_without_blocks_is_flagged_and_left_alone(self):
+        result = self.run_job("job.yaml", "--only", "0", "--set", "gpu_ids=[cpu:0,cpu:1]", "--set", "mode=single",
+                              "--set", "speed={cpu:0: 0.5, cpu:1: 1.0}")
+        report = self.report()
+        self.assertEqual(report["mode_reason"], "the job asks for one device; cpu:0 idle")
+        idle, used = report["devices"]
+        self.assertEqual((idle["id"], idle["assignments"], idle["warnings"]), ("cpu:0", [], ["no block assigned"]))
+        self.assertEqual({v for k, v in idle.items() if k in ("before_bytes", "after_load_bytes", "passes", "busy_seconds")}, {0})
+        self.assertEqual(idle["peak_bytes"], {"encode": 0, "sample": 0, "decode": 0})
+        self.assertEqual((used["id"], used["passes"], used["warnings"]), ("cpu:1", 1, []))
+        self.assertGreater(used["peak_bytes"]["sample"], 0)
+        rows = result.stderr.splitlines()
+        at = next(i for i, row in enumerate(rows) if row.startswith("cpu:0 "))
+        self.assertEqual(rows[at].split()[:4], ["cpu:0", "-", "-", "-"])
+        self.assertEqual(rows[at + 1], " " * 9 + "no block assigned")
+
     def statuses(self, report):
         return [i["status"] for i in report["images"]]
 
@@ -234,27 +251,41 @@ class Run(unittest.TestCase):
             self.assertLess(measured, 1.1 * predicted, phase)
             self.assertLess(predicted, 1.5 * measured, phase)
 
+    def run_on_terminal(self, *words, term="xterm", no_color=None, columns=80):
+        """What a terminal is sent while the job's first picture is rendered."""
+        environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+        environment["TERM"] = term
+        if no_color:
+            environment["NO_COLOR"] = no_color
+        master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, columns))
+        process = subprocess.Popen([BINARY, "run", "job.yaml", "--only", "0", "--overwrite", *words], cwd=self.folder, stderr=slave,
+                                   stdout=subprocess.DEVNULL, env=environment)
+        os.close(slave)
+        text = b""
+        while True:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:
+                break
+            if not chunk:
+                break
+            text += chunk
+        os.close(master)
+        self.assertEqual(process.wait(timeout=60), 0)
+        return text
+
+    def test_a_terminal_shows_what_several_devices_do(self):
+        several = ("--set", "gpu_ids=[cpu:0,cpu:1]", "--set", "mode=shard")
+        text = self.run_on_terminal(*several, columns=120)
+        device = rb" \| cpu:%d (idle|\d+%%) \d+\.\dG"
+        self.assertRegex(text, rb"########\] 1/1" + device % 0 + device % 1 + rb"\r")
+        self.assertNotIn(b" | cpu", self.run_on_terminal(*several, columns=60))
+        self.assertNotIn(b" | cpu", self.run_on_terminal(columns=120))
+
     def test_a_terminal_gets_a_bar(self):
         for term, no_color in (("xterm", None), ("dumb", None), ("xterm", "1")):
-            environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
-            environment["TERM"] = term
-            if no_color:
-                environment["NO_COLOR"] = no_color
-            master, slave = pty.openpty()
-            process = subprocess.Popen([BINARY, "run", "job.yaml", "--only", "0", "--overwrite"], cwd=self.folder, stderr=slave,
-                                       stdout=subprocess.DEVNULL, env=environment)
-            os.close(slave)
-            text = b""
-            while True:
-                try:
-                    chunk = os.read(master, 65536)
-                except OSError:
-                    break
-                if not chunk:
-                    break
-                text += chunk
-            os.close(master)
-            self.assertEqual(process.wait(timeout=60), 0)
+            text = self.run_on_terminal(term=term, no_color=no_color)
             self.assertEqual(b"\r\x1b[K" in text and b"########] 1/1" in text, term == "xterm", text)
             self.assertEqual(b"\x1b[32m" in text, term == "xterm" and not no_color, text)
 

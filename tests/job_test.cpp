@@ -190,6 +190,27 @@ TEST_CASE("--set wins over the file and marks what it gave") {
                        Error);
 }
 
+TEST_CASE("a job in JSON may escape a character as a surrogate pair") {
+  const auto prompt = [](const std::string& text) {
+    const std::string job = R"({"checkpoint": "a", "images": [{"prompt": ")" + text + R"("}]})";
+    return read_job(job, "job.json", "", {}).images[0].prompt;
+  };
+  CHECK(prompt(R"(a \ud83e\udd8a, \uD834\uDD1E)") == "a \xF0\x9F\xA6\x8A, \xF0\x9D\x84\x9E");
+  CHECK(prompt(R"(\u72d0 \\ud83e\\udd8a)") == "\xE7\x8B\x90 \\ud83e\\udd8a");  // escaped backslashes are no pair
+  CHECK(prompt(R"(\"\ud83e\udd8a)") == "\"\xF0\x9F\xA6\x8A");
+  // Columns are the file's, behind one pair and behind two.
+  CHECK(fault_of("{\"checkpoint\": \"\\ud83e\\udd8a\", \"exact\": 3,\n \"images\": [{\"prompt\": \"x\"}]}")
+            .starts_with("job.yaml:1:41: \"exact\" must be true or false, not \"3\"\n"));
+  CHECK(
+      fault_of("{\"checkpoint\": \"\\ud83e\\udd8a\\ud83e\\udd8a\", \"exact\": 3,\n \"images\": [{\"prompt\": \"x\"}]}")
+          .starts_with("job.yaml:1:53: "));
+  CHECK(fault_of("{\"checkpoint\": \"\\ud83e\\udd8a\",\n \"exact\": 3, \"images\": [{\"prompt\": \"x\"}]}")
+            .starts_with("job.yaml:2:11: "));
+  // Half a pair is no character, and YAML in block style has no pairs.
+  CHECK(fault_of(R"({"checkpoint": "\ud83e"})").starts_with("job.yaml:1:"));
+  CHECK(fault_of("checkpoint: \"\\ud83e\\udd8a\"").find("not valid YAML") != std::string::npos);
+}
+
 TEST_CASE("what is not YAML") {
   CHECK(fault_of("checkpoint: [a\nimages: x").starts_with("job.yaml:2:"));
   CHECK(fault_of(std::string("a: \xff")) == "job.yaml: byte 3 is not UTF-8 text\n  a job file is YAML");

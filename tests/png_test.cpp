@@ -111,7 +111,8 @@ TEST_CASE("a record holds what determines the picture, no folder, and gives its 
       R"({"version":1,"job":{"checkpoint":"flux1-dev.safetensors","encoders":{"clip_l":"clip_l.safetensors"},)"
       R"("dtype":{"unet":"bf16","clip":"fp32","vae":"bf16"},"exact":true,"sampler":{"name":"euler","scheduler":"simple","steps":28,)"
       R"("cfg":1.0,"guidance":3.5,"denoise":1.0,"shift":{"base":0.5,"max":1.15},"step_noise":"cpu"},)"
-      R"("images":[{"prompt":"a \"red\" fox\n\u72d0","negative":"blur: x","width":512,"height":256,"seed":18446744073709551615,"batch":2}]},)"
+      R"("images":[{"prompt":"a \"red\" fox\n\u72d0","negative":"blur: x","width":512,"height":256,)"
+      R"("seed":18446744073709551615,"batch":2}]},)"
       R"("files":[{"name":"flux1-dev.safetensors","bytes":34,"sha256":"ab12"}],"in_batch":1})");
   const std::string yaml = record_to_yaml(record, "a.png");
   CHECK(yaml.starts_with(

@@ -50,6 +50,65 @@ TEST_CASE("a bar on a terminal, which leaves only the plain lines behind") {
         std::string::npos);
 }
 
+TEST_CASE("several devices stand beside the bar, with their share of the time since they were drawn") {
+  const std::uint64_t gib = std::uint64_t{1} << 30;
+  std::vector<DeviceStatus> now = {{"cuda:0", "sample", 5.0, 100.0, 7 * gib + gib / 10},
+                                   {"cuda:1", "sample", 2.0, 100.0, 7 * gib}};
+  int asked = 0;
+  const auto line_of = [&](int columns, const std::string& picture, const std::vector<DeviceStatus>& before,
+                           const std::vector<DeviceStatus>& after, bool bars = true) {
+    std::string text;
+    ProgressPrinter progress({Amount::Normal, bars, false, columns}, [&](std::string_view part) { text += part; });
+    std::vector<DeviceStatus> answer = before;
+    progress.watch([&] { return ++asked, answer; });
+    answer = after;
+    progress.step(picture, 2, 2);
+    std::string drawn = text;  // before the line is cleared with its printer
+    return drawn;
+  };
+  const auto later = [&](double first, double second, const std::string& doing = "sample") {
+    std::vector<DeviceStatus> out = now;
+    for (DeviceStatus& device : out) device.clock_seconds += 10.0;
+    out[0].busy_seconds += first;
+    out[1].busy_seconds += second;
+    out[1].doing = doing;
+    return out;
+  };
+  const std::string bar = " [########################] 2/2";
+  CHECK(line_of(100, "a.png", now, later(9.7, 9.5)) == "\r\033[Ka.png" + bar + " | cuda:0 97% 7.1G | cuda:1 95% 7.0G");
+  CHECK(line_of(100, "a.png", now, later(11.0, 4.04, "decode")) ==
+        "\r\033[Ka.png" + bar + " | cuda:0 100% 7.1G | cuda:1 decode 40% 7.0G");
+  CHECK(line_of(100, "a.png", now, later(0.0, 5.0)) == "\r\033[Ka.png" + bar + " | cuda:0 idle 7.1G | cuda:1 50% 7.0G");
+  CHECK(asked == 6);
+
+  // Too narrow: first the name goes, down to its last 16 columns, then the devices from the right, then the name.
+  const std::string name = "out/of/the/way/a-fox-in-snow.png";
+  const auto at = [&](int columns) { return line_of(columns, name, now, later(9.7, 9.5)).substr(4); };
+  CHECK(at(100) == name + bar + " | cuda:0 97% 7.1G | cuda:1 95% 7.0G");
+  CHECK(at(99) == "...of/the/way/a-fox-in-snow.png" + bar + " | cuda:0 97% 7.1G | cuda:1 95% 7.0G");
+  CHECK(at(84) == "...x-in-snow.png" + bar + " | cuda:0 97% 7.1G | cuda:1 95% 7.0G");
+  CHECK(at(83) == name + bar + " | cuda:0 97% 7.1G");
+  CHECK(at(66) == "...x-in-snow.png" + bar + " | cuda:0 97% 7.1G");
+  CHECK(at(65) == name + bar);
+  CHECK(at(48) == "...x-in-snow.png" + bar);
+
+  asked = 0;
+  now.pop_back();
+  CHECK(line_of(100, "a.png", now, now) == "\r\033[Ka.png" + bar);  // a device alone is not shown
+  CHECK(asked == 1);
+  CHECK(line_of(100, "a.png", now, now, false) == "");  // nor is one asked where no bar is drawn
+  CHECK(asked == 1);
+}
+
+TEST_CASE("devices are asked no more once they are not to be watched") {
+  std::string text;
+  ProgressPrinter progress({Amount::Normal, true, false, 100}, [&](std::string_view part) { text += part; });
+  progress.watch([] { return std::vector<DeviceStatus>(2); });
+  progress.watch({});
+  progress.step("a.png", 2, 2);
+  CHECK(text == "\r\033[Ka.png [########################] 2/2");
+}
+
 TEST_CASE("a long name is cut from the left, by characters") {
   std::string text;
   ProgressPrinter progress({Amount::Normal, true, false, 48}, [&](std::string_view part) { text += part; });

@@ -157,16 +157,6 @@ TEST_CASE("every recipe pads as its encoder was trained") {
   }
 }
 
-TEST_CASE("contexts are repeated to their least common multiple") {
-  const at::Tensor a = at::rand({1, 154, 4}), b = at::rand({1, 231, 4}), c = at::rand({1, 77, 4});
-  const std::vector<at::Tensor> common = repeat_to_common(std::vector<at::Tensor>{a, b, c});
-  REQUIRE(common.size() == 3);
-  for (const at::Tensor& context : common) CHECK((context.sizes() == at::IntArrayRef{1, 462, 4}));
-  CHECK(at::equal(common[0].narrow(1, 154, 154), a));
-  CHECK(at::equal(common[1].narrow(1, 231, 231), b));
-  CHECK(at::equal(common[2].narrow(1, 385, 77), c));
-}
-
 TEST_CASE("sizes as SDXL and its refiner are told them") {
   const at::Tensor pooled = read(*cases(), "size.pooled");
   const auto equal = [](const at::Tensor& vector, const std::string& name) {

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/error.h"
 
@@ -48,14 +47,6 @@ Conditioning assemble(const TextRecipe& recipe, std::span<const EncodedText> tex
   const std::int64_t shortest = tokens(*std::ranges::min_element(contexts, {}, tokens));
   for (at::Tensor& context : contexts) context = context.narrow(1, 0, shortest);
   out.context = at::cat(contexts, 2);
-  return out;
-}
-
-std::vector<at::Tensor> repeat_to_common(std::span<const at::Tensor> contexts) {
-  std::int64_t common = 1;
-  for (const at::Tensor& context : contexts) common = std::lcm(common, context.size(1));
-  std::vector<at::Tensor> out;
-  for (const at::Tensor& context : contexts) out.push_back(context.repeat({1, common / context.size(1), 1}));
   return out;
 }
 

@@ -40,8 +40,4 @@ EncodedText encode_chunks(std::span<const Chunk> chunks, const ChunkRule& rule, 
 /// channels, cut to the shortest (textual inversions may take more places in one encoder than in another).
 Conditioning assemble(const TextRecipe& recipe, std::span<const EncodedText> texts);
 
-/// Contexts [1, N_i, C] repeated to one length, the least common multiple of theirs: what UNets take in one batch.
-/// Attention over a repeated context is attention over the context, so that batches of one need none of this.
-std::vector<at::Tensor> repeat_to_common(std::span<const at::Tensor> contexts);
-
 }  // namespace mgpu

@@ -1,13 +1,10 @@
 #include "core/upload.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
-
-#include <cstring>
 
 #include "core/error.h"
 
@@ -16,7 +13,6 @@ namespace {
 
 constexpr std::size_t kSlots = 4;
 constexpr std::size_t kSlotBytes = std::size_t{32} << 20;
-constexpr std::int64_t kGrain = std::int64_t{1} << 20;  // bytes that one thread copies at a time
 
 }  // namespace
 
@@ -50,9 +46,7 @@ void Uploader::fill_and_send(std::span<const std::byte> piece, std::byte* target
   }
   slot.sent.synchronize();
   auto* buffer = static_cast<std::byte*>(slot.pinned.mutable_data_ptr());
-  at::parallel_for(0, static_cast<std::int64_t>(piece.size()), kGrain, [&](std::int64_t begin, std::int64_t end) {
-    std::memcpy(buffer + begin, piece.data() + begin, static_cast<std::size_t>(end - begin));
-  });
+  threads_.copy(buffer, piece);
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(device_.index());
   C10_CUDA_CHECK(cudaMemcpyAsync(target, buffer, piece.size(), cudaMemcpyHostToDevice, stream));
   slot.sent.record(stream);

@@ -6,9 +6,11 @@
 #include <memory>
 #include <span>
 
+#include "core/copy_threads.h"
+
 namespace mgpu {
 
-/// Brings bytes of a mapped file to a CUDA device at the link's speed: the CPU's threads fill a small ring of pinned
+/// Brings bytes of a mapped file to a CUDA device at the link's speed: several threads fill a small ring of pinned
 /// buffers while the copy engine empties it. The whole file is never held in anonymous memory.
 class Uploader {
  public:
@@ -27,6 +29,7 @@ class Uploader {
 
   at::Device device_;
   std::unique_ptr<Slot[]> slots_;
+  CopyThreads threads_;
   std::size_t next_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/text/prompt_encoder.h"
+#include "shard/planned_runs.h"
 
 namespace mgpu {
 namespace {
@@ -58,16 +59,11 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
     const TextEncoder kind = recipe.encoders[i].encoder;
     const std::string& tokenizer = kind == TextEncoder::T5xxl ? models_.t5xxl_tokenizer : models_.clip_tokenizer;
-    // SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
-    Device& device = device_of(kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind));
-    device.worker.call([&] {
-      const Meter::Busy busy(device.meter);
-      const Weights weights = encoder_weights(models_.encoder(kind), device.torch);
-      const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions);
-      for (std::size_t k = 0; k < prompts.size(); ++k)
-        texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
-      synchronize(device.torch);
-    });
+    const Part& part = models_.encoder(kind);
+    const Weights weights = weights_of(part, dtypes_.encoders.value_or(stored_type(part)), at::kCPU);
+    const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions, encoder_pieces(kind));
+    for (std::size_t k = 0; k < prompts.size(); ++k)
+      texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
   }
   std::vector<Conditioning> out;
   for (std::vector<EncodedText>& pieces : texts) {
@@ -78,6 +74,25 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
     out.push_back(assemble(recipe, pieces));
   }
   release_cached();
+  return out;
+}
+
+std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) const {
+  const Part& part = models_.encoder(kind);
+  const int layers = kind == TextEncoder::T5xxl ? part.t5().layers : part.clip().layers;
+  // SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
+  const std::string_view component = kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind);
+  std::vector<EncoderPiece> out;
+  for (const PlannedRun& run : planned_runs(plan_, component, layers)) {
+    Device& device = *devices_[run.device];
+    out.push_back({device.torch, run.held, [&device](std::function<void()> work) {
+                     return device.worker.begin([&device, work = std::move(work)] {
+                       const Meter::Busy busy(device.meter);
+                       work();
+                       synchronize(device.torch);
+                     });
+                   }});
+  }
   return out;
 }
 
@@ -161,10 +176,6 @@ std::vector<std::size_t> Engine::owners() const {
   }
   MGPU_CHECK(std::ranges::find(out, kNobody) == out.end(), "the plan leaves a block out");
   return out;
-}
-
-Weights Engine::encoder_weights(const Part& part, at::Device device) const {
-  return weights_of(part, dtypes_.encoders.value_or(stored_type(part)), device);
 }
 
 Weights Engine::vae_weights() const {

@@ -112,15 +112,15 @@ TEST_CASE("an encoder's projection is counted where the family multiplies with i
   ModelSet set;
   set.diffusion = find_part(TensorFile::open(path), Role::Diffusion);
   set.vae = find_part(TensorFile::open(golden("vae_sd.safetensors")), Role::Vae);
-  const auto part = [](const char* name, const char* prefix, Role role) {
-    const auto parts = recognise(TensorFile::open(golden(name)));
-    const auto found =
-        std::ranges::find_if(parts, [&](const Part& p) { return p.prefix == prefix && p.row->role == role; });
-    REQUIRE(found != parts.end());
-    return *found;
-  };
-  set.clip_l = part("text_clip_l.safetensors", "conditioner.embedders.0.transformer.", Role::ClipL);
-  set.clip_g = part("text_clip_g.safetensors", "conditioner.embedders.1.model.", Role::ClipG);
+  // CLIP-G is told by its layers, of which the small one has three.
+  const FamilyRow row;
+  ClipSizes sizes;
+  sizes.hidden = 64, sizes.mlp = 128, sizes.layers = 3;
+  sizes.layers_prefix = "text_model.encoder.layers.";
+  set.clip_l = {TensorFile::open(golden("text_clip_l.safetensors")), &row, "conditioner.embedders.0.transformer.",
+                sizes};
+  sizes.hidden = 128, sizes.layers_prefix = "transformer.resblocks.";
+  set.clip_g = {TensorFile::open(golden("text_clip_g.safetensors")), &row, "conditioner.embedders.1.model.", sizes};
   const std::vector<ComponentNeed> needs_of = component_needs(set, {}, {64, 64, 77});
   CHECK(needs_of[0].head == 2 * 64 * 2);  // final norm, fp16
   CHECK(needs_of[1].head == (2 * 128 + 128 * 128) * 2);

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/text/prompt_encoder.h"
-#include "shard/planned_runs.h"
+#include "shard/encoder_runs.h"
 
 namespace mgpu {
 namespace {
@@ -26,6 +26,17 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
     out.back().last = block;
   }
   return out;
+}
+
+/// Brings an encoder's streamed blocks from their donors.
+RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const std::map<int, DeviceId>& donors) {
+  std::vector<BlockStream::Block> lent;
+  for (StreamedBlock& block : blocks) lent.push_back({block.index, std::move(block.tensors), donors.at(block.index)});
+  const auto ring = std::make_shared<BlockStream>(device, std::move(lent));
+  return [ring](int block, const std::function<void()>& work) {
+    const BlockStream::Use use(ring.get(), block);
+    work();
+  };
 }
 
 }  // namespace
@@ -77,46 +88,63 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
   return out;
 }
 
-std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) const {
+std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
   const Part& part = models_.encoder(kind);
   const int layers = kind == TextEncoder::T5xxl ? part.t5().layers : part.clip().layers;
   // SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
   const std::string_view component = kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind);
   std::vector<EncoderPiece> out;
-  for (const PlannedRun& run : planned_runs(plan_, component, layers)) {
+  for (const EncoderRun& run : encoder_runs(plan_, component, layers)) {
     Device& device = *devices_[run.device];
-    out.push_back({device.torch, run.held, [&device](std::function<void()> work) {
-                     return device.worker.begin([&device, work = std::move(work)] {
-                       const Meter::Busy busy(device.meter);
-                       work();
-                       synchronize(device.torch);
-                     });
-                   }});
+    const auto work_of = [&device](std::function<void()> work) {
+      return device.worker.begin([&device, work = std::move(work)] {
+        const Meter::Busy busy(device.meter);
+        work();
+        synchronize(device.torch);
+      });
+    };
+    const auto stream = [&device, donors = run.donors](std::vector<StreamedBlock> blocks) {
+      return ring_of(device.torch, std::move(blocks), donors);
+    };
+    out.push_back({device.torch, run.held, work_of, stream});
   }
   return out;
 }
 
 void Engine::load_diffusion() {
   if (pipeline_) return;
-  const std::vector<std::size_t> owner = owners();
+  const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_);
+  std::vector<std::size_t> owners;
+  for (const DiffusionBlock& block : blocks) owners.push_back(plan_.device_of("unet", block.kind, block.number));
   std::vector<Pipeline::Member> members(devices_.size());
   std::vector<std::future<void>> loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
     Device& device = *devices_[i];
     members[i] = {device.torch, &device.worker, &device.meter, nullptr};
-    if (std::ranges::find(owner, i) == owner.end()) continue;
-    std::vector<bool> held;
-    for (const std::size_t o : owner) held.push_back(o == i);
-    auto load = std::make_shared<std::packaged_task<void()>>([&, i, held] {
-      members[i].shard = load_shard(models_, HeldBlocks(held), dtypes_.unet, devices_[i]->torch);
-      devices_[i]->meter.loaded();
-    });
+    if (std::ranges::find(owners, i) == owners.end()) continue;
+    auto load = std::make_shared<std::packaged_task<void()>>([&, i] { load_member(i, blocks, members[i]); });
     loads.push_back(load->get_future());
     device.worker.post([load] { (*load)(); });
   }
   for (std::future<void>& load : loads) load.wait();  // all, before the first that failed takes the members away
   for (std::future<void>& load : loads) load.get();
-  pipeline_ = std::make_unique<Pipeline>(std::move(members), stages_of(owner), ops_);
+  pipeline_ = std::make_unique<Pipeline>(std::move(members), stages_of(owners), ops_);
+}
+
+void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member) {
+  Device& device = *devices_[index];
+  std::vector<bool> held, streamed;
+  std::vector<BlockStream::Block> lent;
+  for (const DiffusionBlock& block : blocks) {
+    const Assignment& assignment = plan_.assignment_of("unet", block.kind, block.number);
+    held.push_back(plan_.device_of("unet", block.kind, block.number) == index);
+    streamed.push_back(held.back() && assignment.streamed);
+    if (streamed.back()) lent.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
+  }
+  member.shard = load_shard(models_, HeldBlocks(held, streamed, plan_.keeps_ahead), dtypes_.unet, device.torch);
+  for (BlockStream::Block& block : lent) block.tensors = member.shard->block_tensors(block.index);
+  if (!lent.empty()) member.stream = std::make_unique<BlockStream>(device.torch, std::move(lent));
+  device.meter.loaded();
 }
 
 Engine::Run Engine::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
@@ -128,10 +156,10 @@ Engine::Run Engine::begin_run(std::span<const double> timesteps, std::span<const
 std::vector<at::Tensor> Engine::evaluate(const Run& run, const at::Tensor& x, double timestep,
                                          std::span<const std::size_t> texts) {
   MGPU_CHECK(pipeline_, "the diffusion model is not loaded");
-  std::vector<std::future<at::Tensor>> passes;
+  std::vector<Pipeline::Evaluation> evaluations;
   for (const std::size_t text : texts)
-    for (std::int64_t i = 0; i < x.size(0); ++i)
-      passes.push_back(pipeline_->submit(run, x.narrow(0, i, 1), timestep, text));
+    for (std::int64_t i = 0; i < x.size(0); ++i) evaluations.push_back({x.narrow(0, i, 1), text});
+  std::vector<std::future<at::Tensor>> passes = pipeline_->submit(run, evaluations, timestep);
   for (const auto& pass : passes) pass.wait();  // also those behind one that failed: they read x
   std::vector<at::Tensor> out;
   for (std::size_t t = 0, next = 0; t < texts.size(); ++t) {
@@ -162,20 +190,6 @@ Engine::Device& Engine::device_of(std::string_view component) const {
   MGPU_CHECK(holder != plan_.devices.end(), "the plan has no {}", component);
   MGPU_CHECK(std::none_of(holder + 1, plan_.devices.end(), has), "{} is spread over devices", component);
   return *devices_[static_cast<std::size_t>(holder - plan_.devices.begin())];
-}
-
-std::vector<std::size_t> Engine::owners() const {
-  constexpr std::size_t kNobody = static_cast<std::size_t>(-1);
-  std::vector<std::size_t> out(static_cast<std::size_t>(diffusion_block_count(models_)), kNobody);
-  for (std::size_t device = 0; device < plan_.devices.size(); ++device) {
-    for (const Assignment& assignment : plan_.devices[device].assignments) {
-      if (assignment.component != "unet") continue;
-      for (int i = assignment.first; i <= assignment.last; ++i)
-        out[static_cast<std::size_t>(diffusion_block_index(models_, assignment.kind, i))] = device;
-    }
-  }
-  MGPU_CHECK(std::ranges::find(out, kNobody) == out.end(), "the plan leaves a block out");
-  return out;
 }
 
 Weights Engine::vae_weights() const {

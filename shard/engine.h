@@ -87,9 +87,9 @@ class Engine {
   /// The one device that the plan gives a component.
   Device& device_of(std::string_view component) const;
   /// A text encoder as the plan spreads it.
-  std::vector<EncoderPiece> encoder_pieces(TextEncoder kind) const;
-  /// The plan's device of every block of the diffusion model, in the order in which they run.
-  std::vector<std::size_t> owners() const;
+  std::vector<EncoderPiece> encoder_pieces(TextEncoder kind);
+  /// Loads the blocks of the diffusion model that the plan gives a device.
+  void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member);
 
   ModelSet models_;
   ComputeDtypes dtypes_;

@@ -3,12 +3,16 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
+#include <deque>
+#include <exception>
 #include <future>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
 #include "core/ops.h"
+#include "shard/block_stream.h"
 #include "shard/diffusion.h"
 #include "shard/meter.h"
 #include "shard/worker.h"
@@ -25,6 +29,7 @@ class Pipeline {
     Worker* worker = nullptr;
     Meter* meter = nullptr;
     std::unique_ptr<DiffusionShard> shard;
+    std::unique_ptr<BlockStream> stream = nullptr;  ///< of its blocks that others keep, if there are such
   };
   /// Consecutive blocks that one member runs.
   struct Stage {
@@ -34,6 +39,10 @@ class Pipeline {
   };
 
   Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops);
+  /// Every pass must have ended; waits for the workers to forget them.
+  ~Pipeline();
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
 
   /// What every member keeps ready for a run.
   class Run {
@@ -44,10 +53,15 @@ class Pipeline {
   std::shared_ptr<Run> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                  const RunFacts& facts);
 
-  /// Sends x [1, C, h, w] through all blocks. The prediction, likewise, comes back on x's device and in its type; the
-  /// future throws what a member threw.
-  std::future<at::Tensor> submit(const std::shared_ptr<Run>& run, const at::Tensor& x, double timestep,
-                                 std::size_t text);
+  /// What a pass evaluates.
+  struct Evaluation {
+    at::Tensor x;          ///< [1, C, h, w]
+    std::size_t text = 0;  ///< number in the run
+  };
+  /// Sends each through all blocks. Its prediction, like x, comes back on x's device and in its type; the future throws
+  /// what a member threw.
+  std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
+                                              double timestep);
 
   /// The device of the first block: where a sampler should keep its latent.
   at::Device home() const { return members_[stages_.front().member].device; }
@@ -56,14 +70,23 @@ class Pipeline {
 
  private:
   struct Pass;
+  using Passes = std::vector<std::shared_ptr<Pass>>;
 
-  void enter(std::size_t stage, const std::shared_ptr<Pass>& pass);
-  void work(std::size_t stage, const std::shared_ptr<Pass>& pass);
-  void complete(Pass& pass);
+  void enter(std::size_t stage, const Passes& passes);
+  /// Passes that wait before a stage, to go through it together.
+  Passes take(std::size_t stage);
+  void work(std::size_t stage, const Passes& passes);
+  void run_blocks(const Stage& stage, const Passes& passes);
+  void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
+  void succeed(Pass& pass, at::Tensor prediction);
+  void fail(Pass& pass, const std::exception_ptr& error);
 
   std::vector<Member> members_;
   std::vector<Stage> stages_;
   const Ops& ops_;
+  std::mutex mutex_;
+  std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
+  std::size_t in_flight_ = 0;
 };
 
 }  // namespace mgpu

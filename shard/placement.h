@@ -9,11 +9,25 @@
 
 namespace mgpu {
 
-/// A component and the run of it that each device holds.
+/// What a placement stands on, and which means of saving memory it may use.
+struct Site {
+  const std::vector<DeviceRoom>& devices;
+  const std::vector<DeviceRoom>& donors;
+  bool keeps_ahead = true;  ///< as Plan's
+  bool streams = false;     ///< blocks that find no room are lent to `cpu`
+};
+
+/// A component, the run of it that each device computes, and what of that others keep.
 struct PlacedComponent {
   const ComponentNeed* need = nullptr;
   Chain chain;
   std::vector<Run> runs;
+  std::vector<Loan> loans;
+
+  /// Bytes that lie on a device, those of a ring included.
+  std::uint64_t bytes(std::size_t device) const {
+    return chain.bytes(runs[device]) - loans[device].bytes + loans[device].ring;
+  }
 };
 
 /// Where every component lies.
@@ -24,21 +38,21 @@ struct Placement {
   /// autoencoder are loaded together and stay, since the next picture's sampling follows a decode. All 0 where nothing
   /// lies on it.
   PhaseBytes peak(std::size_t device, const DeviceRoom& room) const;
+  /// Bytes that a device keeps for others in each phase.
+  PhaseBytes lent(const DeviceId& donor) const;
 };
 
 /// What the limit leaves beside the driver's bytes; below 0 where it does not even hold those.
 double room_for_weights(const DeviceRoom& room);
 
 /// Everything on one of the devices.
-Placement place_on(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-                   std::size_t device);
+Placement place_on(const std::vector<ComponentNeed>& components, const Site& site, std::size_t device);
 
 /// One component as its allocation says. Throws PlacementError.
-PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation,
-                              const std::vector<DeviceRoom>& devices);
+PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Site& site);
 
 /// Each component where its allocation says, else where it is best: see make_plan(). Throws PlacementError.
-Placement place_over(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,
                      const std::map<std::string, AllocationString>& allocations);
 
 }  // namespace mgpu

@@ -37,8 +37,10 @@ struct BlockNeed {
   std::uint64_t bytes = 0;               ///< of all of them, in the type that they are kept in
   std::vector<std::uint64_t> each = {};  ///< bytes of each; empty: equal
   std::vector<double> times = {};        ///< relative time of each, comparable across the component; empty: 1
+  std::vector<std::uint64_t> ahead = {};  ///< of each block's bytes those that serve only before the steps; empty: none
 
   std::uint64_t bytes_of(int block) const;
+  std::uint64_t ahead_of(int block) const { return ahead.empty() ? 0 : ahead[static_cast<std::size_t>(block)]; }
   double time_of(int block) const { return times.empty() ? 1.0 : times[static_cast<std::size_t>(block)]; }
 };
 
@@ -50,6 +52,7 @@ struct ComponentNeed {
   std::uint64_t bytes = 0;       ///< of all its weights; more than its blocks', since stem and head count too
   std::uint64_t activation = 0;  ///< highest need beside the weights on a device that runs any of its blocks, for the
                                  ///< job's largest picture
+  std::uint64_t ahead_activation = 0;  ///< highest need while what serves only before the steps is read from the file
   std::uint64_t head = 0;        ///< weights behind the last block; what is in no block and not here precedes the first
   bool whole = false;            ///< stays on one device: the autoencoder
   /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between
@@ -87,6 +90,12 @@ struct PlannedDevice {
   double time = 0.0;  ///< of a pass of the diffusion model on this device: its blocks' relative time over its speed
 };
 
+/// A device that computes nothing and keeps blocks for those that do.
+struct PlannedDonor {
+  DeviceRoom room;
+  PhaseBytes lent{};  ///< bytes of the blocks that it keeps in each phase
+};
+
 /// Bytes that a device lacks in a phase.
 struct Shortfall {
   DeviceId device;
@@ -100,12 +109,18 @@ struct Plan {
   std::string mode;  ///< single, shard
   std::string mode_reason;
   std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
+  std::vector<PlannedDonor> donors;    ///< those that lend
+  bool keeps_ahead = true;  ///< what serves only before the steps stays on the devices, else it is read when needed
   std::vector<Shortfall> shortfalls;   ///< a device and phase each; none when the job fits
   std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
   bool fits() const { return shortfall.empty(); }
   /// The most bytes that any device lacks in any phase: so many more on each of them would fit.
   std::uint64_t lacking_bytes() const;
+  /// Bytes of a component's blocks that come from donors, by their names.
+  std::map<std::string, std::uint64_t> streamed_bytes(std::string_view component) const;
+  /// The assignment that a block of a component is in.
+  const Assignment& assignment_of(std::string_view component, std::string_view kind, int block) const;
   /// Index of the device that runs that block of a component. A component's stem lies with its first block, its head
   /// with its last (of a UNet: both with down 0 and the last up block, which share a device).
   std::size_t device_of(std::string_view component, std::string_view kind, int block) const;
@@ -119,6 +134,7 @@ struct PlacementRequest {
   /// nothing from several devices, since they work in turn.
   std::int64_t evaluations = 1;
   std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
+  std::vector<DeviceRoom> donors = {};  ///< devices that may lend memory; of their own accord only `cpu` does
 };
 
 /// What a job's placement asks for and cannot have, at a column of a component's allocation string.
@@ -134,8 +150,10 @@ class PlacementError : public AllocationError {
 
 /// Places every component on the devices, each in its phase: an encoder whole where one device holds it, else cut; the
 /// diffusion model on one device or, when that does not fit or several evaluations flow, cut so that the slowest device
-/// takes the least time; the autoencoder whole beside it. Cuts keep the devices' order, or the allocation string's. The
-/// same arguments give the same plan. A plan that does not fit is that which lacks least. Throws PlacementError.
+/// takes the least time; the autoencoder whole beside it. Where memory is short, what serves only before the steps does
+/// not stay on the devices; where that is not enough, blocks are streamed from `cpu`, as few as need be. Cuts keep the
+/// devices' order, or the allocation string's. The same arguments give the same plan. A plan that does not fit is that
+/// which lacks least. Throws PlacementError.
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request = {});
 

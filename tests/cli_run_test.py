@@ -90,7 +90,7 @@ class Run(unittest.TestCase):
                 self.assertGreater(device["busy_seconds"], 0)
                 self.assertEqual(device["warnings"], [])
 
-    def test_an_encoder_that_no_device_holds_is_cut(self):
+    def test_an_encoder_that_no_device_holds_is_cut_or_streamed(self):
         write_t5(self.path("t5.safetensors"), layers=12, inner=8192)
         t5 = ["--set", "encoders.t5xxl=t5.safetensors", "--only", "0"]
         self.run_job("job.yaml", *t5)
@@ -100,12 +100,14 @@ class Run(unittest.TestCase):
         peaks = json.loads(plan.stdout)["devices"][0]["predicted_peak_bytes"]
         self.assertGreater(peaks["encode"], max(peaks["sample"], peaks["decode"]) + 2**24)
         limit = ["--set", f"vram_limit={(peaks['encode'] - 2**22) >> 10}kb", "--overwrite"]
-        self.run_job("job.yaml", *t5, *limit, "--set", "gpu_ids=[cpu:0]", code=3)
-        self.run_job("job.yaml", *t5, *limit, "--set", "gpu_ids=[cpu:0,cpu:1]")
-        self.assertEqual(self.bytes_of("out", NAMES[0]), alone)
-        held = [[a for a in d["assignments"] if a["component"] == "t5xxl"] for d in self.report()["devices"]]
-        self.assertEqual([len(a) for a in held], [1, 1])
-        self.assertEqual(held[0][0]["blocks"] + held[1][0]["blocks"], 12)
+        self.run_job("job.yaml", *t5, *limit, "--set", "gpu_ids=[cpu]", code=3)
+        for devices, streams in (("[cpu:0,cpu:1]", False), ("[cpu:0]", True)):
+            self.run_job("job.yaml", *t5, *limit, "--set", "gpu_ids=" + devices)
+            self.assertEqual(self.bytes_of("out", NAMES[0]), alone)
+            held = [[a for a in d["assignments"] if a["component"] == "t5xxl"] for d in self.report()["devices"] if d["assignments"]]
+            self.assertTrue(all(held))
+            self.assertEqual(sum(a["blocks"] for own in held for a in own), 12)
+            self.assertEqual(any(a["streamed"] for own in held for a in own), streams)
 
     def statuses(self, report):
         return [i["status"] for i in report["images"]]

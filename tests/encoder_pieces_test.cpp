@@ -105,8 +105,10 @@ struct Dummy {
     states.insert(state.x.data_ptr());
   }
   std::int64_t width() const { return 7; }
+  std::vector<at::Tensor*> block_tensors(int) { return {&weight}; }
 
   int failing = -1;
+  at::Tensor weight;
   mutable std::set<std::thread::id> threads;
   mutable std::set<const void*> states;
 };
@@ -242,6 +244,31 @@ TEST_CASE("pieces load and run on their devices, the state handed over between t
   CHECK((t5_state.travelling() == std::vector{&t5_state.x, &t5_state.bias}));
   ClipEncoder::State clip_state;
   CHECK((clip_state.travelling() == std::vector{&clip_state.x, &clip_state.hidden}));
+}
+
+TEST_CASE("streamed blocks are given away once loaded, and run where their tensors are brought") {
+  std::vector<EncoderPiece> pieces = test::cpu_pieces({3, 1});
+  pieces[0].held = HeldBlocks({true, true, true, false}, {false, true, true, false});
+  std::vector<Dummy*> loaded(2);
+  std::vector<int> streamed, brought;
+  pieces[0].stream = [&](std::vector<StreamedBlock> blocks) -> RunStreamed {
+    for (const StreamedBlock& block : blocks) {
+      streamed.push_back(block.index);
+      CHECK((block.tensors == std::vector{&loaded[0]->weight}));
+    }
+    return [&](int block, const std::function<void()>& work) {
+      brought.push_back(block);
+      work();
+    };
+  };
+  const EncoderInPieces<Dummy> encoder(pieces, [&](const EncoderPiece& piece) {
+    auto out = std::make_unique<Dummy>();
+    loaded[piece.held.head() ? 1 : 0] = out.get();
+    return out;
+  });
+  CHECK((streamed == std::vector{1, 2}));
+  CHECK(forward(encoder).item<float>() == 1 + 2 + 3 + 4);
+  CHECK((brought == std::vector{0, 1, 2}));
 }
 
 TEST_CASE("a piece that fails to load is reported once all have ended") {

@@ -28,16 +28,19 @@ Engine engine() {
   return Engine(models(), {}, make_plan(component_needs(models(), {}, {64, 64, 256}), {room}));
 }
 
-/// On two virtual devices, both encoders cut in the middle; T5 begins on the second.
-Engine engine_of_cut_encoders(const ModelSet& set) {
-  std::vector<DeviceRoom> rooms(2);
-  for (int i = 0; i < 2; ++i) {
-    rooms[static_cast<std::size_t>(i)].id = DeviceId::cpu(i);
-    rooms[static_cast<std::size_t>(i)].limit_bytes = std::uint64_t{64} << 30;
-  }
-  const PlacementRequest request{.allocation = {{"clip_l", parse_allocation("cpu:0,50%;cpu:1,50%")},
-                                                {"t5xxl", parse_allocation("cpu:1,50%;cpu:0,50%")}}};
-  return Engine(set, {}, make_plan(component_needs(set, {}, {64, 64, 256}), rooms, request));
+/// On two virtual devices, the encoders placed as told; else both cut in the middle, T5 beginning on the second device.
+Engine engine_of_cut_encoders(const ModelSet& set, const char* clip_l = "cpu:0,50%;cpu:1,50%",
+                              const char* t5xxl = "cpu:1,50%;cpu:0,50%") {
+  const auto room = [](int index) {
+    DeviceRoom out;
+    out.id = DeviceId::cpu(index);
+    out.total_bytes = out.limit_bytes = std::uint64_t{64} << 30;
+    return out;
+  };
+  const PlacementRequest request{
+      .allocation = {{"clip_l", parse_allocation(clip_l)}, {"t5xxl", parse_allocation(t5xxl)}},
+      .donors = {room(-1), room(7)}};
+  return Engine(set, {}, make_plan(component_needs(set, {}, {64, 64, 256}), {room(0), room(1)}, request));
 }
 
 /// The T5 golden, its second layer quantised in a way that nobody knows.
@@ -83,6 +86,23 @@ TEST_CASE("encoders over several devices tell the same, to the bit, and every de
   }
   CHECK(several.meter(0).busy_seconds() > 0.0);
   CHECK(several.meter(1).busy_seconds() > 0.0);
+}
+
+TEST_CASE("encoders' layers that are streamed from donors tell the same, to the bit") {
+  const std::vector<PromptText> prompts = {{"a (small:1.3) boat on dark water"}, {"bright sun, blue sky"}};
+  Engine alone = engine();
+  const std::vector<Conditioning> expected = alone.encode(prompts);
+  for (const auto& [clip_l, t5xxl] :
+       {std::pair{"cpu:0,50%;cpu,50%", "cpu,*#cpu:1"}, {"cpu:0,50%;cpu:7,50%", "cpu:1,50%;cpu:0,50%"}}) {
+    CAPTURE(clip_l);
+    Engine e = engine_of_cut_encoders(models(), clip_l, t5xxl);
+    CHECK(e.plan().streamed_bytes("clip_l").size() == 1);
+    const std::vector<Conditioning> found = e.encode(prompts);
+    for (std::size_t i = 0; i < 2; ++i) {
+      CHECK(at::equal(found[i].context, expected[i].context));
+      CHECK(at::equal(found[i].pooled, expected[i].pooled));
+    }
+  }
 }
 
 TEST_CASE("what fails in a piece of an encoder reaches the caller, and the engine encodes again") {

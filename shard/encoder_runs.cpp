@@ -6,7 +6,8 @@ std::vector<EncoderRun> encoder_runs(const Plan& plan, std::string_view componen
   std::vector<EncoderRun> out;
   for (int first = 0, last = 0; first < count; first = last) {
     const std::size_t device = plan.device_of(component, "layer", first);
-    std::vector<bool> held(static_cast<std::size_t>(count), false), streamed(held);
+    const auto layers = static_cast<std::size_t>(count);
+    std::vector<bool> held(layers, false), streamed(layers, false);
     std::map<int, DeviceId> donors;
     for (; last < count && plan.device_of(component, "layer", last) == device; ++last) {
       const Assignment& assignment = plan.assignment_of(component, "layer", last);

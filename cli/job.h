@@ -219,9 +219,13 @@ Job read_job(const std::string& text, const std::string& name, const std::string
 /// not there or not supported yet.
 Job load_job(const std::string& file, const std::vector<Setting>& settings = {});
 
+/// What scripts/setup.sh calls the tokenizers' data.
+inline constexpr std::string_view kClipTokenizerData = "clip_merges.txt", kT5TokenizerData = "t5xxl_spiece.model";
+
 /// Fills the paths of the job's files: beside the job file, then by bare name in model_paths (folders, or a ComfyUI
 /// extra_model_paths.yaml). Throws Error at the key of the first that is missing, listing where it looked. Finds the
-/// folders of textual inversions in the same places: those called `embeddings` that are there.
+/// folders of textual inversions in the same places: those called `embeddings` that are there. Of tokenizers that are
+/// neither named nor installed the path stays empty: the family may have no use for them.
 void resolve_files(Job& job);
 
 /// The texts of an entry: its prompt, its negative prompt and its conditions' prompts.

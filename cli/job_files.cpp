@@ -135,12 +135,12 @@ std::vector<std::string> embedding_folders(const Job& job, const std::vector<Fol
 }
 
 /// Tokenizer data that scripts/setup.sh installed: beside the program, or in the source tree that it was built in.
-std::string installed_tokenizer(const Job& job, std::string_view name, std::string_view key) {
+/// Empty where there is none.
+std::string installed_tokenizer(std::string_view name) {
   const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
   for (const fs::path& folder : {program / "tokenizers", program / "../.deps/tokenizers"})
     if (is_file(folder / name)) return (folder / name).lexically_normal().string();
-  throw job.error({job.file}, fmt::format("the tokenizer data {} is not installed", name),
-                  fmt::format("run scripts/setup.sh, or name the file under tokenizers: {}", key));
+  return {};
 }
 
 }  // namespace
@@ -153,8 +153,8 @@ void resolve_files(Job& job) {
     find_file(job, *encoder, folders, encoder_kinds);
   find_file(job, files.vae, folders, vae_kinds);
   for (FileReference* data : {&files.clip_tokenizer, &files.t5xxl_tokenizer}) find_file(job, *data, folders, {});
-  if (!files.clip_tokenizer) files.clip_tokenizer.path = installed_tokenizer(job, "clip_merges.txt", "clip");
-  if (!files.t5xxl_tokenizer) files.t5xxl_tokenizer.path = installed_tokenizer(job, "t5xxl_spiece.model", "t5xxl");
+  if (!files.clip_tokenizer) files.clip_tokenizer.path = installed_tokenizer(kClipTokenizerData);
+  if (!files.t5xxl_tokenizer) files.t5xxl_tokenizer.path = installed_tokenizer(kT5TokenizerData);
   for (LoraOptions& lora : job.loras) find_file(job, lora.file, folders, lora_kinds);
   job.embedding_folders = embedding_folders(job, folders);
   for (ImageJob& image : job.images) {

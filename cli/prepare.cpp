@@ -55,6 +55,18 @@ void check_encoder(const Job& job, const Part& vae) {
           "name a whole autoencoder under \"vae\"");
 }
 
+/// Throws Error where an encoder of the family has a tokenizer that the job does not name and set-up did not install.
+void check_tokenizers(const Job& job, const ModelSet& set) {
+  for (const EncoderUse& use : set.text().encoders) {
+    const bool is_t5 = use.encoder == TextEncoder::T5xxl;
+    if (!(is_t5 ? set.t5xxl_tokenizer : set.clip_tokenizer).empty()) continue;
+    throw job.error(
+        {job.file},
+        fmt::format("the tokenizer data {} is not installed", is_t5 ? kT5TokenizerData : kClipTokenizerData),
+        fmt::format("run scripts/setup.sh, or name the file under tokenizers: {}", is_t5 ? "t5xxl" : "clip"));
+  }
+}
+
 /// What `auto` comes to.
 ComputeType resolve(ComputeType wanted, ComputeType automatic) {
   return wanted == ComputeType::Auto ? automatic : wanted;
@@ -158,6 +170,7 @@ JobModels open_job(Job& job) {
   check_shift(job, set.training().prediction, set.diffusion.row->name);
   check_encoder(job, set.vae);
   check_clip_skip(job, set);
+  check_tokenizers(job, set);
   std::vector<FileIdentity> identified = identities(set);
   auto inversions = find_inversions(job, set);
   JobModels out{std::move(set), std::move(identified), std::move(inversions), picture_identities(job)};

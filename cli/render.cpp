@@ -284,18 +284,6 @@ class JobRun {
   Exit code_ = Exit::Ok;
 };
 
-/// Throws Error where a text encoder would lie on several devices: only the diffusion model is run that way yet.
-void refuse_cut_encoders(const Job& job, const Plan& plan) {
-  for (const std::string_view encoder : {"clip_l", "clip_g", "t5xxl"}) {
-    const auto holds = [&](const PlannedDevice& device) {
-      return std::ranges::find(device.assignments, encoder, &Assignment::component) != device.assignments.end();
-    };
-    if (std::ranges::count_if(plan.devices, holds) > 1)
-      throw job.error(job.placement.gpu_ids.mark, fmt::format("{} over several devices is not supported yet", encoder),
-                      "give one of them more memory, or name an 8-bit file of it");
-  }
-}
-
 /// Outputs, devices and memory of every job, before anything is rendered.
 std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models, Progress& progress) {
   Machine machine{survey_devices()};
@@ -305,7 +293,6 @@ std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<J
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const Job& job = jobs[i];
     out.push_back(prepare(job, std::move(models[i]), probed_devices(job, machine, speeds)));
-    refuse_cut_encoders(job, out.back().plan);
   }
   return out;
 }

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/text/prompt_encoder.h"
+#include "shard/encoder_runs.h"
 
 namespace mgpu {
 namespace {
@@ -25,6 +26,17 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
     out.back().last = block;
   }
   return out;
+}
+
+/// Brings an encoder's streamed blocks from their donors.
+RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const std::map<int, DeviceId>& donors) {
+  std::vector<BlockStream::Block> lent;
+  for (StreamedBlock& block : blocks) lent.push_back({block.index, std::move(block.tensors), donors.at(block.index)});
+  const auto ring = std::make_shared<BlockStream>(device, std::move(lent));
+  return [ring](int block, const std::function<void()>& work) {
+    const BlockStream::Use use(ring.get(), block);
+    work();
+  };
 }
 
 }  // namespace
@@ -67,16 +79,11 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
     const TextEncoder kind = recipe.encoders[i].encoder;
     const std::string& tokenizer = kind == TextEncoder::T5xxl ? models_.t5xxl_tokenizer : models_.clip_tokenizer;
-    // SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
-    Device& device = device_of(kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind));
-    device.worker.call([&] {
-      const Meter::Busy busy(device.meter);
-      const Weights weights = encoder_weights(models_.encoder(kind), device.torch);
-      const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions);
-      for (std::size_t k = 0; k < prompts.size(); ++k)
-        texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
-      synchronize(device.torch);
-    });
+    const Part& part = models_.encoder(kind);
+    const Weights weights = weights_of(part, dtypes_.encoders.value_or(stored_type(part)), at::kCPU);
+    const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions, encoder_pieces(kind));
+    for (std::size_t k = 0; k < prompts.size(); ++k)
+      texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
   }
   std::vector<Conditioning> out;
   for (std::vector<EncodedText>& pieces : texts) {
@@ -87,6 +94,29 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
     out.push_back(assemble(recipe, pieces));
   }
   release_cached();
+  return out;
+}
+
+std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
+  const Part& part = models_.encoder(kind);
+  const int layers = kind == TextEncoder::T5xxl ? part.t5().layers : part.clip().layers;
+  // SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
+  const std::string_view component = kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind);
+  std::vector<EncoderPiece> out;
+  for (const EncoderRun& run : encoder_runs(plan_, component, layers)) {
+    Device& device = *devices_[run.device];
+    const auto work_of = [&device](std::function<void()> work) {
+      return device.worker.begin([&device, work = std::move(work)] {
+        const Meter::Busy busy(device.meter);
+        work();
+        synchronize(device.torch);
+      });
+    };
+    const auto stream = [&device, donors = run.donors](std::vector<StreamedBlock> blocks) {
+      return ring_of(device.torch, std::move(blocks), donors);
+    };
+    out.push_back({device.torch, run.held, work_of, stream});
+  }
   return out;
 }
 
@@ -169,10 +199,6 @@ Engine::Device& Engine::device_of(std::string_view component) const {
   MGPU_CHECK(holder != plan_.devices.end(), "the plan has no {}", component);
   MGPU_CHECK(std::none_of(holder + 1, plan_.devices.end(), has), "{} is spread over devices", component);
   return *devices_[static_cast<std::size_t>(holder - plan_.devices.begin())];
-}
-
-Weights Engine::encoder_weights(const Part& part, at::Device device) const {
-  return weights_of(part, dtypes_.encoders.value_or(stored_type(part)), device);
 }
 
 Weights Engine::vae_weights() const {

@@ -12,6 +12,7 @@
 #include "core/model_set.h"
 #include "core/ops.h"
 #include "core/text/conditioning.h"
+#include "core/text/encoder_pieces.h"
 #include "core/text/textual_inversion.h"
 #include "shard/diffusion.h"
 #include "shard/meter.h"
@@ -49,8 +50,8 @@ class Engine {
   /// took, the devices' queues drained.
   double measure(Phase phase, const std::function<void()>& work);
 
-  /// What the diffusion model is told of each prompt. Loads the text encoders one after another, uses them and lets
-  /// them go.
+  /// What the diffusion model is told of each prompt. Loads the text encoders one after another, every device its
+  /// layers of one at the same time, uses them and lets them go.
   std::vector<Conditioning> encode(std::span<const PromptText> prompts,
                                    const TextualInversions& inversions = TextualInversions());
 
@@ -88,7 +89,8 @@ class Engine {
 
   /// The one device that the plan gives a component.
   Device& device_of(std::string_view component) const;
-  Weights encoder_weights(const Part& part, at::Device device) const;
+  /// A text encoder as the plan spreads it.
+  std::vector<EncoderPiece> encoder_pieces(TextEncoder kind);
   /// Loads the blocks of the diffusion model that the plan gives a device.
   void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member);
 

@@ -164,35 +164,54 @@ std::uint64_t ahead_activation(const Part& part, at::ScalarType dtype) {
   return most + kWorkspace;
 }
 
-ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& dtypes, int layers,
-                      std::uint64_t activation) {
-  const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
-  const bool t5 = part.row->role == Role::T5;
-  const std::string layers_at = t5 ? "encoder.block." : part.clip().layers_prefix;
-  // "text_model.encoder.layers." has "text_model.final_layer_norm." behind it; OpenCLIP's layout has "ln_final.".
-  const std::size_t level = layers_at.find("encoder.layers.");
-  const std::string head_at = t5                           ? "encoder.final_layer_norm."
-                              : level == std::string::npos ? "ln_final."
-                                                           : layers_at.substr(0, level) + "final_layer_norm.";
-  const std::uint64_t projection = bytes_below(part, "text_projection", dtype);
+/// What an encoder reads of its part; files hold more (T5's token embedding twice, a projection that is not used).
+ComponentNeed encoder_need(const char* name, BlockNeed layers, std::uint64_t stem, std::uint64_t head,
+                           std::uint64_t activation) {
+  const std::uint64_t bytes = stem + layers.bytes + head;
   return {.name = name,
           .phase = Phase::Encode,
-          .blocks = {blocks_below("layer", layers, part, layers_at, dtype)},
-          .bytes = loaded_bytes(part, dtype),
+          .blocks = {std::move(layers)},
+          .bytes = bytes,
           .activation = activation + kWorkspace,
-          .head = bytes_below(part, head_at, dtype) + projection};
+          .head = head};
 }
 
-ComponentNeed clip_need(const char* name, const Part& part, const ComputeDtypes& dtypes) {
+ComponentNeed clip_need(const char* name, const Part& part, const ComputeDtypes& dtypes, bool projects) {
   const ClipSizes& clip = part.clip();
-  return encoder(name, part, dtypes, clip.layers,
-                 encoder_activation(size(clip.positions), size(clip.hidden), size(clip.mlp), size(clip.heads)));
+  const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
+  // "text_model.encoder.layers." lies beside "text_model.embeddings."; OpenCLIP's layout is flat.
+  const std::size_t level = clip.layers_prefix.find("encoder.layers.");
+  const bool is_open_clip = level == std::string::npos;
+  const std::string model = is_open_clip ? "" : clip.layers_prefix.substr(0, level);
+  const auto below = [&](std::string_view names) { return bytes_below(part, names, dtype); };
+  const std::uint64_t stem =
+      is_open_clip ? below("token_embedding.") + below("positional_embedding")
+                   : below(model + "embeddings.token_embedding.") + below(model + "embeddings.position_embedding.");
+  return encoder_need(
+      name, blocks_below("layer", clip.layers, part, clip.layers_prefix, dtype), stem,
+      below(is_open_clip ? "ln_final." : model + "final_layer_norm.") + (projects ? below("text_projection") : 0),
+      encoder_activation(size(clip.positions), size(clip.hidden), size(clip.mlp), size(clip.heads)));
 }
 
 ComponentNeed t5_need(const Part& part, const ComputeDtypes& dtypes, std::uint64_t text) {
   const T5Sizes& t5 = part.t5();
-  return encoder("t5xxl", part, dtypes, t5.layers,
-                 encoder_activation(text, size(t5.hidden), size(t5.mlp), size(t5.heads)));
+  const at::ScalarType dtype = dtypes.encoders.value_or(stored_type(part));
+  BlockNeed layers = blocks_below("layer", t5.layers, part, "encoder.block.", dtype);
+  // It lies in the first block by name; what is read from it travels from block to block.
+  const std::uint64_t positions =
+      bytes_below(part, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.", dtype);
+  layers.each.front() -= positions;
+  layers.bytes -= positions;
+  return encoder_need("t5xxl", std::move(layers), bytes_below(part, t5.embedding, dtype) + positions,
+                      bytes_below(part, "encoder.final_layer_norm.", dtype),
+                      encoder_activation(text, size(t5.hidden), size(t5.mlp), size(t5.heads)));
+}
+
+/// Whether the family multiplies the encoder's pooled output with its projection.
+bool projects(const TextRecipe& recipe, TextEncoder encoder) {
+  return std::ranges::any_of(recipe.encoders, [&](const EncoderUse& use) {
+    return use.encoder == encoder && use.pooled == EncoderUse::Pooled::Projected;
+  });
 }
 
 ComponentNeed flux_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels, std::uint64_t text) {
@@ -242,8 +261,10 @@ std::vector<ComponentNeed> component_needs(const ModelSet& models, const Compute
                                            const LargestPicture& picture) {
   const std::uint64_t pixels = size(picture.width * picture.height), text = size(picture.text_tokens);
   std::vector<ComponentNeed> out;
-  if (models.clip_l) out.push_back(clip_need("clip_l", *models.clip_l, dtypes));
-  if (models.clip_g) out.push_back(clip_need("clip_g", *models.clip_g, dtypes));
+  if (models.clip_l)
+    out.push_back(clip_need("clip_l", *models.clip_l, dtypes, projects(models.text(), TextEncoder::ClipL)));
+  if (models.clip_g)
+    out.push_back(clip_need("clip_g", *models.clip_g, dtypes, projects(models.text(), TextEncoder::ClipG)));
   if (models.t5xxl) out.push_back(t5_need(*models.t5xxl, dtypes, text));
   out.push_back(models.is_flux() ? flux_need(models.diffusion, dtypes.unet, pixels, text)
                                  : unet_need(models.diffusion, dtypes.unet, picture));

@@ -27,13 +27,19 @@ class Worker {
   /// Runs `task` when its turn comes. It must not throw.
   void post(std::function<void()> task);
 
-  /// Runs `work` in its turn and waits for it; gives what it returns, throws what it throws.
+  /// Runs `work` in its turn; the future gives what it returns, throws what it throws.
   template <class Work>
-  auto call(Work&& work) {
+  auto begin(Work&& work) {
     const auto task = std::make_shared<std::packaged_task<decltype(work())()>>(std::forward<Work>(work));
     auto result = task->get_future();
     post([task] { (*task)(); });
-    return result.get();
+    return result;
+  }
+
+  /// The same, and waits for it.
+  template <class Work>
+  auto call(Work&& work) {
+    return begin(std::forward<Work>(work)).get();
   }
 
  private:

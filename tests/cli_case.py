@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import random
 import shutil
 import struct
 import subprocess
@@ -26,8 +27,8 @@ def run(*words, folder=None, text=None, **more):
     return subprocess.run([BINARY, *words], cwd=folder, input=text, capture_output=True, text=True, timeout=120, **more)
 
 
-def write_weights(path, shapes):
-    """A safetensors file of fp16 zeros: tensors' names and their shapes."""
+def write_weights(path, shapes, values=b""):
+    """A safetensors file of fp16: tensors' names and their shapes. Zeros, or these values again and again."""
     header, end = {}, 0
     for name, shape in shapes.items():
         start, end = end, end + 2 * math.prod(shape)
@@ -35,7 +36,23 @@ def write_weights(path, shapes):
     text = json.dumps(header).encode()
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
+        if values:
+            f.write((values * (end // len(values) + 1))[:end])
         f.truncate(8 + len(text) + end)
+
+
+def write_t5(path, layers, inner, width=96):
+    """A T5 encoder for the small Flux models and their tokenizer, `inner` wide in its feed-forward layers."""
+    shapes = {"shared.weight": [256, width], "encoder.final_layer_norm.weight": [width],
+              "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": [32, 2]}
+    for i in range(layers):
+        attention, mlp = (f"encoder.block.{i}.layer.{part}." for part in (0, 1))
+        shapes |= {f"{attention}SelfAttention.{name}.weight": [width, width] for name in "qkvo"}
+        shapes |= {f"{mlp}DenseReluDense.{name}.weight": [inner, width] for name in ("wi_0", "wi_1")}
+        shapes |= {mlp + "DenseReluDense.wo.weight": [width, inner]}
+        shapes |= {part + "layer_norm.weight": [width] for part in (attention, mlp)}
+    drawn = random.Random(1)
+    write_weights(path, shapes, struct.pack("<4099e", *(drawn.uniform(-0.1, 0.1) for _ in range(4099))))
 
 
 class Case(unittest.TestCase):

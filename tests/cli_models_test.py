@@ -5,10 +5,12 @@ cli_models_test.py BINARY SOURCE_FOLDER
 """
 import json
 import os
+import shutil
+import subprocess
 import sys
 import unittest
 
-from cli_case import GOLDENS, GOOD, Case, run, write_weights
+from cli_case import BINARY, GOLDENS, GOOD, Case, run, write_weights
 
 JOB = f"""checkpoint: MODEL.safetensors
 vae: "{GOLDENS}/vae_sd.safetensors"
@@ -106,6 +108,28 @@ class Sets(Case):
                      "sd1.safetensors: does not belong to merges.txt: " + said)
         self.refused(["validate", "job.yaml", "--set", "tokenizers.clip=merges.txt"],
                      f"{GOLDENS}/picture_clip_l.safetensors: does not belong to merges.txt: " + said)
+
+    def test_tokenizers_are_asked_for_where_the_family_uses_them(self):
+        # A program that set-up installed CLIP's data beside, and nothing else.
+        os.makedirs(self.path("program/tokenizers"))
+        program = shutil.copy(BINARY, self.path("program/mgpu-render"))
+        shutil.copy(os.path.join(GOLDENS, "picture_merges.txt"), self.path("program/tokenizers/clip_merges.txt"))
+
+        def validate(job, text):
+            self.write(job, text)
+            result = subprocess.run([program, "validate", job], cwd=self.folder, capture_output=True, text=True)
+            return result.returncode, result.stdout + result.stderr
+
+        sd1 = "".join(line for line in JOB.replace("MODEL", "sd1").splitlines(True) if not line.startswith("tokenizers"))
+        flux = "".join(line for line in GOOD.splitlines(True) if not line.startswith("tokenizers"))
+        self.assertEqual(validate("sd1.yaml", sd1), (0, "sd1.yaml: ok: sd1, 1 picture\n"))
+        self.assertEqual(validate("flux.yaml", flux),
+                         (2, "error: flux.yaml: the tokenizer data t5xxl_spiece.model is not installed\n"
+                             "  run scripts/setup.sh, or name the file under tokenizers: t5xxl\n"))
+        os.remove(self.path("program/tokenizers/clip_merges.txt"))
+        self.assertEqual(validate("sd1.yaml", sd1),
+                         (2, "error: sd1.yaml: the tokenizer data clip_merges.txt is not installed\n"
+                             "  run scripts/setup.sh, or name the file under tokenizers: clip\n"))
 
 
 class Inversions(Case):

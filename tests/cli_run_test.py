@@ -16,7 +16,7 @@ import termios
 import time
 import unittest
 
-from cli_case import write_weights
+from cli_case import write_t5, write_weights
 
 BINARY, SOURCE = map(os.path.abspath, sys.argv[1:3])
 GOLDENS = os.path.join(SOURCE, "tests", "goldens")
@@ -92,6 +92,39 @@ class Run(unittest.TestCase):
         at = next(i for i, row in enumerate(rows) if row.startswith("cpu:0 "))
         self.assertEqual(rows[at].split()[:4], ["cpu:0", "-", "-", "-"])
         self.assertEqual(rows[at + 1], " " * 9 + "no block assigned")
+
+    def test_encoders_over_several_devices_give_the_same_bytes(self):
+        prompts = ["--set", "images.0.prompt=a (yellow:1.3) sun", "--set", "images.1.prompt=" + "a boat on dark water, " * 30]
+        self.run_job("job.yaml", *prompts)
+        alone = [self.bytes_of("out", name) for name in NAMES]
+        for clip in ('{expert: "cpu:0,50%;cpu:1,50%"}', '"cpu:1,50%;cpu:0,50%"'):
+            self.run_job("job.yaml", *prompts, "--set", "gpu_ids=[cpu:0,cpu:1]", "--set", "allocation={clip: " + clip + "}", "--overwrite")
+            self.assertEqual([self.bytes_of("out", name) for name in NAMES], alone, clip)
+            report = self.report()
+            for device in report["devices"]:
+                layers = {a["component"]: a["blocks"] for a in device["assignments"] if a["kind"] == "layer"}
+                self.assertEqual(layers, {"clip_l": 1, "t5xxl": 1})
+                self.assertGreater(device["busy_seconds"], 0)
+                self.assertEqual(device["warnings"], [])
+
+    def test_an_encoder_that_no_device_holds_is_cut_or_streamed(self):
+        write_t5(self.path("t5.safetensors"), layers=12, inner=8192)
+        t5 = ["--set", "encoders.t5xxl=t5.safetensors", "--only", "0"]
+        self.run_job("job.yaml", *t5)
+        alone = self.bytes_of("out", NAMES[0])
+        plan = subprocess.run([BINARY, "plan", "job.yaml", "--json", *t5[:2], "--set", "gpu_ids=[cpu:0]"], cwd=self.folder,
+                              capture_output=True, text=True, check=True)
+        peaks = json.loads(plan.stdout)["devices"][0]["predicted_peak_bytes"]
+        self.assertGreater(peaks["encode"], max(peaks["sample"], peaks["decode"]) + 2**24)
+        limit = ["--set", f"vram_limit={(peaks['encode'] - 2**22) >> 10}kb", "--overwrite"]
+        self.run_job("job.yaml", *t5, *limit, "--set", "gpu_ids=[cpu]", code=3)
+        for devices, streams in (("[cpu:0,cpu:1]", False), ("[cpu:0]", True)):
+            self.run_job("job.yaml", *t5, *limit, "--set", "gpu_ids=" + devices)
+            self.assertEqual(self.bytes_of("out", NAMES[0]), alone)
+            held = [[a for a in d["assignments"] if a["component"] == "t5xxl"] for d in self.report()["devices"] if d["assignments"]]
+            self.assertTrue(all(held))
+            self.assertEqual(sum(a["blocks"] for own in held for a in own), 12)
+            self.assertEqual(any(a["streamed"] for own in held for a in own), streams)
 
     def statuses(self, report):
         return [i["status"] for i in report["images"]]

@@ -6,6 +6,7 @@
 #include "core/text/clip_tokenizer.h"
 #include "core/text/prompt_encoder.h"
 #include "core/text/t5_encoder.h"
+#include "tests/cpu_pieces.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -39,8 +40,9 @@ ClipEncoder clip_l(at::ScalarType dtype = at::kFloat) {
 
 std::unique_ptr<PromptEncoder> flux_encoder(std::size_t index) {
   static const TextualInversions none;
-  return index == 0 ? load_prompt_encoder(kFluxText, 0, weights("picture_clip_l"), golden("picture_merges.txt"), none)
-                    : load_prompt_encoder(kFluxText, 1, weights("picture_t5xxl"), golden("picture_spiece.model"), none);
+  return load_prompt_encoder(kFluxText, index, weights(index == 0 ? "picture_clip_l" : "picture_t5xxl"),
+                             golden(index == 0 ? "picture_merges.txt" : "picture_spiece.model"), none,
+                             test::cpu_pieces({2}));
 }
 
 }  // namespace

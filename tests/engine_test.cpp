@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include "core/error.h"
 #include "core/memory.h"
+#include "tests/tensor_writer.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -26,6 +28,35 @@ Engine engine() {
   return Engine(models(), {}, make_plan(component_needs(models(), {}, {64, 64, 256}), {room}));
 }
 
+/// On two virtual devices, the encoders placed as told; else both cut in the middle, T5 beginning on the second device.
+Engine engine_of_cut_encoders(const ModelSet& set, const char* clip_l = "cpu:0,50%;cpu:1,50%",
+                              const char* t5xxl = "cpu:1,50%;cpu:0,50%") {
+  const auto room = [](int index) {
+    DeviceRoom out;
+    out.id = DeviceId::cpu(index);
+    out.total_bytes = out.limit_bytes = std::uint64_t{64} << 30;
+    return out;
+  };
+  const PlacementRequest request{
+      .allocation = {{"clip_l", parse_allocation(clip_l)}, {"t5xxl", parse_allocation(t5xxl)}},
+      .donors = {room(-1), room(7)}};
+  return Engine(set, {}, make_plan(component_needs(set, {}, {64, 64, 256}), {room(0), room(1)}, request));
+}
+
+/// The T5 golden, its second layer quantised in a way that nobody knows.
+std::string damaged_t5(const test::Folder& folder) {
+  const auto file = TensorFile::open(golden("picture_t5xxl.safetensors"));
+  std::vector<test::Entry> entries;
+  for (const auto& [name, info] : file->tensors())
+    entries.push_back({name, info.dtype, info.shape, std::string(info.bytes(), '\0')});
+  const std::string mark = "{\"format\": \"int3\"}";
+  entries.push_back({"encoder.block.1.layer.0.SelfAttention.q.comfy_quant",
+                     DType::U8,
+                     {static_cast<std::int64_t>(mark.size())},
+                     mark});
+  return folder.write("t5.safetensors", test::safetensors(entries));
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("engine");
@@ -42,6 +73,52 @@ TEST_CASE("prompts are encoded as the reference pipeline's encoders do") {
   CHECK(relative_l2(out[1].context, read(*cases, "dev.1.negative.context")) <= 1e-5);
   CHECK(relative_l2(out[1].pooled, read(*cases, "dev.1.negative.pooled")) <= 1e-5);
   CHECK(e.encode({}).empty());
+}
+
+TEST_CASE("encoders over several devices tell the same, to the bit, and every device counts its part") {
+  const std::vector<PromptText> prompts = {{"a (small:1.3) boat on dark water"}, {""}, {"bright sun, blue sky"}};
+  Engine alone = engine(), several = engine_of_cut_encoders(models());
+  const std::vector<Conditioning> expected = alone.encode(prompts), found = several.encode(prompts);
+  REQUIRE(found.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(at::equal(found[i].context, expected[i].context));
+    CHECK(at::equal(found[i].pooled, expected[i].pooled));
+  }
+  CHECK(several.meter(0).busy_seconds() > 0.0);
+  CHECK(several.meter(1).busy_seconds() > 0.0);
+}
+
+TEST_CASE("encoders' layers that are streamed from donors tell the same, to the bit") {
+  const std::vector<PromptText> prompts = {{"a (small:1.3) boat on dark water"}, {"bright sun, blue sky"}};
+  Engine alone = engine();
+  const std::vector<Conditioning> expected = alone.encode(prompts);
+  for (const auto& [clip_l, t5xxl] :
+       {std::pair{"cpu:0,50%;cpu,50%", "cpu,*#cpu:1"}, {"cpu:0,50%;cpu:7,50%", "cpu:1,50%;cpu:0,50%"}}) {
+    CAPTURE(clip_l);
+    Engine e = engine_of_cut_encoders(models(), clip_l, t5xxl);
+    CHECK(e.plan().streamed_bytes("clip_l").size() == 1);
+    const std::vector<Conditioning> found = e.encode(prompts);
+    for (std::size_t i = 0; i < 2; ++i) {
+      CHECK(at::equal(found[i].context, expected[i].context));
+      CHECK(at::equal(found[i].pooled, expected[i].pooled));
+    }
+  }
+}
+
+TEST_CASE("what fails in a piece of an encoder reaches the caller, and the engine encodes again") {
+  Engine e = engine_of_cut_encoders(models());
+  CHECK_THROWS_WITH_AS(e.encode(std::vector<PromptText>{{"a boat", 7}}),
+                       doctest::Contains("the CLIP encoder has 2 layers, and layer -7 was asked for"), Error);
+  CHECK(e.encode(std::vector<PromptText>{{"a boat"}}).size() == 1);
+
+  const test::Folder folder;
+  ModelSet set = models();
+  set.t5xxl = find_part(TensorFile::open(damaged_t5(folder)), Role::T5);
+  Engine damaged = engine_of_cut_encoders(set);
+  for (int i = 0; i < 2; ++i)
+    CHECK_THROWS_WITH_AS(damaged.encode(std::vector<PromptText>{{"a boat"}}),
+                         doctest::Contains("tensor \"encoder.block.1.layer.0.SelfAttention.q.weight\" is quantised as"),
+                         Error);
 }
 
 TEST_CASE("each image of a batch is a call of its own, to the same bits, and every block is counted") {

@@ -80,6 +80,53 @@ TEST_CASE("blocks are the model's, and weigh no more than the component") {
   CHECK(needs()[3].whole);
 }
 
+TEST_CASE("of an encoder's file what is read is counted, stem and head where they are") {
+  const auto with = [](const char* name, const test::Entry& entry) {
+    const test::Folder folder;
+    const auto file = TensorFile::open(golden(name));
+    std::vector<test::Entry> entries = {entry};
+    for (const auto& [tensor, info] : file->tensors()) entries.push_back({tensor, info.dtype, info.shape});
+    return TensorFile::open(folder.write("m.safetensors", test::safetensors(entries)));
+  };
+  ModelSet set = models();
+  const std::vector<ComponentNeed> plain = component_needs(set, {}, {64, 64, 256});
+  // Files of T5 often hold its token embedding twice; Flux takes CLIP's pooled output as it is.
+  set.t5xxl =
+      find_part(with("picture_t5xxl.safetensors", {"encoder.embed_tokens.weight", DType::BF16, {256, 96}}), Role::T5);
+  set.clip_l =
+      find_part(with("picture_clip_l.safetensors", {"text_projection.weight", DType::F16, {128, 128}}), Role::ClipL);
+  const std::vector<ComponentNeed> more = component_needs(set, {}, {64, 64, 256});
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(more[i].bytes == plain[i].bytes);
+    CHECK(more[i].head == plain[i].head);
+  }
+  // The table of relative positions is named as a part of the first block, and belongs to the stem.
+  CHECK(plain[1].blocks[0].bytes_of(0) == plain[1].blocks[0].bytes_of(1));
+  CHECK(plain[1].bytes - plain[1].head - plain[1].blocks[0].bytes == (256 * 96 + 32 * 2) * 2);
+  CHECK(plain[0].bytes - plain[0].head - plain[0].blocks[0].bytes == (607 + 77) * 128 * 2);
+}
+
+TEST_CASE("an encoder's projection is counted where the family multiplies with it") {
+  const test::Folder folder;
+  const std::string path = folder.write("sdxl.safetensors", test::safetensors(test::drawn_unet("sdxl")));
+  ModelSet set;
+  set.diffusion = find_part(TensorFile::open(path), Role::Diffusion);
+  set.vae = find_part(TensorFile::open(golden("vae_sd.safetensors")), Role::Vae);
+  // CLIP-G is told by its layers, of which the small one has three.
+  const FamilyRow row;
+  ClipSizes sizes;
+  sizes.hidden = 64, sizes.mlp = 128, sizes.layers = 3;
+  sizes.layers_prefix = "text_model.encoder.layers.";
+  set.clip_l = {TensorFile::open(golden("text_clip_l.safetensors")), &row, "conditioner.embedders.0.transformer.",
+                sizes};
+  sizes.hidden = 128, sizes.layers_prefix = "transformer.resblocks.";
+  set.clip_g = {TensorFile::open(golden("text_clip_g.safetensors")), &row, "conditioner.embedders.1.model.", sizes};
+  const std::vector<ComponentNeed> needs_of = component_needs(set, {}, {64, 64, 77});
+  CHECK(needs_of[0].head == 2 * 64 * 2);  // final norm, fp16
+  CHECK(needs_of[1].head == (2 * 128 + 128 * 128) * 2);
+  CHECK(needs_of[1].bytes == bytes_of("text_clip_g.safetensors", "", 2));
+}
+
 TEST_CASE("activations grow with the picture, the prompt and the type") {
   const std::vector<ComponentNeed> base = needs();
   const std::vector<ComponentNeed> larger = needs({}, {1024, 512, 256});

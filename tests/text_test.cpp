@@ -8,6 +8,7 @@
 #include "core/text/clip_tokenizer.h"
 #include "core/text/prompt_encoder.h"
 #include "core/text/size_conditioning.h"
+#include "tests/cpu_pieces.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -34,8 +35,8 @@ class Family {
   explicit Family(const TextRecipe& recipe) : recipe_(recipe), inversions_({golden("embeddings")}) {
     for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
       const bool is_l = recipe.encoders[i].encoder == TextEncoder::ClipL;
-      encoders_.push_back(
-          load_prompt_encoder(recipe, i, is_l ? clip_l() : clip_g(), golden("picture_merges.txt"), inversions_));
+      encoders_.push_back(load_prompt_encoder(recipe, i, is_l ? clip_l() : clip_g(), golden("picture_merges.txt"),
+                                              inversions_, test::cpu_pieces({3})));
     }
   }
 

@@ -30,64 +30,118 @@ at::Tensor split_heads(const at::Tensor& x) {
   return x.unflatten(-1, {-1, kHeadDim}).transpose(1, 2);
 }
 
+/// Its weight is undefined where the file has none.
+Linear load_projection(const Weights& weights) {
+  Linear out;
+  if (weights.has("text_projection.weight")) {
+    out = weights.linear("text_projection");
+  } else if (weights.has("text_projection")) {
+    out.weight = weights.get("text_projection").t().contiguous();  // OpenCLIP multiplies from the right
+  }
+  return out;
+}
+
 }  // namespace
 
-ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options)
-    : options_(options), path_(weights.file().path()) {
-  if (weights.has("token_embedding.weight")) {
-    read_open_clip(weights);
-  } else {
-    const bool bare = weights.has("encoder.layers.0.mlp.fc1.weight");  // early SD 1.x files leave the level out
-    read_transformers(bare ? weights : weights.at("text_model"));
+/// Where a layout keeps what lies outside the blocks, and what one block is called.
+struct ClipEncoder::Layout {
+  Weights weights;                                              ///< below the level text_model
+  const char *tokens, *positions, *final_norm, *layers, *sign;  ///< `sign`: a tensor that every layer has
+  Block (*load)(const Weights& layer);
+
+  std::string layer(int index) const { return fmt::format("{}.{}", layers, index); }
+  /// How many layers the file has; of one that has none the first is missing.
+  int count() const {
+    int count = 1;
+    while (weights.has(layer(count) + sign)) ++count;
+    return count;
   }
-  if (width() % kHeadDim != 0) {
-    fail_file(path_, fmt::format("the CLIP encoder's width {} is not a multiple of {}", width(), kHeadDim),
+};
+
+ClipEncoder::Layout ClipEncoder::layout_of(const Weights& weights) {
+  if (weights.has("token_embedding.weight")) {
+    return {.weights = weights,
+            .tokens = "token_embedding.weight",
+            .positions = "positional_embedding",
+            .final_norm = "ln_final",
+            .layers = "transformer.resblocks",
+            .sign = ".mlp.c_fc.weight",
+            .load = load_open_clip};
+  }
+  const bool bare = weights.has("encoder.layers.0.mlp.fc1.weight");  // early SD 1.x files leave the level out
+  return {.weights = bare ? weights : weights.at("text_model"),
+          .tokens = "embeddings.token_embedding.weight",
+          .positions = "embeddings.position_embedding.weight",
+          .final_norm = "final_layer_norm",
+          .layers = "encoder.layers",
+          .sign = ".mlp.fc1.weight",
+          .load = load_transformers};
+}
+
+ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options)
+    : ClipEncoder(weights, options, HeldBlocks::all(layout_of(weights).count())) {}
+
+ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options, const HeldBlocks& held)
+    : options_(options), path_(weights.file().path()), blocks_(static_cast<std::size_t>(held.count())) {
+  const Layout layout = layout_of(weights);
+  width_ = layout.weights.shape(layout.tokens).at(1);
+  if (width_ % kHeadDim != 0) {
+    fail_file(path_, fmt::format("the CLIP encoder's width {} is not a multiple of {}", width_, kHeadDim),
               "only heads of 64 are known");
   }
-  if (!options_.project_pooled) return;
-  if (weights.has("text_projection.weight")) {
-    projection_ = weights.linear("text_projection");
-  } else if (weights.has("text_projection")) {
-    projection_.weight = weights.get("text_projection").t().contiguous();  // OpenCLIP multiplies from the right
+  MGPU_CHECK_EQ(held.count(), layout.count());
+  if (held.stem()) {
+    tokens_ = layout.weights.get(layout.tokens);
+    positions_ = layout.weights.get(layout.positions);
   }
+  for (int i = 0; i < held.count(); ++i) {
+    if (held.has(i))
+      blocks_[static_cast<std::size_t>(i)] = layout.load(held.weights_of(i, layout.weights).at(layout.layer(i)));
+  }
+  if (!held.head()) return;
+  final_norm_ = wide(layout.weights.norm(layout.final_norm));
+  if (options_.project_pooled) projection_ = load_projection(weights);
 }
 
-void ClipEncoder::read_transformers(const Weights& weights) {
-  tokens_ = weights.get("embeddings.token_embedding.weight");
-  positions_ = weights.get("embeddings.position_embedding.weight");
-  for (std::int64_t i = 0; weights.has(fmt::format("encoder.layers.{}.mlp.fc1.weight", i)); ++i) {
-    const Weights layer = weights.at(fmt::format("encoder.layers.{}", i));
-    blocks_.push_back({.norm1 = wide(layer.norm("layer_norm1")),
-                       .norm2 = wide(layer.norm("layer_norm2")),
-                       .q = wide_bias(layer.linear("self_attn.q_proj")),
-                       .k = wide_bias(layer.linear("self_attn.k_proj")),
-                       .v = wide_bias(layer.linear("self_attn.v_proj")),
-                       .out = wide_bias(layer.linear("self_attn.out_proj")),
-                       .fc1 = wide_bias(layer.linear("mlp.fc1")),
-                       .fc2 = wide_bias(layer.linear("mlp.fc2"))});
-  }
-  final_norm_ = wide(weights.norm("final_layer_norm"));
+ClipEncoder::Block ClipEncoder::load_transformers(const Weights& layer) {
+  return {.norm1 = wide(layer.norm("layer_norm1")),
+          .norm2 = wide(layer.norm("layer_norm2")),
+          .q = wide_bias(layer.linear("self_attn.q_proj")),
+          .k = wide_bias(layer.linear("self_attn.k_proj")),
+          .v = wide_bias(layer.linear("self_attn.v_proj")),
+          .out = wide_bias(layer.linear("self_attn.out_proj")),
+          .fc1 = wide_bias(layer.linear("mlp.fc1")),
+          .fc2 = wide_bias(layer.linear("mlp.fc2"))};
 }
 
-void ClipEncoder::read_open_clip(const Weights& weights) {
-  tokens_ = weights.get("token_embedding.weight");
-  positions_ = weights.get("positional_embedding");
-  for (std::int64_t i = 0; weights.has(fmt::format("transformer.resblocks.{}.mlp.c_fc.weight", i)); ++i) {
-    const Weights layer = weights.at(fmt::format("transformer.resblocks.{}", i));
-    const Linear qkv = wide_bias(layer.linear("attn.in_proj_weight", "attn.in_proj_bias"));
-    blocks_.push_back({.norm1 = wide(layer.norm("ln_1")),
-                       .norm2 = wide(layer.norm("ln_2")),
-                       .q = rows(qkv, 0, width()),
-                       .k = rows(qkv, width(), width()),
-                       .v = rows(qkv, 2 * width(), width()),
-                       .out = wide_bias(layer.linear("attn.out_proj")),
-                       .fc1 = wide_bias(layer.linear("mlp.c_fc")),
-                       .fc2 = wide_bias(layer.linear("mlp.c_proj"))});
-  }
-  final_norm_ = wide(weights.norm("ln_final"));
+ClipEncoder::Block ClipEncoder::load_open_clip(const Weights& layer) {
+  const Linear qkv = wide_bias(layer.linear("attn.in_proj_weight", "attn.in_proj_bias"));
+  const std::int64_t width = qkv.weight.size(1);
+  return {.norm1 = wide(layer.norm("ln_1")),
+          .norm2 = wide(layer.norm("ln_2")),
+          .q = rows(qkv, 0, width),
+          .k = rows(qkv, width, width),
+          .v = rows(qkv, 2 * width, width),
+          .out = wide_bias(layer.linear("attn.out_proj")),
+          .fc1 = wide_bias(layer.linear("mlp.c_fc")),
+          .fc2 = wide_bias(layer.linear("mlp.c_proj"))};
+}
+
+std::vector<at::Tensor*> ClipEncoder::block_tensors(int index) {
+  std::optional<Block>& block = blocks_.at(static_cast<std::size_t>(index));
+  MGPU_CHECK(block, "CLIP's block {} is not held", index);
+  std::vector<at::Tensor*> out;
+  const auto add = [&](auto& layer) {
+    for (at::Tensor* tensor : {&layer.weight, &layer.bias})
+      if (tensor->defined()) out.push_back(tensor);
+  };
+  for (Norm* norm : {&block->norm1, &block->norm2}) add(*norm);
+  for (Linear* linear : {&block->q, &block->k, &block->v, &block->out, &block->fc1, &block->fc2}) add(*linear);
+  return out;
 }
 
 ClipEncoder::State ClipEncoder::embed(const at::Tensor& ids, ClipLayer read, const at::Tensor& vectors) const {
+  MGPU_CHECK(tokens_.defined(), "CLIP's first block is not held");
   MGPU_CHECK(ids.size(1) <= positions_.size(0), "{} tokens for {} positions", ids.size(1), positions_.size(0));
   const std::int64_t from_first = read.layer < 0 ? read.layer + blocks() : read.layer;
   if (from_first < 0 || from_first >= blocks()) {
@@ -99,8 +153,10 @@ ClipEncoder::State ClipEncoder::embed(const at::Tensor& ids, ClipLayer read, con
   return {ids, x, {}, read};
 }
 
-void ClipEncoder::block(std::int64_t index, State& state, const Ops& ops) const {
-  const Block& b = blocks_.at(static_cast<std::size_t>(index));
+void ClipEncoder::block(int index, State& state, const Ops& ops) const {
+  const std::optional<Block>& held = blocks_.at(static_cast<std::size_t>(index));
+  MGPU_CHECK(held, "CLIP's block {} is not held", index);
+  const Block& b = *held;
   const at::Tensor normed = layer_norm(state.x, b.norm1);
   const at::Tensor attended =
       ops.attention(split_heads(ops.linear_col(normed, b.q)), split_heads(ops.linear_col(normed, b.k)),
@@ -113,6 +169,7 @@ void ClipEncoder::block(std::int64_t index, State& state, const Ops& ops) const 
 }
 
 ClipOutput ClipEncoder::finish(const State& state, const Ops& ops) const {
+  MGPU_CHECK(final_norm_.weight.defined(), "CLIP's last block is not held");
   const at::Tensor last = layer_norm(state.x, final_norm_);
   const at::Tensor end = state.ids.to(last.device()).eq(options_.end).to(at::kInt).argmax(1);  // the first of equals
   at::Tensor pooled = last.index({at::arange(last.size(0), end.options()), end});
@@ -124,7 +181,7 @@ ClipOutput ClipEncoder::finish(const State& state, const Ops& ops) const {
 ClipOutput ClipEncoder::forward(const at::Tensor& ids, const Ops& ops, const ClipLayer& read,
                                 const at::Tensor& vectors) const {
   State state = embed(ids, read, vectors);
-  for (std::int64_t i = 0; i < blocks(); ++i) block(i, state, ops);
+  for (int i = 0; i < blocks(); ++i) block(i, state, ops);
   return finish(state, ops);
 }
 

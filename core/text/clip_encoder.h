@@ -3,8 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
+#include "core/models/held_blocks.h"
 #include "core/ops.h"
 #include "core/weights.h"
 
@@ -38,6 +41,9 @@ class ClipEncoder {
   /// `weights`: where text_model.* (or, of early SD 1.x files, what is below it) or transformer.resblocks.* lies.
   /// Throws Error (exit 2) naming a missing tensor.
   ClipEncoder(const Weights& weights, const ClipOptions& options);
+  /// Loads some of the blocks, which must be as many as the file has. Only these may run; embed() belongs to the first,
+  /// finish() to the last.
+  ClipEncoder(const Weights& weights, const ClipOptions& options, const HeldBlocks& held);
 
   /// What travels from block to block.
   struct State {
@@ -45,15 +51,20 @@ class ClipEncoder {
     at::Tensor x;       ///< [B, N, C] fp32
     at::Tensor hidden;  ///< x after the chosen layer, once that has run
     ClipLayer read;     ///< its layer counted from 0
+
+    /// What moves along when the next block is another device's; `ids` stay on the CPU.
+    std::vector<at::Tensor*> travelling() { return {&x, &hidden}; }
   };
   /// ids [B, N] int64, N at most the number of positions; an id -1 - i stands for row i of `vectors` [n, C]. Throws
   /// Error (exit 2) for an id that the vocabulary lacks and for a layer that the encoder lacks.
   State embed(const at::Tensor& ids, ClipLayer read = {}, const at::Tensor& vectors = {}) const;
-  void block(std::int64_t index, State& state, const Ops& ops) const;
+  void block(int index, State& state, const Ops& ops) const;
   ClipOutput finish(const State& state, const Ops& ops) const;
 
-  std::int64_t blocks() const { return static_cast<std::int64_t>(blocks_.size()); }
-  std::int64_t width() const { return tokens_.size(1); }
+  int blocks() const { return static_cast<int>(blocks_.size()); }
+  std::int64_t width() const { return width_; }
+  /// A held block's weights, for whoever streams them.
+  std::vector<at::Tensor*> block_tensors(int index);
   ClipOutput forward(const at::Tensor& ids, const Ops& ops, const ClipLayer& read = {},
                      const at::Tensor& vectors = {}) const;
 
@@ -63,15 +74,19 @@ class ClipEncoder {
     Linear q, k, v, out, fc1, fc2;
   };
 
-  void read_transformers(const Weights& weights);
-  void read_open_clip(const Weights& weights);
+  struct Layout;
+
+  static Layout layout_of(const Weights& weights);
+  static Block load_transformers(const Weights& layer);
+  static Block load_open_clip(const Weights& layer);
 
   ClipOptions options_;
   std::string path_;  ///< of the file, for messages
-  at::Tensor tokens_, positions_;
-  std::vector<Block> blocks_;
-  Norm final_norm_;
-  Linear projection_;  ///< weight undefined where pooled is not projected
+  std::int64_t width_ = 0;
+  at::Tensor tokens_, positions_;  ///< undefined where the stem is not held
+  std::vector<std::optional<Block>> blocks_;
+  Norm final_norm_;    ///< undefined where the head is not held
+  Linear projection_;  ///< likewise, and where pooled is not projected
 };
 
 }  // namespace mgpu

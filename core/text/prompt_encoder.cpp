@@ -30,12 +30,16 @@ Tokens tokens_of(const Chunk& chunk) {
 class ClipPromptEncoder final : public PromptEncoder {
  public:
   ClipPromptEncoder(const EncoderUse& use, bool breaks, const Weights& weights, const std::string& merges,
-                    const TextualInversions& inversions)
+                    const TextualInversions& inversions, std::vector<EncoderPiece> pieces)
       : use_(use),
         tokenizer_(merges),
-        encoder_(weights, {.end = tokenizer_.end(),
-                           .quick_gelu = use.encoder == TextEncoder::ClipL,
-                           .project_pooled = use.pooled == EncoderUse::Pooled::Projected}),
+        encoder_(std::move(pieces),
+                 [&](const EncoderPiece& piece) {
+                   const ClipOptions options{.end = tokenizer_.end(),
+                                             .quick_gelu = use.encoder == TextEncoder::ClipL,
+                                             .project_pooled = use.pooled == EncoderUse::Pooled::Projected};
+                   return std::make_unique<ClipEncoder>(weights.on(piece.device), options, piece.held);
+                 }),
         rule_(tokenizer_.chunks(use.encoder == TextEncoder::ClipL ? tokenizer_.end() : 0)),
         inversions_(inversions) {
     rule_.breaks = breaks;
@@ -48,7 +52,9 @@ class ClipPromptEncoder final : public PromptEncoder {
         [&](std::string_view name) { return inversions_.vectors(name, use_.encoder, encoder_.width()); });
     return encode_chunks(chunks, rule_, [&](const Chunk& chunk) -> EncodedText {
       const Tokens tokens = tokens_of(chunk);
-      const ClipOutput output = encoder_.forward(tokens.ids, ops, layer, tokens.vectors);
+      const ClipOutput output = encoder_.forward(
+          [&](const ClipEncoder& encoder) { return encoder.embed(tokens.ids, layer, tokens.vectors); },
+          [&](const ClipEncoder& encoder, const ClipEncoder::State& state) { return encoder.finish(state, ops); }, ops);
       return {output.hidden, output.pooled};
     });
   }
@@ -56,7 +62,7 @@ class ClipPromptEncoder final : public PromptEncoder {
  private:
   EncoderUse use_;
   ClipTokenizer tokenizer_;
-  ClipEncoder encoder_;
+  EncoderInPieces<ClipEncoder> encoder_;
   ChunkRule rule_;
   const TextualInversions& inversions_;
 };
@@ -64,9 +70,12 @@ class ClipPromptEncoder final : public PromptEncoder {
 class T5PromptEncoder final : public PromptEncoder {
  public:
   T5PromptEncoder(const EncoderUse& use, const Weights& weights, const std::string& model,
-                  const TextualInversions& inversions)
+                  const TextualInversions& inversions, std::vector<EncoderPiece> pieces)
       : tokenizer_(model),
-        encoder_(weights),
+        encoder_(std::move(pieces),
+                 [&](const EncoderPiece& piece) {
+                   return std::make_unique<T5Encoder>(weights.on(piece.device), piece.held);
+                 }),
         rule_(tokenizer_.chunks(static_cast<std::size_t>(use.shortest))),
         inversions_(inversions) {}
 
@@ -76,13 +85,16 @@ class T5PromptEncoder final : public PromptEncoder {
         [&](std::string_view name) { return inversions_.vectors(name, TextEncoder::T5xxl, encoder_.width()); });
     return encode_chunks(chunks, rule_, [&](const Chunk& chunk) -> EncodedText {
       const Tokens tokens = tokens_of(chunk);
-      return {encoder_.forward(tokens.ids, ops, tokens.vectors), {}};
+      const at::Tensor hidden = encoder_.forward(
+          [&](const T5Encoder& encoder) { return encoder.embed(tokens.ids, tokens.vectors); },
+          [&](const T5Encoder& encoder, const T5Encoder::State& state) { return encoder.finish(state); }, ops);
+      return {hidden, {}};
     });
   }
 
  private:
   T5Tokenizer tokenizer_;
-  T5Encoder encoder_;
+  EncoderInPieces<T5Encoder> encoder_;
   ChunkRule rule_;
   const TextualInversions& inversions_;
 };
@@ -90,12 +102,12 @@ class T5PromptEncoder final : public PromptEncoder {
 }  // namespace
 
 std::unique_ptr<PromptEncoder> load_prompt_encoder(const TextRecipe& recipe, std::size_t index, const Weights& weights,
-                                                   const std::string& tokenizer, const TextualInversions& inversions) {
+                                                   const std::string& tokenizer, const TextualInversions& inversions,
+                                                   std::vector<EncoderPiece> pieces) {
   const EncoderUse& use = recipe.encoders[index];
-  if (use.encoder == TextEncoder::T5xxl) {
-    return std::make_unique<T5PromptEncoder>(use, weights, tokenizer, inversions);
-  }
-  return std::make_unique<ClipPromptEncoder>(use, recipe.breaks, weights, tokenizer, inversions);
+  if (use.encoder == TextEncoder::T5xxl)
+    return std::make_unique<T5PromptEncoder>(use, weights, tokenizer, inversions, std::move(pieces));
+  return std::make_unique<ClipPromptEncoder>(use, recipe.breaks, weights, tokenizer, inversions, std::move(pieces));
 }
 
 }  // namespace mgpu

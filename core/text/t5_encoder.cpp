@@ -31,36 +31,71 @@ at::Tensor relative_buckets(std::int64_t n, std::int64_t buckets) {
   return at::where(length < exact, length, far) + (distance > 0).to(at::kLong) * half;
 }
 
+const char* token_table(const Weights& weights) {
+  return weights.has("shared.weight") ? "shared.weight" : "encoder.embed_tokens.weight";
+}
+
+/// How many blocks the file has; of one that has none the first is missing.
+int blocks_in(const Weights& weights) {
+  int count = 1;
+  while (weights.has(fmt::format("encoder.block.{}.layer.0.SelfAttention.q.weight", count))) ++count;
+  return count;
+}
+
 }  // namespace
 
-T5Encoder::T5Encoder(const Weights& weights) : path_(weights.file().path()) {
-  tokens_ = weights.get(weights.has("shared.weight") ? "shared.weight" : "encoder.embed_tokens.weight");
-  position_bias_ = weights.get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight").to(at::kFloat);
-  const auto norm = [](const Weights& part) { return part.get("layer_norm.weight").to(at::kFloat); };
-  for (std::int64_t i = 0; weights.has(fmt::format("encoder.block.{}.layer.0.SelfAttention.q.weight", i)); ++i) {
-    const Weights attention = weights.at(fmt::format("encoder.block.{}.layer.0", i));
-    const Weights mlp = weights.at(fmt::format("encoder.block.{}.layer.1", i));
-    blocks_.push_back({.attention_norm = norm(attention),
-                       .mlp_norm = norm(mlp),
-                       .q = attention.linear("SelfAttention.q"),
-                       .k = attention.linear("SelfAttention.k"),
-                       .v = attention.linear("SelfAttention.v"),
-                       .o = attention.linear("SelfAttention.o"),
-                       .wi_0 = mlp.linear("DenseReluDense.wi_0"),
-                       .wi_1 = mlp.linear("DenseReluDense.wi_1"),
-                       .wo = mlp.linear("DenseReluDense.wo")});
+T5Encoder::T5Encoder(const Weights& weights) : T5Encoder(weights, HeldBlocks::all(blocks_in(weights))) {}
+
+T5Encoder::T5Encoder(const Weights& weights, const HeldBlocks& held)
+    : path_(weights.file().path()),
+      width_(weights.shape(token_table(weights)).at(1)),
+      blocks_(static_cast<std::size_t>(held.count())) {
+  MGPU_CHECK_EQ(held.count(), blocks_in(weights));
+  if (held.stem()) {
+    tokens_ = weights.get(token_table(weights));
+    position_bias_ = weights.get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight").to(at::kFloat);
   }
-  final_norm_ = weights.get("encoder.final_layer_norm.weight").to(at::kFloat);
+  for (int i = 0; i < held.count(); ++i)
+    if (held.has(i)) blocks_[static_cast<std::size_t>(i)] = load_block(held.weights_of(i, weights), i);
+  if (held.head()) final_norm_ = weights.get("encoder.final_layer_norm.weight").to(at::kFloat);
+}
+
+T5Encoder::Block T5Encoder::load_block(const Weights& weights, int index) {
+  const auto norm = [](const Weights& part) { return part.get("layer_norm.weight").to(at::kFloat); };
+  const Weights attention = weights.at(fmt::format("encoder.block.{}.layer.0", index));
+  const Weights mlp = weights.at(fmt::format("encoder.block.{}.layer.1", index));
+  return {.attention_norm = norm(attention),
+          .mlp_norm = norm(mlp),
+          .q = attention.linear("SelfAttention.q"),
+          .k = attention.linear("SelfAttention.k"),
+          .v = attention.linear("SelfAttention.v"),
+          .o = attention.linear("SelfAttention.o"),
+          .wi_0 = mlp.linear("DenseReluDense.wi_0"),
+          .wi_1 = mlp.linear("DenseReluDense.wi_1"),
+          .wo = mlp.linear("DenseReluDense.wo")};
+}
+
+std::vector<at::Tensor*> T5Encoder::block_tensors(int index) {
+  std::optional<Block>& block = blocks_.at(static_cast<std::size_t>(index));
+  MGPU_CHECK(block, "T5's block {} is not held", index);
+  std::vector<at::Tensor*> out = {&block->attention_norm, &block->mlp_norm};
+  for (Linear* linear : {&block->q, &block->k, &block->v, &block->o, &block->wi_0, &block->wi_1, &block->wo})
+    for (at::Tensor* tensor : {&linear->weight, &linear->bias})
+      if (tensor->defined()) out.push_back(tensor);
+  return out;
 }
 
 T5Encoder::State T5Encoder::embed(const at::Tensor& ids, const at::Tensor& vectors) const {
+  MGPU_CHECK(tokens_.defined(), "T5's first block is not held");
   const at::Tensor buckets = relative_buckets(ids.size(1), position_bias_.size(0)).to(position_bias_.device());
   const at::Tensor bias = at::embedding(position_bias_, buckets).permute({2, 0, 1}).unsqueeze(0).contiguous();
   return {embed_tokens(tokens_, ids, path_, vectors), bias};
 }
 
-void T5Encoder::block(std::int64_t index, State& state, const Ops& ops) const {
-  const Block& b = blocks_.at(static_cast<std::size_t>(index));
+void T5Encoder::block(int index, State& state, const Ops& ops) const {
+  const std::optional<Block>& held = blocks_.at(static_cast<std::size_t>(index));
+  MGPU_CHECK(held, "T5's block {} is not held", index);
+  const Block& b = *held;
   const std::int64_t heads = state.bias.size(1);
   const auto split_heads = [heads](const at::Tensor& x) { return x.unflatten(-1, {heads, -1}).transpose(1, 2); };
   at::Tensor normed = rms_norm(state.x, b.attention_norm);
@@ -74,12 +109,13 @@ void T5Encoder::block(std::int64_t index, State& state, const Ops& ops) const {
 }
 
 at::Tensor T5Encoder::finish(const State& state) const {
+  MGPU_CHECK(final_norm_.defined(), "T5's last block is not held");
   return rms_norm(state.x, final_norm_);
 }
 
 at::Tensor T5Encoder::forward(const at::Tensor& ids, const Ops& ops, const at::Tensor& vectors) const {
   State state = embed(ids, vectors);
-  for (std::int64_t i = 0; i < blocks(); ++i) block(i, state, ops);
+  for (int i = 0; i < blocks(); ++i) block(i, state, ops);
   return finish(state);
 }
 

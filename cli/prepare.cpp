@@ -76,6 +76,7 @@ LargestPicture largest_picture(const Job& job) {
   for (const ImageJob& image : job.images) {
     if (std::int64_t{*image.width} * *image.height > out.width * out.height)
       out.width = *image.width, out.height = *image.height;
+    out.steps = std::max<std::int64_t>(out.steps, *image.sampler.steps);
     // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
     for (const std::string_view prompt : prompts_of(image))
       out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(prompt.size() / 2));
@@ -101,7 +102,7 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
   const std::int64_t longer = std::max(picture.width, picture.height);
   const auto scaled = [&](std::int64_t side) {
     const auto length = [&](std::int64_t whole) { return std::max(unit, whole * side * unit / longer / unit * unit); };
-    return LargestPicture{length(picture.width), length(picture.height), picture.text_tokens};
+    return LargestPicture{length(picture.width), length(picture.height), picture.text_tokens, picture.steps};
   };
   // The largest that fits, its longer side counted in units: a smaller picture never needs more.
   std::int64_t fits = kSmallestOffer / unit, too_large = longer / unit;
@@ -190,6 +191,9 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   } catch (const PlacementError& error) {
     throw placement_error(job, error);
   }
+  out.needs = needs_of(job, models.set, out.dtypes, picture);
+  out.rooms = devices.rooms;
+  out.request = request;
   for (const DeviceId& id : devices.dropped)
     out.plan.mode_reason += fmt::format("; {} is missing and was dropped", id.to_string());
   out.models = std::move(models);
@@ -200,6 +204,32 @@ PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices)
   PreparedJob out = plan_job(job, std::move(models), devices);
   if (!out.plan.fits()) throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall, out.nearest_fit);
   return out;
+}
+
+std::optional<Plan> smaller_plan(const PreparedJob& job, const DeviceId& device) {
+  std::vector<DeviceRoom> rooms = job.rooms;
+  const auto own = std::ranges::find(rooms, device, &DeviceRoom::id);
+  if (own == rooms.end()) return std::nullopt;
+  own->limit_bytes -= own->limit_bytes / 10;
+  Plan plan = make_plan(job.needs, rooms, job.request);
+  if (!plan.fits()) return std::nullopt;
+  for (std::size_t i = 0; i < rooms.size(); ++i) plan.devices[i].room = job.rooms[i];
+  std::erase_if(plan.devices, [](const PlannedDevice& planned) { return planned.assignments.empty(); });
+  const auto same = [](const PlannedDevice& a, const PlannedDevice& b) {
+    return a.room.id == b.room.id && a.assignments == b.assignments;
+  };
+  if (std::ranges::equal(plan.devices, job.plan.devices, same)) return std::nullopt;
+  return plan;
+}
+
+std::optional<std::string_view> cut_encoder(const Plan& plan) {
+  for (const std::string_view encoder : {"clip_l", "clip_g", "t5xxl"}) {
+    const auto holds = [&](const PlannedDevice& device) {
+      return std::ranges::find(device.assignments, encoder, &Assignment::component) != device.assignments.end();
+    };
+    if (std::ranges::count_if(plan.devices, holds) > 1) return encoder;
+  }
+  return std::nullopt;
 }
 
 }  // namespace mgpu

@@ -122,14 +122,19 @@ std::string device_rows(std::string_view id, const std::vector<Assignment>& assi
   return text;
 }
 
-std::string to_tables(const Report& report) {
-  std::string text = fmt::format("{}: {}, mode {}{}{}\n", report.job, report.status, report.mode,
-                                 report.mode_reason.empty() ? "" : ": ", report.mode_reason);
-  text += device_table_head("peak encode") + "\n";
-  for (const DeviceReport& d : report.devices) {
+std::string device_table(const std::vector<DeviceReport>& devices) {
+  std::string text = device_table_head("peak encode") + "\n";
+  for (const DeviceReport& d : devices) {
     text += device_rows(d.id, d.assignments, memory_columns(d.limit_bytes, d.peak_bytes));
     for (const std::string& warning : d.warnings) text += fmt::format("{:<8} {}\n", "", warning);
   }
+  return text;
+}
+
+std::string to_tables(const Report& report) {
+  std::string text = fmt::format("{}: {}, mode {}{}{}\n", report.job, report.status, report.mode,
+                                 report.mode_reason.empty() ? "" : ": ", report.mode_reason);
+  text += device_table(report.devices);
   text += fmt::format("{:<7} {:>20} {:>8} {:>8} {:>8} {:>8}  file\n", "picture", "seed", "encode", "sample", "decode",
                       "write s");
   for (const ImageReport& i : report.images) {

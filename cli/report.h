@@ -64,6 +64,9 @@ std::string to_json(const Report& report);
 /// The same for people: a table of devices and one of pictures.
 std::string to_tables(const Report& report);
 
+/// The table of devices: what each held, its limit and its peaks.
+std::string device_table(const std::vector<DeviceReport>& devices);
+
 /// The table of devices, which `plan` shares: its head, without a newline; the columns of memory in GiB; a device's
 /// rows, the memory behind the first.
 std::string device_table_head(std::string_view peaks);

@@ -4,7 +4,7 @@
 
 namespace mgpu {
 
-/// What the engine tells while it works. The command line draws it; tests pass their own.
+/// What the engine tells while it works, from several threads. The command line draws it; tests pass their own.
 class Progress {
  public:
   virtual ~Progress() = default;

@@ -8,13 +8,16 @@ namespace mgpu {
 namespace {
 
 struct Unit {
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0, of_pass = 0, of_text = 0;
   double time = 0.0;
 };
 
 void add(Unit& unit, const BlockNeed& kind, int block) {
+  const auto i = static_cast<std::size_t>(block);
   unit.bytes += kind.bytes_of(block);
   unit.time += kind.time_of(block);
+  if (!kind.of_pass.empty()) unit.of_pass += kind.of_pass[i];
+  if (!kind.of_text.empty()) unit.of_text += kind.of_text[i];
 }
 
 std::vector<Unit> units_of(const ComponentNeed& need) {
@@ -53,6 +56,8 @@ Chain::Chain(const ComponentNeed& need) : need_(&need) {
   (need.mirrored ? units.front() : units.back()).bytes += need.head;
   for (const Unit& unit : units) {
     bytes_.push_back(bytes_.back() + unit.bytes);
+    of_pass_.push_back(of_pass_.back() + unit.of_pass);
+    of_text_.push_back(of_text_.back() + unit.of_text);
     times_.push_back(times_.back() + unit.time);
   }
 }

@@ -6,11 +6,19 @@
 #include <chrono>
 
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/memory.h"
 #include "core/text/prompt_encoder.h"
+#include "shard/device_error.h"
 
 namespace mgpu {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 at::Device torch_device(const DeviceId& id) {
   return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
@@ -36,20 +44,38 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
     const DeviceRoom& room = planned.room;
     const at::Device device = torch_device(room.id);
     limit_allocations(device, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
-    devices_.push_back(std::make_unique<Device>(device, runs));
+    devices_.push_back(std::make_unique<Device>(room.id, device, runs));
   }
 }
 
 double Engine::measure(Phase phase, const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   std::vector<std::unique_ptr<Meter::PhaseScope>> scopes;
   for (const auto& device : devices_) scopes.push_back(std::make_unique<Meter::PhaseScope>(device->meter, phase));
-  // A device that works alone is busy through the whole phase; others count while their workers work.
-  std::optional<Meter::Busy> busy;
-  if (devices_.size() == 1) busy.emplace(devices_.front()->meter);
+  if (devices_.size() > 1) {  // they count while their workers work
+    work();
+    return seconds_since(start);
+  }
+  // A device that works alone is busy through the whole phase, until what was queued on it is done.
+  const Meter::Busy busy(devices_.front()->meter);
   work();
-  for (const auto& device : devices_) synchronize(device->torch);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  synchronize(devices_.front()->torch);
+  return seconds_since(start);
+}
+
+double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
+  fault_point("to the autoencoder");
+  Device& device = device_of("vae");
+  return device.worker.call([&] {
+    const auto start = Clock::now();
+    const Meter::PhaseScope scope(device.meter, phase);
+    const Meter::Busy busy(device.meter);
+    on_device(device.id, [&] {
+      fault_point("autoencoder");
+      work();
+    });
+    return seconds_since(start);
+  });
 }
 
 std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, const TextualInversions& inversions) {
@@ -60,13 +86,17 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
     const std::string& tokenizer = kind == TextEncoder::T5xxl ? models_.t5xxl_tokenizer : models_.clip_tokenizer;
     // SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
     Device& device = device_of(kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind));
+    fault_point("to an encoder");
     device.worker.call([&] {
       const Meter::Busy busy(device.meter);
-      const Weights weights = encoder_weights(models_.encoder(kind), device.torch);
-      const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions);
-      for (std::size_t k = 0; k < prompts.size(); ++k)
-        texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
-      synchronize(device.torch);
+      on_device(device.id, [&] {
+        fault_point("encode");
+        const Weights weights = encoder_weights(models_.encoder(kind), device.torch);
+        const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions);
+        for (std::size_t k = 0; k < prompts.size(); ++k)
+          texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
+        synchronize(device.torch);
+      });
     });
   }
   std::vector<Conditioning> out;
@@ -85,23 +115,25 @@ void Engine::load_diffusion() {
   if (pipeline_) return;
   const std::vector<std::size_t> owner = owners();
   std::vector<Pipeline::Member> members(devices_.size());
-  std::vector<std::future<void>> loads;
+  Together loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
     Device& device = *devices_[i];
-    members[i] = {device.torch, &device.worker, &device.meter, nullptr};
+    Pipeline::Member& member = members[i] = {device.id, device.torch, &device.worker, &device.meter, nullptr};
     if (std::ranges::find(owner, i) == owner.end()) continue;
     std::vector<bool> held;
     for (const std::size_t o : owner) held.push_back(o == i);
-    auto load = std::make_shared<std::packaged_task<void()>>([&, i, held] {
-      members[i].shard = load_shard(models_, HeldBlocks(held), dtypes_.unet, devices_[i]->torch);
-      devices_[i]->meter.loaded();
+    fault_point("to load");
+    loads.begin(device.worker, [&, held] {
+      on_device(device.id, [&] {
+        fault_point("load");
+        member.shard = load_shard(models_, HeldBlocks(held), dtypes_.unet, device.torch);
+        device.meter.loaded();
+      });
     });
-    loads.push_back(load->get_future());
-    device.worker.post([load] { (*load)(); });
   }
-  for (std::future<void>& load : loads) load.wait();  // all, before the first that failed takes the members away
-  for (std::future<void>& load : loads) load.get();
+  loads.finish();
   pipeline_ = std::make_unique<Pipeline>(std::move(members), stages_of(owner), ops_);
+  pipeline_->limit(passes_at_once());
 }
 
 Engine::Run Engine::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
@@ -114,10 +146,16 @@ std::vector<at::Tensor> Engine::evaluate(const Run& run, const at::Tensor& x, do
                                          std::span<const std::size_t> texts) {
   MGPU_CHECK(pipeline_, "the diffusion model is not loaded");
   std::vector<std::future<at::Tensor>> passes;
-  for (const std::size_t text : texts)
-    for (std::int64_t i = 0; i < x.size(0); ++i)
-      passes.push_back(pipeline_->submit(run, x.narrow(0, i, 1), timestep, text));
-  for (const auto& pass : passes) pass.wait();  // also those behind one that failed: they read x
+  std::exception_ptr refused;
+  try {
+    for (const std::size_t text : texts)
+      for (std::int64_t i = 0; i < x.size(0); ++i)
+        passes.push_back(pipeline_->submit(run, x.narrow(0, i, 1), timestep, text));
+  } catch (...) {
+    refused = std::current_exception();
+  }
+  for (const auto& pass : passes) pass.wait();  // also those beside one that failed: they are told by the run's texts
+  if (refused) std::rethrow_exception(refused);
   std::vector<at::Tensor> out;
   for (std::size_t t = 0, next = 0; t < texts.size(); ++t) {
     std::vector<at::Tensor> images;
@@ -131,8 +169,14 @@ at::Device Engine::home() const {
   return pipeline_ ? pipeline_->home() : devices_.front()->torch;
 }
 
-std::size_t Engine::runs_at_once() const {
-  return pipeline_ && devices_.size() > 1 ? pipeline_->depth() : 1;
+std::size_t Engine::passes_at_once() const {
+  if (!pipeline_ || devices_.size() == 1 || saves_memory_) return 1;
+  return std::min(pipeline_->stages() + 1, static_cast<std::size_t>(plan_.passes_at_once));
+}
+
+void Engine::save_memory() {
+  saves_memory_ = true;
+  if (pipeline_) pipeline_->limit(passes_at_once());
 }
 
 void Engine::release_cached() const {

@@ -110,6 +110,20 @@ double room_for_weights(const DeviceRoom& room) {
   return static_cast<double>(room.limit_bytes) - static_cast<double>(room.driver_bytes);
 }
 
+InFlight in_flight_alone(const PlacementRequest& request) {
+  return {.sampling = {0, static_cast<std::uint64_t>(request.texts_a_run)}, .decoding = {}};
+}
+
+InFlight in_flight_over(const PlacementRequest& request, std::int64_t passes) {
+  // Runs begin while passes are too few, so that the last one may bring more texts than there are passes.
+  const std::int64_t texts = passes - 1 + request.texts_a_run, others = request.evaluations - 1;
+  const auto most = [](std::int64_t count, std::int64_t all) {
+    return static_cast<std::uint64_t>(std::min(count, all));
+  };
+  return {.sampling = {most(passes - 1, others), most(texts, request.evaluations)},
+          .decoding = {most(passes, others), most(texts, others)}};
+}
+
 PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
   PhaseBytes resident{}, turn{};
   bool used = false;
@@ -124,14 +138,18 @@ PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
       if (placed.need->phase == phase)
         turn[phase] = std::max(turn[phase], placed.need->activation + (stays ? 0 : bytes));
     }
+    const std::uint64_t pass = placed.need->passing + placed.chain.of_pass(run), text = placed.chain.of_text(run);
+    resident.sample += in_flight.sampling.passes * pass + in_flight.sampling.texts * text;
+    resident.decode += in_flight.decoding.passes * pass + in_flight.decoding.texts * text;
   }
   if (!used) return {};
   for (const Phase phase : kPhases) resident[phase] += room.driver_bytes + turn[phase];
   return resident;
 }
 
-Placement place_on(const std::vector<ComponentNeed>& components, const Devices& devices, std::size_t device) {
-  Placement out;
+Placement place_on(const std::vector<ComponentNeed>& components, const Devices& devices,
+                   const PlacementRequest& request, std::size_t device) {
+  Placement out{.components = {}, .in_flight = in_flight_alone(request)};
   for (const ComponentNeed& need : components) out.components.push_back(all_on(need, devices.size(), device));
   return out;
 }
@@ -147,8 +165,9 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
 }
 
 Placement place_over(const std::vector<ComponentNeed>& components, const Devices& devices,
-                     const std::map<std::string, AllocationString>& allocations) {
-  Placement encoders, told;
+                     const PlacementRequest& request, std::int64_t passes) {
+  const std::map<std::string, AllocationString>& allocations = request.allocation;
+  Placement encoders, told{.components = {}, .in_flight = in_flight_over(request, passes)};
   const ComponentNeed *diffusion = nullptr, *decoder = nullptr;
   for (const ComponentNeed& need : components) {
     const auto allocation = allocations.find(need.name);

@@ -53,9 +53,10 @@ std::string describe(const std::vector<Shortfall>& shortfalls, const std::vector
   return fmt::format("{}", fmt::join(sentences, "; "));
 }
 
-Sole best_sole(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices) {
+Sole best_sole(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+               const PlacementRequest& request) {
   const auto rank = [&](std::size_t d) {
-    return std::tuple(plan_of(place_on(components, devices, d), devices).lacking_bytes(), -devices[d].speed,
+    return std::tuple(plan_of(place_on(components, devices, request, d), devices).lacking_bytes(), -devices[d].speed,
                       -room_for_weights(devices[d]));
   };
   std::size_t best = 0;
@@ -89,7 +90,7 @@ std::size_t device_of_single(const std::vector<ComponentNeed>& components, const
       named = d;
     }
   }
-  return named ? *named : best_sole(components, devices).device;
+  return named ? *named : best_sole(components, devices, request).device;
 }
 
 /// Whether the job needs or wants several devices, and why.
@@ -107,7 +108,7 @@ Choice choose(const std::vector<ComponentNeed>& components, const std::vector<De
     return {false, device_of_single(components, devices, request), "the job asks for one device"};
   if (request.mode == Mode::Shard) return {true, 0, "the job asks for it"};
   if (!request.allocation.empty()) return {true, 0, "as the allocation says"};
-  const Sole sole = best_sole(components, devices);
+  const Sole sole = best_sole(components, devices, request);
   if (sole.lacking > 0) return {true, 0, "no device alone holds it"};
   if (request.evaluations > 1)
     return {true, 0,
@@ -116,6 +117,26 @@ Choice choose(const std::vector<ComponentNeed>& components, const std::vector<De
   return {false, sole.device,
           fmt::format("{} holds everything, and one picture at a time would be no faster on several devices",
                       devices[sole.device].id.to_string())};
+}
+
+/// Passes that keep so many devices at work, one for each stage and one that waits: a UNet goes through each device
+/// twice, on its way down and up.
+std::int64_t wanted_passes(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+                           const PlacementRequest& request) {
+  const auto diffusion = std::ranges::find(components, Phase::Sample, &ComponentNeed::phase);
+  const bool twice = diffusion != components.end() && diffusion->mirrored;
+  const auto count = static_cast<std::int64_t>(devices.size());
+  return std::min(twice ? 2 * count : count + 1, request.evaluations);
+}
+
+/// Over several devices, with as many passes on their way as fit.
+Plan plan_over(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+               const PlacementRequest& request) {
+  for (std::int64_t passes = wanted_passes(components, devices, request);; passes /= 2) {
+    Plan plan = plan_of(place_over(components, devices, request, passes), devices);
+    plan.passes_at_once = passes;
+    if (plan.lacking_bytes() == 0 || passes <= 1) return plan;
+  }
 }
 
 }  // namespace
@@ -156,13 +177,14 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
   const Choice choice = choose(components, devices, request);
-  Plan plan = plan_of(choice.spread ? place_over(components, devices, request.allocation)
-                                    : place_on(components, devices, choice.device),
-                      devices);
+  Plan plan = choice.spread ? plan_over(components, devices, request)
+                            : plan_of(place_on(components, devices, request, choice.device), devices);
   const auto used = std::ranges::count_if(plan.devices, [](const auto& d) { return !d.assignments.empty(); });
   plan.mode = used > 1 ? "shard" : "single";
-  plan.mode_reason = choice.reason + idle_devices(plan);
   plan.shortfall = describe(plan.shortfalls, plan.devices);
+  plan.mode_reason = choice.reason + idle_devices(plan);
+  if (choice.spread && plan.fits() && plan.passes_at_once < wanted_passes(components, devices, request))
+    plan.mode_reason += fmt::format("; no more than {} passes at once, for want of memory", plan.passes_at_once);
   return plan;
 }
 

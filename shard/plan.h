@@ -37,6 +37,8 @@ struct BlockNeed {
   std::uint64_t bytes = 0;               ///< of all of them, in the type that they are kept in
   std::vector<std::uint64_t> each = {};  ///< bytes of each; empty: equal
   std::vector<double> times = {};        ///< relative time of each, comparable across the component; empty: 1
+  std::vector<std::uint64_t> of_pass = {};  ///< bytes that each keeps of a pass until another block takes them: skips
+  std::vector<std::uint64_t> of_text = {};  ///< bytes that a run computes ahead for each, for one text; empty: none
 
   std::uint64_t bytes_of(int block) const;
   double time_of(int block) const { return times.empty() ? 1.0 : times[static_cast<std::size_t>(block)]; }
@@ -50,6 +52,7 @@ struct ComponentNeed {
   std::uint64_t bytes = 0;       ///< of all its weights; more than its blocks', since stem and head count too
   std::uint64_t activation = 0;  ///< highest need beside the weights on a device that runs any of its blocks, for the
                                  ///< job's largest picture
+  std::uint64_t passing = 0;     ///< bytes that travel with a pass, and lie on the device that it waits for
   std::uint64_t head = 0;        ///< weights behind the last block; what is in no block and not here precedes the first
   bool whole = false;            ///< stays on one device: the autoencoder
   /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between
@@ -78,6 +81,8 @@ struct Assignment {
   std::uint64_t bytes = 0;
   bool streamed = false;
   std::string from;  ///< the donor of streamed blocks
+
+  bool operator==(const Assignment&) const = default;
 };
 
 struct PlannedDevice {
@@ -100,6 +105,8 @@ struct Plan {
   std::string mode;  ///< single, shard
   std::string mode_reason;
   std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
+  /// Of the diffusion model, over several devices: what is predicted holds for so many on their way at once.
+  std::int64_t passes_at_once = 1;
   std::vector<Shortfall> shortfalls;   ///< a device and phase each; none when the job fits
   std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
@@ -118,6 +125,7 @@ struct PlacementRequest {
   /// Evaluations of the diffusion model that do not wait for each other: pictures times conditionings. One alone gains
   /// nothing from several devices, since they work in turn.
   std::int64_t evaluations = 1;
+  std::int64_t texts_a_run = 1;  ///< conditionings of one run at most
   std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
 };
 
@@ -134,8 +142,9 @@ class PlacementError : public AllocationError {
 
 /// Places every component on the devices, each in its phase: an encoder whole where one device holds it, else cut; the
 /// diffusion model on one device or, when that does not fit or several evaluations flow, cut so that the slowest device
-/// takes the least time; the autoencoder whole beside it. Cuts keep the devices' order, or the allocation string's. The
-/// same arguments give the same plan. A plan that does not fit is that which lacks least. Throws PlacementError.
+/// takes the least time; the autoencoder whole beside it. Cuts keep the devices' order, or the allocation string's.
+/// Passes that are on their way take memory: where they do not fit there are fewer at once. The same arguments give the
+/// same plan. A plan that does not fit is that which lacks least. Throws PlacementError.
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request = {});
 

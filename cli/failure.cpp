@@ -23,9 +23,10 @@ bool is_out_of_memory(const c10::Error& error, const std::string& text) {
 }
 
 Failure out_of_memory(const DeviceId& device, const std::string& detail) {
-  return {Exit::ImageFailed, fmt::format("out of memory on {}: {}\n  a smaller picture needs less", device.to_string(),
-                                         first_line(detail)),
-          device};
+  return {
+      Exit::ImageFailed,
+      fmt::format("out of memory on {}: {}\n  a smaller picture needs less", device.to_string(), first_line(detail)),
+      device};
 }
 
 }  // namespace

@@ -130,8 +130,8 @@ void JobRun::encode() {
   for (const Entry* entry : group) pictures.push_back(&entry->picture);
   progress_.phase(pictures.front()->path, "encode");
   const TextualInversions inversions(job_.embedding_folders);
-  const double seconds = engine_->measure(
-      Phase::Encode, [&] { encodings_.emplace(*engine_, inversions, pictures, stop_if_interrupted); });
+  const double seconds =
+      engine_->measure(Phase::Encode, [&] { encodings_.emplace(*engine_, inversions, pictures, stop_if_interrupted); });
   for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
 }
 

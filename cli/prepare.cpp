@@ -132,6 +132,13 @@ void check_clip_skip(const Job& job, const ModelSet& set) {
   }
 }
 
+/// The highest predicted peak of a device; 0 where it is not used.
+std::uint64_t most_on(const Plan& plan, const DeviceId& device) {
+  for (const PlannedDevice& planned : plan.devices)
+    if (planned.room.id == device) return std::max({planned.peak.encode, planned.peak.sample, planned.peak.decode});
+  return 0;
+}
+
 }  // namespace
 
 std::vector<FileIdentity> JobModels::files_of(const ImageJob& image) const {
@@ -215,10 +222,7 @@ std::optional<Plan> smaller_plan(const PreparedJob& job, const DeviceId& device)
   if (!plan.fits()) return std::nullopt;
   for (std::size_t i = 0; i < rooms.size(); ++i) plan.devices[i].room = job.rooms[i];
   std::erase_if(plan.devices, [](const PlannedDevice& planned) { return planned.assignments.empty(); });
-  const auto same = [](const PlannedDevice& a, const PlannedDevice& b) {
-    return a.room.id == b.room.id && a.assignments == b.assignments;
-  };
-  if (std::ranges::equal(plan.devices, job.plan.devices, same)) return std::nullopt;
+  if (most_on(plan, device) >= most_on(job.plan, device)) return std::nullopt;
   return plan;
 }
 

@@ -52,7 +52,7 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
 PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices);
 
 /// A placement of less on a device that ran out of memory within its limit: the plan for a tenth less of it. The device
-/// may still use what it may. Nothing where there is none, or where that is the same placement.
+/// may still use what it may. Nothing where there is none, or where it asks no less of that device.
 std::optional<Plan> smaller_plan(const PreparedJob& job, const DeviceId& device);
 
 /// A text encoder that lies on several devices, or nothing.

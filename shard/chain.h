@@ -41,9 +41,9 @@ class Chain {
   Run blocks_of(std::size_t kind, Run run) const;
 
   const ComponentNeed* need_;
-  std::vector<std::uint64_t> bytes_{0};  ///< of the units before each
+  std::vector<std::uint64_t> bytes_{0};                 ///< of the units before each
   std::vector<std::uint64_t> of_pass_{0}, of_text_{0};  ///< likewise
-  std::vector<double> times_{0.0};       ///< likewise
+  std::vector<double> times_{0.0};                      ///< likewise
 };
 
 }  // namespace mgpu

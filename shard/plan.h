@@ -34,9 +34,9 @@ using PhaseBytes = Phases<std::uint64_t>;
 struct BlockNeed {
   std::string kind;  ///< "double", "single", "layer", ...
   int count = 0;
-  std::uint64_t bytes = 0;               ///< of all of them, in the type that they are kept in
-  std::vector<std::uint64_t> each = {};  ///< bytes of each; empty: equal
-  std::vector<double> times = {};        ///< relative time of each, comparable across the component; empty: 1
+  std::uint64_t bytes = 0;                  ///< of all of them, in the type that they are kept in
+  std::vector<std::uint64_t> each = {};     ///< bytes of each; empty: equal
+  std::vector<double> times = {};           ///< relative time of each, comparable across the component; empty: 1
   std::vector<std::uint64_t> of_pass = {};  ///< bytes that each keeps of a pass until another block takes them: skips
   std::vector<std::uint64_t> of_text = {};  ///< bytes that a run computes ahead for each, for one text; empty: none
 
@@ -81,8 +81,6 @@ struct Assignment {
   std::uint64_t bytes = 0;
   bool streamed = false;
   std::string from;  ///< the donor of streamed blocks
-
-  bool operator==(const Assignment&) const = default;
 };
 
 struct PlannedDevice {
@@ -107,7 +105,7 @@ struct Plan {
   std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
   /// Of the diffusion model, over several devices: what is predicted holds for so many on their way at once.
   std::int64_t passes_at_once = 1;
-  std::vector<Shortfall> shortfalls;   ///< a device and phase each; none when the job fits
+  std::vector<Shortfall> shortfalls;  ///< a device and phase each; none when the job fits
   std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
   bool fits() const { return shortfall.empty(); }
@@ -125,7 +123,7 @@ struct PlacementRequest {
   /// Evaluations of the diffusion model that do not wait for each other: pictures times conditionings. One alone gains
   /// nothing from several devices, since they work in turn.
   std::int64_t evaluations = 1;
-  std::int64_t texts_a_run = 1;  ///< conditionings of one run at most
+  std::int64_t texts_a_run = 1;                             ///< conditionings of one run at most
   std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
 };
 

@@ -1,5 +1,3 @@
-#include "core/fault_point.h"
-
 #include <c10/util/Exception.h>
 #include <doctest/doctest.h>
 
@@ -12,6 +10,7 @@
 
 #include "cli/render.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "tests/drawn_weights.h"
 #include "tests/rendering.h"
 #include "tests/tensor_writer.h"
@@ -81,14 +80,15 @@ class Jobs {
     std::string ids;
     for (int i = 0; i < devices; ++i) ids += "cpu:" + std::to_string(i) + ",";
     ids.pop_back();
-    return load_job(folder_.write(
-        name + ".yaml", "checkpoint: sd1.safetensors\nencoders: {clip_l: picture_clip_l.safetensors}\n"
-                        "vae: vae_sd.safetensors\ntokenizers: {clip: picture_merges.txt}\nmodel_paths: [\"" +
-                            std::string(MGPU_GOLDENS) + "\"]\ngpu_ids: [" + ids + "]\n" + more +
-                            "sampler: {steps: 2, cfg: 1}\nimages: [{prompt: a boat, width: 32, height: 32, seed: 5, "
-                            "count: " +
-                            std::to_string(pictures) +
-                            "}]\noutput: {directory: " + name + ", name: \"{index}.png\"}\n"));
+    return load_job(
+        folder_.write(name + ".yaml",
+                      "checkpoint: sd1.safetensors\nencoders: {clip_l: picture_clip_l.safetensors}\n"
+                      "vae: vae_sd.safetensors\ntokenizers: {clip: picture_merges.txt, t5xxl: "
+                      "picture_spiece.model}\nmodel_paths: [\"" +
+                          std::string(MGPU_GOLDENS) + "\"]\ngpu_ids: [" + ids + "]\n" + more +
+                          "sampler: {steps: 2, cfg: 1}\nimages: [{prompt: a boat, width: 32, height: 32, seed: 5, "
+                          "count: " +
+                          std::to_string(pictures) + "}]\noutput: {directory: " + name + ", name: \"{index}.png\"}\n"));
   }
 
   std::string path(const std::string& name) const { return folder_.path(name); }
@@ -152,6 +152,7 @@ void check_every_point(const Jobs& jobs, int devices, Kind kind, const std::vect
   const Job first = jobs.job("first", devices, kPictures), second = jobs.job("second", devices, 1);
   int points = 0;
   {
+    jobs.clear("first");
     const Faults none;
     CHECK(render_all({first}).code == Exit::Ok);
     points = none.count();
@@ -197,7 +198,7 @@ TEST_CASE("a failure at any hand-over leaves the other pictures whole, and the n
 
 TEST_CASE("out of memory again and again fails the pictures with a table of who held what, and the next job works") {
   const Jobs jobs;
-  for (const char* mode : {"mode: auto\n", "mode: shard\n"}) {
+  for (const std::string mode : {"mode: auto\n", "mode: shard\n"}) {
     CAPTURE(mode);
     jobs.clear("first");
     int stages = 0;
@@ -205,11 +206,13 @@ TEST_CASE("out of memory again and again fails the pictures with a table of who 
       const Faults faults(Kind::OutOfMemory, [&](std::string_view place, int) { return place == "stage" && ++stages; });
       const Report report = render_all({jobs.job("first", 2, 2, mode)}).reports.front();
       CHECK(report.status == "failed");
-      CHECK(report.mode_reason.ends_with("; cpu:0 ran out of memory, and what failed was rendered again, pass by pass"));
+      CHECK(
+          report.mode_reason.ends_with("; cpu:0 ran out of memory, and what failed was rendered again, pass by pass"));
       for (const ImageReport& image : report.images) {
         CHECK(image.error.starts_with(
             "out of memory on cpu:0: CUDA out of memory. Tried to allocate 2.00 GiB.\n  a smaller picture needs less\n"
-            "device   component            blocks    weights    limit |       peak encode   sample   decode  GiB\ncpu:0 "));
+            "device   component            blocks    weights    limit |       peak encode   sample   decode  "
+            "GiB\ncpu:0 "));
         CHECK(image.error.find("\ncpu:1 ") != std::string::npos);
         CHECK(image.error.find(" down 0-") != std::string::npos);
       }

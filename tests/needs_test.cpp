@@ -171,7 +171,7 @@ TEST_CASE("a UNet's activations are counted where it is widest") {
 }
 
 TEST_CASE("what a waiting pass and a run keep of Flux: the state with its rotary table, every step's modulation") {
-  const FluxSizes& flux = models().diffusion.flux();
+  const FluxSizes flux = models().diffusion.flux();
   const auto hidden = static_cast<std::uint64_t>(flux.hidden), head_width = hidden / flux.heads;
   const ComponentNeed need = needs({at::kBFloat16, at::kBFloat16, std::nullopt}, {512, 256, 300, 7})[2];
   CHECK(need.passing == (300 + 32 * 16) * (hidden * 2 + head_width * 4));

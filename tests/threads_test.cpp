@@ -84,11 +84,15 @@ at::Tensor sample(Pipeline& pipeline, int seed) {
   const auto run = pipeline.begin_run(timesteps, texts, {.guidance = static_cast<double>(seed)});
   at::Tensor x = at::full({1, 4, 8, 8}, seed);
   for (int step = 0; step < 4; ++step) {
-    std::vector<std::future<at::Tensor>> passes;
-    for (std::size_t text = 0; text < texts.size(); ++text) passes.push_back(pipeline.submit(run, x, 0.25, text));
-    for (const auto& pass : passes) pass.wait();
-    const at::Tensor told = passes[0].get(), untold = passes[1].get();
-    x = told + untold;
+    std::future<at::Tensor> told = pipeline.submit(run, x, 0.25, 0), untold;
+    try {
+      untold = pipeline.submit(run, x, 0.25, 1);
+    } catch (...) {
+      told.wait();
+      throw;
+    }
+    untold.wait();
+    x = told.get() + untold.get();
   }
   return x;
 }
@@ -158,7 +162,8 @@ TEST_CASE("a run that fails anywhere ends, and the others give what they give") 
 TEST_CASE("a failure says whose work it ended, the receiver's where a state is handed over") {
   Devices devices;
   const auto device_that_fails = [&](std::string_view where, int after) {
-    fault_hook = [&, count = 0](std::string_view place) mutable {
+    std::atomic<int> count{0};
+    fault_hook = [&](std::string_view place) {
       if (place == where && count++ == after) throw std::bad_alloc();
     };
     std::string name = "none";

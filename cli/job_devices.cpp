@@ -54,7 +54,10 @@ std::vector<DeviceId> all_devices(const Machine& machine) {
   return out.empty() ? std::vector{DeviceId::cpu()} : out;
 }
 
-DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, bool beside_gpus) {
+enum class Use : std::uint8_t { Computes, Lends };
+
+DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, bool beside_gpus,
+                   Use use = Use::Computes) {
   const DeviceSurvey& survey = machine.survey;
   // What this program holds is no longer free, and is the CPU's to count; virtual devices share it.
   const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
@@ -69,7 +72,7 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
   const VramLimit& limit = *job.placement.vram_limit;
   if (const auto own = limit.device.find(id); own != limit.device.end()) {
     room.limit_bytes = own->second;
-  } else if (limit.each) {
+  } else if (limit.each && use == Use::Computes) {
     room.limit_bytes = *limit.each;
   }
   for (const auto* speeds : {&machine.speed, &job.placement.speed})
@@ -111,13 +114,41 @@ const Marked<ComponentAllocation>* allocation_for(const Job& job, std::string_vi
   return own.given ? &own : &a.clip;
 }
 
-/// Sets how many evaluations there are, and texts of one run.
+/// Devices that an allocation makes lend: under a tail all but its own, else those that do not compute.
+std::vector<DeviceId> donors_named(const ComponentAllocation& wanted, const std::vector<DeviceId>& computing) {
+  std::vector<DeviceId> out = wanted.donors;
+  if (wanted.expert->empty()) return out;
+  const AllocationString expert = parse_allocation(*wanted.expert);
+  const bool tail = expert.tail || !wanted.compute.empty();
+  for (const AllocationEntry& entry : expert.entries)
+    if (tail || std::ranges::find(computing, entry.device) == computing.end()) out.push_back(entry.device);
+  if (expert.tail) std::ranges::copy(expert.tail->donors, std::back_inserter(out));
+  return out;
+}
+
+/// `cpu`, if it does not compute, then the others that allocations name.
+std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const std::vector<DeviceId>& computing,
+                                  bool beside_gpus) {
+  std::vector<DeviceId> ids;
+  if (std::ranges::find(computing, DeviceId::cpu()) == computing.end()) ids.push_back(DeviceId::cpu());
+  const Allocation& a = job.placement.allocation;
+  for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae})
+    std::ranges::copy(donors_named(**component, computing), std::back_inserter(ids));
+  std::vector<DeviceRoom> out;
+  for (const DeviceId& id : ids)
+    if (is_there(id, machine) && std::ranges::find(out, id, &DeviceRoom::id) == out.end())
+      out.push_back(room_of(job, id, machine, beside_gpus, Use::Lends));
+  return out;
+}
+
+/// Sets how many evaluations there are, and passes and texts of one run.
 void count_evaluations(PlacementRequest& request, const Job& job) {
   request.evaluations = 0;
   for (const ImageJob& image : job.images) {
     const std::int64_t texts =
         1 + static_cast<std::int64_t>(image.conditions->size()) + (*image.sampler.cfg == 1.0 ? 0 : 1);
     request.evaluations += std::int64_t{*image.count} * *image.batch * texts;
+    request.passes_a_run = std::max(request.passes_a_run, *image.batch * texts);
     request.texts_a_run = std::max(request.texts_a_run, texts);
   }
 }
@@ -181,6 +212,7 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
   out.all_bf16 = std::ranges::all_of(ids, [&](const DeviceId& id) { return has_bf16(id, machine); });
   const bool some_cuda = std::ranges::any_of(ids, &DeviceId::is_cuda);
   for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine, some_cuda));
+  out.donors = donors_of(job, machine, ids, some_cuda);
   return out;
 }
 
@@ -191,6 +223,7 @@ PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
              : *job.placement.mode == Mode::Shard ? Wanted::Shard
                                                   : Wanted::Auto;
   count_evaluations(out, job);
+  out.donors = devices.donors;
   for (const char* component : {"unet", "clip_l", "clip_g", "t5xxl", "vae"})
     if (const auto told = allocation_of(**allocation_for(job, component), devices)) out.allocation[component] = *told;
   return out;

@@ -24,7 +24,8 @@ Machine suppose_machine(std::string_view devices);
 
 /// The devices that a job uses.
 struct JobDevices {
-  std::vector<DeviceRoom> rooms;  ///< in the order of gpu_ids
+  std::vector<DeviceRoom> rooms;   ///< in the order of gpu_ids
+  std::vector<DeviceRoom> donors;  ///< others that may lend memory: `cpu`, and those that the allocation names
   bool all_cuda = false;
   bool all_bf16 = false;               ///< each computes in bf16 by itself
   std::vector<DeviceId> dropped = {};  ///< missing ones, under `missing_devices: drop`

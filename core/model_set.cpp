@@ -148,13 +148,15 @@ at::ScalarType stored_type(const Part& part) {
   return out;
 }
 
+std::uint64_t loaded_bytes(const TensorInfo& info, at::ScalarType dtype) {
+  const std::uint64_t width = is_floating(info.dtype) ? c10::elementSize(dtype) : size_of(info.dtype);
+  return static_cast<std::uint64_t>(info.count()) * width;
+}
+
 std::uint64_t loaded_bytes(const Part& part, at::ScalarType dtype) {
   std::uint64_t total = 0;
-  for (const auto& [name, info] : part.file->tensors()) {
-    if (!belongs(part, name)) continue;
-    const std::uint64_t width = is_floating(info.dtype) ? c10::elementSize(dtype) : size_of(info.dtype);
-    total += static_cast<std::uint64_t>(info.count()) * width;
-  }
+  for (const auto& [name, info] : part.file->tensors())
+    if (belongs(part, name)) total += loaded_bytes(info, dtype);
   return total;
 }
 

@@ -54,5 +54,7 @@ at::ScalarType stored_type(const Part& part);
 
 /// Bytes of the part's tensors once loaded for computing in `dtype`: wider ones narrowed, 8-bit ones as they are.
 std::uint64_t loaded_bytes(const Part& part, at::ScalarType dtype);
+/// The same of one tensor.
+std::uint64_t loaded_bytes(const TensorInfo& info, at::ScalarType dtype);
 
 }  // namespace mgpu

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "core/strings.h"
 
@@ -14,37 +15,39 @@ using Kind = AllocationAmount::Kind;
 
 constexpr double kToleratedShortfall = 0.01;  // of the component: goes to the last entry
 
-bool is_present(const DeviceId& id, const std::vector<DeviceRoom>& devices) {
-  return std::ranges::find(devices, id, &DeviceRoom::id) != devices.end();
+/// Index of the room of that name, or how many there are.
+std::size_t index_of(const DeviceId& id, const std::vector<DeviceRoom>& rooms) {
+  return static_cast<std::size_t>(std::ranges::find(rooms, id, &DeviceRoom::id) - rooms.begin());
 }
 
-std::size_t index_of(const DeviceId& id, const std::vector<DeviceRoom>& devices) {
-  return static_cast<std::size_t>(std::ranges::find(devices, id, &DeviceRoom::id) - devices.begin());
+bool is_present(const DeviceId& id, const std::vector<DeviceRoom>& rooms) {
+  return index_of(id, rooms) < rooms.size();
 }
 
-[[noreturn]] void refuse_streaming(std::size_t column, const DeviceId& donor, std::string hint) {
-  throw AllocationError(column, fmt::format("streaming from {} is not supported yet", donor.to_string()),
-                        std::move(hint));
+const DeviceRoom& room_of(const DeviceId& id, const std::vector<DeviceRoom>& devices,
+                          const std::vector<DeviceRoom>& donors) {
+  return is_present(id, devices) ? devices[index_of(id, devices)] : donors[index_of(id, donors)];
+}
+
+std::string names_of(const std::vector<DeviceRoom>& rooms) {
+  std::vector<std::string> names;
+  for (const DeviceRoom& room : rooms) names.push_back(room.id.to_string());
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+void check_present(const DeviceId& id, std::size_t column, const std::vector<DeviceRoom>& devices,
+                   const std::vector<DeviceRoom>& donors) {
+  if (is_present(id, devices) || is_present(id, donors)) return;
+  throw AllocationError(
+      column, fmt::format("{} is not on this machine", id.to_string()),
+      fmt::format("the job computes on {}; any other device that is there may lend memory", names_of(devices)));
 }
 
 /// The device that a tail makes compute everything.
-std::size_t sole_device(const AllocationString& allocation, const std::vector<DeviceRoom>& devices) {
-  const AllocationTail& tail = *allocation.tail;
-  if (!is_present(tail.compute, devices)) {
-    std::vector<std::string> names;
-    for (const DeviceRoom& room : devices) names.push_back(room.id.to_string());
+std::size_t sole_device(const AllocationTail& tail, const std::vector<DeviceRoom>& devices) {
+  if (!is_present(tail.compute, devices))
     throw AllocationError(tail.column, fmt::format("{} does not compute in this job", tail.compute.to_string()),
-                          fmt::format("its devices are {}: \"gpu_ids\" names them", fmt::join(names, ", ")));
-  }
-  const std::string hint = fmt::format(
-      "{} computes everything here, and the others lend memory; without that, every "
-      "device computes what it holds",
-      tail.compute.to_string());
-  for (const AllocationEntry& entry : allocation.entries)
-    if (entry.device != tail.compute) refuse_streaming(entry.column, entry.device, hint);
-  if (tail.virtual_bytes > 0)
-    for (const DeviceId& donor : tail.donors)
-      if (donor != tail.compute) refuse_streaming(tail.column, donor, hint);
+                          fmt::format("its devices are {}: \"gpu_ids\" names them", names_of(devices)));
   return index_of(tail.compute, devices);
 }
 
@@ -71,13 +74,13 @@ std::vector<Run> cut_by_share(const Chain& chain, Run whole, const std::vector<d
 
 /// Bytes that each entry asks for; of "*" its share of what the others leave.
 std::vector<double> wanted_bytes(const std::vector<AllocationEntry>& entries, double total,
-                                 const std::vector<DeviceRoom>& devices) {
+                                 const std::vector<DeviceRoom>& devices, const std::vector<DeviceRoom>& donors) {
   const auto is_rest = [](const AllocationEntry& entry) { return entry.amount.kind == Kind::Rest; };
   const bool some_rest = std::ranges::any_of(entries, is_rest);
   std::vector<double> wanted;
   double percent = 0.0, fixed = 0.0, free = 0.0;
   const auto free_bytes = [&](const AllocationEntry& entry) {
-    const DeviceRoom& room = devices[index_of(entry.device, devices)];
+    const DeviceRoom& room = room_of(entry.device, devices, donors);
     return static_cast<double>(room.limit_bytes - std::min(room.limit_bytes, room.driver_bytes));
   };
   for (const AllocationEntry& entry : entries) {
@@ -87,7 +90,7 @@ std::vector<double> wanted_bytes(const std::vector<AllocationEntry>& entries, do
   if (some_rest) percent = 100.0;
   for (const AllocationEntry& entry : entries) {
     const AllocationAmount& amount = entry.amount;
-    const auto whole_device = static_cast<double>(devices[index_of(entry.device, devices)].total_bytes);
+    const auto whole_device = static_cast<double>(room_of(entry.device, devices, donors).total_bytes);
     wanted.push_back(amount.kind == Kind::Percent    ? total * amount.value / percent
                      : amount.kind == Kind::Fraction ? whole_device * amount.value
                      : amount.kind == Kind::Bytes    ? static_cast<double>(amount.bytes)
@@ -144,34 +147,78 @@ std::vector<Run> fill(const Chain& chain, const std::vector<AllocationEntry>& en
   return runs;
 }
 
+/// Virtual VRAM: what a tail moves to its donors, each filled before the next.
+std::vector<DonorShare> virtual_loan(const AllocationTail& tail, const std::vector<DeviceRoom>& devices,
+                                     const std::vector<DeviceRoom>& donors) {
+  std::vector<DonorShare> lent;
+  auto left = static_cast<double>(tail.virtual_bytes);
+  for (const DeviceId& id : tail.donors) {
+    if (id == tail.compute) continue;  // nothing moves
+    const DeviceRoom& room = room_of(id, devices, donors);
+    const auto free = static_cast<double>(room.limit_bytes - std::min(room.limit_bytes, room.driver_bytes));
+    lent.push_back({id, std::min(left, free)});
+    left -= lent.back().bytes;
+  }
+  return lent;
+}
+
+/// The device that computes what each entry holds.
+std::vector<std::size_t> computing_devices(const AllocationString& allocation, const std::vector<DeviceRoom>& devices) {
+  const std::vector<AllocationEntry>& entries = allocation.entries;
+  if (allocation.tail) return std::vector(entries.size(), sole_device(*allocation.tail, devices));
+  const auto computes = [&](const AllocationEntry& entry) { return is_present(entry.device, devices); };
+  const auto first = std::ranges::find_if(entries, computes);
+  if (first == entries.end())
+    throw AllocationError(entries.front().column, "no device of this allocation computes",
+                          fmt::format("name one of {}", names_of(devices)));
+  std::vector<std::size_t> out;
+  std::size_t nearest = index_of(first->device, devices);
+  for (const AllocationEntry& entry : entries) {
+    if (computes(entry)) nearest = index_of(entry.device, devices);
+    out.push_back(nearest);
+  }
+  return out;
+}
+
+/// The entries' parts of the chain, in their order.
+std::vector<Run> cut_entries(const std::vector<AllocationEntry>& entries, const ComponentNeed& need, const Chain& chain,
+                             const std::vector<DeviceRoom>& devices, const std::vector<DeviceRoom>& donors) {
+  const std::vector<double> wanted = wanted_bytes(entries, static_cast<double>(chain.bytes()), devices, donors);
+  const auto is_share = [](const AllocationEntry& entry) { return entry.amount.kind == Kind::Percent; };
+  std::vector<Run> runs = std::ranges::any_of(entries, is_share) ? cut_by_share(chain, {0, chain.units()}, wanted)
+                                                                 : fill(chain, entries, wanted, need);
+  for (std::size_t k = 0; k < entries.size(); ++k)
+    if (is_share(entries[k]) && runs[k].empty()) refuse_amount(entries[k], need);
+  return runs;
+}
+
 }  // namespace
 
-std::vector<Run> allocated_runs(const AllocationString& allocation, const ComponentNeed& need, const Chain& chain,
-                                const std::vector<DeviceRoom>& devices) {
-  std::vector<Run> out(devices.size());
+Allotment allot(const AllocationString& allocation, const ComponentNeed& need, const Chain& chain,
+                const std::vector<DeviceRoom>& devices, const std::vector<DeviceRoom>& donors) {
+  Allotment out{std::vector<Run>(devices.size()), std::vector<std::vector<DonorShare>>(devices.size())};
   const std::vector<AllocationEntry>& entries = allocation.entries;
-  if (allocation.tail) {
-    out[sole_device(allocation, devices)] = {0, chain.units()};
+  const std::optional<AllocationTail>& tail = allocation.tail;
+  for (const AllocationEntry& entry : entries) check_present(entry.device, entry.column, devices, donors);
+  if (tail)
+    for (const DeviceId& donor : tail->donors) check_present(donor, tail->column, devices, donors);
+  if (need.whole && entries.size() > 1)
+    throw AllocationError(entries[1].column, fmt::format("the {} lies on one device", need.name),
+                          "name the one device");
+  if (entries.empty() || need.whole) {
+    const std::size_t device = tail ? sole_device(*tail, devices) : computing_devices(allocation, devices).front();
+    out.runs[device] = {0, chain.units()};
+    if (tail && tail->virtual_bytes > 0 && !need.whole) out.lent[device] = virtual_loan(*tail, devices, donors);
     return out;
   }
-  for (const AllocationEntry& entry : entries)
-    if (!is_present(entry.device, devices))
-      refuse_streaming(entry.column, entry.device,
-                       "a device in \"gpu_ids\" computes what it holds; others lend memory");
-  if (need.whole) {
-    if (entries.size() > 1)
-      throw AllocationError(entries[1].column, fmt::format("the {} lies on one device", need.name),
-                            "name the one device");
-    out[index_of(entries.front().device, devices)] = {0, chain.units()};
-    return out;
-  }
-  const std::vector<double> wanted = wanted_bytes(entries, static_cast<double>(chain.bytes()), devices);
-  const bool shares = std::ranges::any_of(entries, [](const auto& e) { return e.amount.kind == Kind::Percent; });
-  const std::vector<Run> runs =
-      shares ? cut_by_share(chain, {0, chain.units()}, wanted) : fill(chain, entries, wanted, need);
+  const std::vector<std::size_t> computing = computing_devices(allocation, devices);
+  const std::vector<Run> runs = cut_entries(entries, need, chain, devices, donors);
   for (std::size_t k = 0; k < entries.size(); ++k) {
-    if (entries[k].amount.kind == Kind::Percent && runs[k].empty()) refuse_amount(entries[k], need);
-    out[index_of(entries[k].device, devices)] = runs[k];
+    const std::size_t device = computing[k];
+    Run& run = out.runs[device];  // of neighbouring entries: the device's own and those of its donors
+    run = run.empty() ? runs[k] : runs[k].empty() ? run : Run{run.first, runs[k].last};
+    if (entries[k].device != devices[device].id)
+      out.lent[device].push_back({entries[k].device, static_cast<double>(chain.bytes(runs[k]))});
   }
   return out;
 }

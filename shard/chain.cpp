@@ -12,15 +12,15 @@ struct Unit {
   double time = 0.0;
 };
 
-void add(Unit& unit, const BlockNeed& kind, int block) {
-  const auto i = static_cast<std::size_t>(block);
-  unit.bytes += kind.bytes_of(block);
-  unit.time += kind.time_of(block);
-  if (!kind.of_pass.empty()) unit.of_pass += kind.of_pass[i];
-  if (!kind.of_text.empty()) unit.of_text += kind.of_text[i];
-}
-
-std::vector<Unit> units_of(const ComponentNeed& need) {
+template <class BytesOf>
+std::vector<Unit> units_of(const ComponentNeed& need, BytesOf bytes_of) {
+  const auto add = [&](Unit& unit, const BlockNeed& kind, int block) {
+    unit.bytes += bytes_of(kind, block);
+    unit.time += kind.time_of(block);
+    const auto i = static_cast<std::size_t>(block);
+    if (!kind.of_pass.empty()) unit.of_pass += kind.of_pass[i];
+    if (!kind.of_text.empty()) unit.of_text += kind.of_text[i];
+  };
   if (need.whole || need.blocks.empty()) {
     Unit all;
     for (const BlockNeed& kind : need.blocks)
@@ -46,10 +46,11 @@ std::vector<Unit> units_of(const ComponentNeed& need) {
 
 }  // namespace
 
-Chain::Chain(const ComponentNeed& need) : need_(&need) {
-  std::vector<Unit> units = units_of(need);
+Chain::Chain(const ComponentNeed& need, bool keeps_ahead) : need_(&need), keeps_ahead_(keeps_ahead) {
+  std::vector<Unit> units = units_of(need, [this](const BlockNeed& kind, int block) { return bytes_of(kind, block); });
   std::uint64_t in_blocks = need.head;
-  for (const Unit& unit : units) in_blocks += unit.bytes;
+  for (const BlockNeed& kind : need.blocks)
+    for (int i = 0; i < kind.count; ++i) in_blocks += kind.bytes_of(i);
   MGPU_CHECK(in_blocks <= need.bytes, "the blocks and head of {} weigh {} of its {} bytes", need.name, in_blocks,
              need.bytes);
   units.front().bytes += need.bytes - in_blocks;
@@ -60,6 +61,14 @@ Chain::Chain(const ComponentNeed& need) : need_(&need) {
     of_text_.push_back(of_text_.back() + unit.of_text);
     times_.push_back(times_.back() + unit.time);
   }
+}
+
+std::uint64_t Chain::bytes_of(const BlockNeed& kind, int block) const {
+  return kind.bytes_of(block) - (keeps_ahead_ ? 0 : kind.ahead_of(block));
+}
+
+std::uint64_t Chain::activation() const {
+  return keeps_ahead_ ? need_->activation : std::max(need_->activation, need_->ahead_activation);
 }
 
 Run Chain::blocks_of(std::size_t kind, Run run) const {
@@ -76,22 +85,33 @@ Run Chain::blocks_of(std::size_t kind, Run run) const {
   return {first, std::clamp(run.last - before, first, count)};
 }
 
-std::vector<Assignment> Chain::assignments(Run run) const {
-  std::vector<Assignment> out;
+std::vector<std::uint64_t> Chain::block_bytes(Run run) const {
+  std::vector<std::uint64_t> out;
   if (run.empty()) return out;
   for (std::size_t kind = 0; kind < need_->blocks.size(); ++kind) {
     const Run blocks = blocks_of(kind, run);
-    if (blocks.empty()) continue;
-    std::uint64_t bytes = 0;
-    for (int i = blocks.first; i < blocks.last; ++i) bytes += need_->blocks[kind].bytes_of(i);
-    out.push_back({need_->name,
-                   need_->blocks[kind].kind,
-                   blocks.first,
-                   blocks.last - 1,
-                   blocks.last - blocks.first,
-                   bytes,
-                   false,
-                   {}});
+    for (int i = blocks.first; i < blocks.last; ++i) out.push_back(bytes_of(need_->blocks[kind], i));
+  }
+  return out;
+}
+
+std::vector<Assignment> Chain::assignments(Run run, const Loan& loan) const {
+  std::vector<Assignment> out;
+  if (run.empty()) return out;
+  std::size_t block = 0;  // of the run, whatever the kind
+  for (std::size_t kind = 0; kind < need_->blocks.size(); ++kind) {
+    const BlockNeed& need = need_->blocks[kind];
+    const Run blocks = blocks_of(kind, run);
+    for (int i = blocks.first; i < blocks.last; ++i, ++block) {
+      const std::optional<DeviceId> donor = loan.donor_of(block);
+      const std::string from = donor ? donor->to_string() : "";
+      if (i == blocks.first || out.back().from != from)
+        out.push_back({need_->name, need.kind, i, i, 0, 0, donor.has_value(), from});
+      Assignment& range = out.back();
+      range.last = i;
+      ++range.blocks;
+      range.bytes += bytes_of(need, i);
+    }
   }
   return out;
 }

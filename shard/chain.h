@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "shard/loan.h"
 #include "shard/plan.h"
 
 namespace mgpu {
@@ -20,8 +21,8 @@ struct Run {
 /// UNet: with the first too).
 class Chain {
  public:
-  /// `need` must outlive it.
-  explicit Chain(const ComponentNeed& need);
+  /// `need` must outlive it. `keeps_ahead`: as Plan's.
+  explicit Chain(const ComponentNeed& need, bool keeps_ahead = true);
 
   int units() const { return static_cast<int>(bytes_.size()) - 1; }
   std::uint64_t bytes(Run run) const { return bytes_[index(run.last)] - bytes_[index(run.first)]; }
@@ -32,15 +33,23 @@ class Chain {
   double time(Run run) const { return times_[index(run.last)] - times_[index(run.first)]; }
   double time() const { return times_.back(); }
 
-  /// The blocks of a run, a range for each kind.
-  std::vector<Assignment> assignments(Run run) const;
+  /// Highest need beside the weights.
+  std::uint64_t activation() const;
+
+  /// Bytes of the blocks of a run, in the order in which they run: without stem and head.
+  std::vector<std::uint64_t> block_bytes(Run run) const;
+  /// The blocks of a run: of each kind a range for those that stand together and come from the same device.
+  std::vector<Assignment> assignments(Run run, const Loan& loan = {}) const;
 
  private:
   static std::size_t index(int unit) { return static_cast<std::size_t>(unit); }
   /// The blocks of a kind that belong to a run.
   Run blocks_of(std::size_t kind, Run run) const;
 
+  std::uint64_t bytes_of(const BlockNeed& kind, int block) const;
+
   const ComponentNeed* need_;
+  bool keeps_ahead_;
   std::vector<std::uint64_t> bytes_{0};                 ///< of the units before each
   std::vector<std::uint64_t> of_pass_{0}, of_text_{0};  ///< likewise
   std::vector<double> times_{0.0};                      ///< likewise

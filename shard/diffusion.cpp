@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <map>
+#include <memory>
 #include <utility>
 
 #include "core/error.h"
@@ -29,12 +31,13 @@ class FluxShard final : public DiffusionShard {
   std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                   const RunFacts& facts, const Ops& ops) const override {
     auto told = std::make_unique<FluxTold>();
+    std::vector<Modulated> modulated;
     for (const ToldText& text : texts) {
-      FluxText& one = told->texts.emplace_back();
-      one.condition = {text.conditioning->context, text.conditioning->pooled, facts.guidance};
-      std::vector<FluxModulation> steps = model_.modulate(timesteps, one.condition, ops);
-      for (std::size_t i = 0; i < timesteps.size(); ++i) one.steps[timesteps[i]] = std::move(steps[i]);
+      const FluxCondition condition{text.conditioning->context, text.conditioning->pooled, facts.guidance};
+      modulated.push_back(modulate(timesteps, condition, ops));
+      told->texts.push_back({condition, modulated.back().steps});
     }
+    last_ = std::move(modulated);
     return told;
   }
 
@@ -53,19 +56,41 @@ class FluxShard final : public DiffusionShard {
     return model_.finish(state_of(pass, told, timestep, text, ops), ops);
   }
 
+  std::vector<at::Tensor*> block_tensors(int block) override { return model_.block_tensors(block); }
+
  private:
+  using Steps = std::shared_ptr<std::map<double, FluxModulation>>;  ///< by timestep
   struct FluxText {
     FluxCondition condition;
-    std::map<double, FluxModulation> steps;  ///< by timestep
+    Steps steps;
   };
   struct FluxTold final : Told {
     std::vector<FluxText> texts;
   };
+  /// What a run was modulated with, kept for the next one: its pictures often differ in their seeds alone.
+  struct Modulated {
+    at::Tensor pooled;
+    double guidance = 0.0;
+    std::vector<double> timesteps;
+    Steps steps;
+  };
+
+  Modulated modulate(std::span<const double> timesteps, const FluxCondition& condition, const Ops& ops) const {
+    for (const Modulated& last : last_)
+      if (last.pooled.is_same(condition.pooled) && last.guidance == condition.guidance &&
+          std::ranges::equal(last.timesteps, timesteps))
+        return last;
+    Modulated out{condition.pooled, condition.guidance, {timesteps.begin(), timesteps.end()}, {}};
+    out.steps = std::make_shared<std::map<double, FluxModulation>>();
+    std::vector<FluxModulation> steps = model_.modulate(timesteps, condition, ops);
+    for (std::size_t i = 0; i < timesteps.size(); ++i) (*out.steps)[timesteps[i]] = std::move(steps[i]);
+    return out;
+  }
 
   /// The pass's state, with this device's modulation of the step.
   FluxState& state_of(DiffusionPass& pass, Told& told, double timestep, std::size_t text, const Ops& ops) const {
     FluxText& one = static_cast<FluxTold&>(told).texts.at(text);
-    const auto [step, is_new] = one.steps.try_emplace(timestep);
+    const auto [step, is_new] = one.steps->try_emplace(timestep);
     if (is_new) step->second = std::move(model_.modulate({&timestep, 1}, one.condition, ops).front());
     FluxState& state = static_cast<PassOf<FluxState>&>(pass).state;
     state.modulation = &step->second;
@@ -73,6 +98,7 @@ class FluxShard final : public DiffusionShard {
   }
 
   Flux model_;
+  mutable std::vector<Modulated> last_;
 };
 
 class UNetShard final : public DiffusionShard {
@@ -106,6 +132,8 @@ class UNetShard final : public DiffusionShard {
     return model_.finish(static_cast<PassOf<UNetState>&>(pass).state, ops);
   }
 
+  std::vector<at::Tensor*> block_tensors(int block) override { return model_.block_tensors(block); }
+
  private:
   struct UNetWords {
     UNetText text;
@@ -130,17 +158,16 @@ class UNetShard final : public DiffusionShard {
 
 }  // namespace
 
-int diffusion_block_count(const ModelSet& models) {
-  if (!models.is_flux()) return static_cast<int>(unet_blocks(models.diffusion.unet()).size());
-  return models.diffusion.flux().depth + models.diffusion.flux().depth_single;
-}
-
-int diffusion_block_index(const ModelSet& models, std::string_view kind, int number) {
-  if (models.is_flux()) return kind == "double" ? number : models.diffusion.flux().depth + number;
-  const std::vector<UNetBlockName> names = unet_blocks(models.diffusion.unet());
-  for (std::size_t i = 0; i < names.size(); ++i)
-    if (names[i].kind == kind && names[i].number == number) return static_cast<int>(i);
-  MGPU_CHECK(false, "no {} block {}", kind, number);
+std::vector<DiffusionBlock> diffusion_blocks(const ModelSet& models) {
+  std::vector<DiffusionBlock> out;
+  if (!models.is_flux()) {
+    for (const UNetBlockName& name : unet_blocks(models.diffusion.unet())) out.push_back({name.kind, name.number});
+    return out;
+  }
+  const FluxSizes& flux = models.diffusion.flux();
+  for (int i = 0; i < flux.depth; ++i) out.push_back({"double", i});
+  for (int i = 0; i < flux.depth_single; ++i) out.push_back({"single", i});
+  return out;
 }
 
 std::unique_ptr<DiffusionShard> load_shard(const ModelSet& models, const HeldBlocks& held, at::ScalarType dtype,

@@ -60,15 +60,20 @@ class DiffusionShard {
   /// what it would have computed ahead.
   virtual void run(int block, DiffusionPass& pass, Told& told, double timestep, std::size_t text,
                    const Ops& ops) const = 0;
+  /// The tensors that run() reads of a held block, for whoever streams it.
+  virtual std::vector<at::Tensor*> block_tensors(int block) = 0;
   /// The prediction [1, C, h, w]. The last block must be held.
   virtual at::Tensor finish(DiffusionPass& pass, Told& told, double timestep, std::size_t text,
                             const Ops& ops) const = 0;
 };
 
-/// How many blocks a set's diffusion model has, in the order in which they run.
-int diffusion_block_count(const ModelSet& models);
-/// The place in that order of a plan's block: "double" 3, "up" 0, ...
-int diffusion_block_index(const ModelSet& models, std::string_view kind, int number);
+/// A block as a plan names it: "double" 3, "up" 0, ...
+struct DiffusionBlock {
+  std::string_view kind;
+  int number = 0;
+};
+/// The blocks of a set's diffusion model, in the order in which they run.
+std::vector<DiffusionBlock> diffusion_blocks(const ModelSet& models);
 
 /// Loads the held blocks of a set's diffusion model.
 std::unique_ptr<DiffusionShard> load_shard(const ModelSet& models, const HeldBlocks& held, at::ScalarType dtype,

@@ -113,27 +113,42 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
 
 void Engine::load_diffusion() {
   if (pipeline_) return;
-  const std::vector<std::size_t> owner = owners();
+  const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_);
+  std::vector<std::size_t> owners;
+  for (const DiffusionBlock& block : blocks) owners.push_back(plan_.device_of("unet", block.kind, block.number));
   std::vector<Pipeline::Member> members(devices_.size());
   Together loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
     Device& device = *devices_[i];
-    Pipeline::Member& member = members[i] = {device.id, device.torch, &device.worker, &device.meter, nullptr};
-    if (std::ranges::find(owner, i) == owner.end()) continue;
-    std::vector<bool> held;
-    for (const std::size_t o : owner) held.push_back(o == i);
+    members[i] = {device.id, device.torch, &device.worker, &device.meter, nullptr, nullptr};
+    if (std::ranges::find(owners, i) == owners.end()) continue;
     fault_point("to load");
-    loads.begin(device.worker, [&, held] {
-      on_device(device.id, [&] {
+    loads.begin(device.worker, [&, i] {
+      on_device(devices_[i]->id, [&] {
         fault_point("load");
-        member.shard = load_shard(models_, HeldBlocks(held), dtypes_.unet, device.torch);
-        device.meter.loaded();
+        load_member(i, blocks, members[i]);
       });
     });
   }
   loads.finish();
-  pipeline_ = std::make_unique<Pipeline>(std::move(members), stages_of(owner), ops_);
-  pipeline_->limit(passes_at_once());
+  pipeline_ = std::make_unique<Pipeline>(std::move(members), stages_of(owners), ops_);
+  limit_passes();
+}
+
+void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member) {
+  Device& device = *devices_[index];
+  std::vector<bool> held, streamed;
+  std::vector<BlockStream::Block> lent;
+  for (const DiffusionBlock& block : blocks) {
+    const Assignment& assignment = plan_.assignment_of("unet", block.kind, block.number);
+    held.push_back(plan_.device_of("unet", block.kind, block.number) == index);
+    streamed.push_back(held.back() && assignment.streamed);
+    if (streamed.back()) lent.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
+  }
+  member.shard = load_shard(models_, HeldBlocks(held, streamed, plan_.keeps_ahead), dtypes_.unet, device.torch);
+  for (BlockStream::Block& block : lent) block.tensors = member.shard->block_tensors(block.index);
+  if (!lent.empty()) member.stream = std::make_unique<BlockStream>(device.torch, std::move(lent));
+  device.meter.loaded();
 }
 
 Engine::Run Engine::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
@@ -145,17 +160,11 @@ Engine::Run Engine::begin_run(std::span<const double> timesteps, std::span<const
 std::vector<at::Tensor> Engine::evaluate(const Run& run, const at::Tensor& x, double timestep,
                                          std::span<const std::size_t> texts) {
   MGPU_CHECK(pipeline_, "the diffusion model is not loaded");
-  std::vector<std::future<at::Tensor>> passes;
-  std::exception_ptr refused;
-  try {
-    for (const std::size_t text : texts)
-      for (std::int64_t i = 0; i < x.size(0); ++i)
-        passes.push_back(pipeline_->submit(run, x.narrow(0, i, 1), timestep, text));
-  } catch (...) {
-    refused = std::current_exception();
-  }
+  std::vector<Pipeline::Evaluation> evaluations;
+  for (const std::size_t text : texts)
+    for (std::int64_t i = 0; i < x.size(0); ++i) evaluations.push_back({x.narrow(0, i, 1), text});
+  std::vector<std::future<at::Tensor>> passes = pipeline_->submit(run, evaluations, timestep);
   for (const auto& pass : passes) pass.wait();  // also those beside one that failed: they are told by the run's texts
-  if (refused) std::rethrow_exception(refused);
   std::vector<at::Tensor> out;
   for (std::size_t t = 0, next = 0; t < texts.size(); ++t) {
     std::vector<at::Tensor> images;
@@ -176,7 +185,13 @@ std::size_t Engine::passes_at_once() const {
 
 void Engine::save_memory() {
   saves_memory_ = true;
-  if (pipeline_) pipeline_->limit(passes_at_once());
+  if (pipeline_) limit_passes();
+}
+
+/// A device alone may have all passes of its run on their way: a block that is streamed serves them together.
+void Engine::limit_passes() {
+  const bool alone = devices_.size() == 1 && !saves_memory_;
+  pipeline_->limit(alone ? static_cast<std::size_t>(plan_.passes_at_once) : passes_at_once());
 }
 
 void Engine::release_cached() const {
@@ -191,20 +206,6 @@ Engine::Device& Engine::device_of(std::string_view component) const {
   MGPU_CHECK(holder != plan_.devices.end(), "the plan has no {}", component);
   MGPU_CHECK(std::none_of(holder + 1, plan_.devices.end(), has), "{} is spread over devices", component);
   return *devices_[static_cast<std::size_t>(holder - plan_.devices.begin())];
-}
-
-std::vector<std::size_t> Engine::owners() const {
-  constexpr std::size_t kNobody = static_cast<std::size_t>(-1);
-  std::vector<std::size_t> out(static_cast<std::size_t>(diffusion_block_count(models_)), kNobody);
-  for (std::size_t device = 0; device < plan_.devices.size(); ++device) {
-    for (const Assignment& assignment : plan_.devices[device].assignments) {
-      if (assignment.component != "unet") continue;
-      for (int i = assignment.first; i <= assignment.last; ++i)
-        out[static_cast<std::size_t>(diffusion_block_index(models_, assignment.kind, i))] = device;
-    }
-  }
-  MGPU_CHECK(std::ranges::find(out, kNobody) == out.end(), "the plan leaves a block out");
-  return out;
 }
 
 Weights Engine::encoder_weights(const Part& part, at::Device device) const {

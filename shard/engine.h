@@ -95,8 +95,10 @@ class Engine {
   /// The one device that the plan gives a component.
   Device& device_of(std::string_view component) const;
   Weights encoder_weights(const Part& part, at::Device device) const;
-  /// The plan's device of every block of the diffusion model, in the order in which they run.
-  std::vector<std::size_t> owners() const;
+  /// Loads the blocks of the diffusion model that the plan gives a device.
+  void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member);
+
+  void limit_passes();
 
   ModelSet models_;
   ComputeDtypes dtypes_;

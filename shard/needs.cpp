@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 namespace mgpu {
 namespace {
@@ -157,14 +158,39 @@ std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std
   return pixels * (2 * channels(1) + 4 * channels(0)) * width * 5 / 4;
 }
 
+/// Whether a tensor serves only what is computed before the steps: Flux's modulation, and the text's keys and values of
+/// a UNet's cross-attention.
+bool serves_ahead(std::string_view name) {
+  constexpr std::array<std::string_view, 5> kLayers = {".img_mod.", ".txt_mod.", ".modulation.", ".attn2.to_k.",
+                                                       ".attn2.to_v."};
+  return std::ranges::any_of(kLayers, [&](std::string_view layer) { return name.find(layer) != name.npos; });
+}
+
 /// `count` blocks of one kind, weighed one by one: 8-bit files keep some of them wider.
 BlockNeed blocks_below(const char* kind, int count, const Part& part, std::string_view level, at::ScalarType dtype) {
   BlockNeed out{kind, count, 0};
   for (int i = 0; i < count; ++i) {
-    out.each.push_back(bytes_below(part, fmt::format("{}{}.", level, i), dtype));
-    out.bytes += out.each.back();
+    const std::string prefix = fmt::format("{}{}{}.", part.prefix, level, i);
+    std::uint64_t& bytes = out.each.emplace_back(0);
+    std::uint64_t& ahead = out.ahead.emplace_back(0);
+    for (auto tensor = part.file->tensors().lower_bound(prefix);
+         tensor != part.file->tensors().end() && tensor->first.starts_with(prefix); ++tensor) {
+      const std::uint64_t loaded = loaded_bytes(tensor->second, dtype);
+      bytes += loaded;
+      if (serves_ahead(tensor->first)) ahead += loaded;
+    }
+    out.bytes += bytes;
   }
   return out;
+}
+
+/// The largest layer that serves ahead, as it is stored and as it is computed with.
+std::uint64_t ahead_activation(const Part& part, at::ScalarType dtype) {
+  std::uint64_t most = 0;
+  for (const auto& [name, info] : part.file->tensors())
+    if (name.starts_with(part.prefix) && serves_ahead(name))
+      most = std::max(most, static_cast<std::uint64_t>(info.count()) * (size_of(info.dtype) + c10::elementSize(dtype)));
+  return most + kWorkspace;
 }
 
 ComponentNeed encoder(const char* name, const Part& part, const ComputeDtypes& dtypes, int layers,
@@ -212,6 +238,7 @@ ComponentNeed flux_need(const Part& part, at::ScalarType dtype, const LargestPic
           .blocks = std::move(blocks),
           .bytes = loaded_bytes(part, dtype),
           .activation = flux_activation(flux, tokens, width) + kWorkspace,
+          .ahead_activation = ahead_activation(part, dtype),
           .passing = flux_state(flux, tokens, width),
           .head = bytes_below(part, "final_layer.", dtype)};
 }
@@ -229,6 +256,7 @@ ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPic
           .blocks = std::move(blocks),
           .bytes = loaded_bytes(part, dtype),
           .activation = unet_activation(unet, picture, c10::elementSize(dtype)) + kWorkspace,
+          .ahead_activation = ahead_activation(part, dtype),
           .passing = passing,
           .head = bytes_below(part, "out.", dtype),
           .mirrored = true};

@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
@@ -10,28 +13,30 @@
 namespace mgpu {
 
 struct Pipeline::Pass {
-  Pass(Pipeline& pipeline, std::shared_ptr<Run> of, const at::Tensor& input, double at, std::size_t told)
-      : place(pipeline), run(std::move(of)), x(input), timestep(at), text(told), blocks(pipeline.members_.size(), 0) {}
-
-  Place place;  ///< given back last, once what it holds has gone
+  std::optional<Place> place;  ///< while it is on its way: given back last, once what it holds has gone
   std::shared_ptr<Run> run;
   at::Tensor x;
   double timestep = 0.0;
   std::size_t text = 0;
   std::unique_ptr<DiffusionPass> state;
+  int taken = -1;           ///< the stage that took it last
   std::vector<int> blocks;  ///< executed, by member
   std::promise<at::Tensor> result;
 };
 
 Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops)
-    : members_(std::move(members)), stages_(std::move(stages)), ops_(ops) {
+    : members_(std::move(members)), stages_(std::move(stages)), ops_(ops), waiting_(stages_.size()) {
   MGPU_CHECK(!stages_.empty() && stages_.front().first == 0, "no stage begins the model");
   for (std::size_t i = 1; i < stages_.size(); ++i) MGPU_CHECK_EQ(stages_[i].first, stages_[i - 1].last + 1);
 }
 
+// A task whose pass went with another's may still be queued.
 Pipeline::~Pipeline() {
-  std::unique_lock lock(mutex_);
-  pass_ends_.wait(lock, [this] { return passes_ == 0; });
+  {
+    std::unique_lock lock(mutex_);
+    pass_ends_.wait(lock, [this] { return in_flight_ == 0; });
+  }
+  for (const Member& member : members_) member.worker->call([] {});
 }
 
 void Pipeline::limit(std::size_t passes) {
@@ -39,15 +44,9 @@ void Pipeline::limit(std::size_t passes) {
   limit_ = passes;
 }
 
-Pipeline::Place::Place(Pipeline& pipeline) : pipeline_(pipeline) {
-  std::unique_lock lock(pipeline_.mutex_);
-  pipeline_.pass_ends_.wait(lock, [this] { return pipeline_.passes_ < pipeline_.limit_; });
-  ++pipeline_.passes_;
-}
-
 Pipeline::Place::~Place() {
   const std::lock_guard lock(pipeline_.mutex_);  // held while it notifies: the pipeline may go right after
-  --pipeline_.passes_;
+  --pipeline_.in_flight_;
   pipeline_.pass_ends_.notify_all();
 }
 
@@ -71,42 +70,124 @@ std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> times
   return run;
 }
 
-std::future<at::Tensor> Pipeline::submit(const std::shared_ptr<Run>& run, const at::Tensor& x, double timestep,
-                                         std::size_t text) {
-  auto pass = std::make_shared<Pass>(*this, run, x, timestep, text);
-  std::future<at::Tensor> result = pass->result.get_future();
-  enter(0, pass);
-  return result;
+Pipeline::Passes Pipeline::admit(std::span<std::shared_ptr<Pass>> passes) {
+  Passes out;
+  out.reserve(passes.size());
+  std::unique_lock lock(mutex_);
+  pass_ends_.wait(lock, [this] { return in_flight_ < limit_; });
+  for (std::shared_ptr<Pass>& pass : passes.first(std::min(passes.size(), limit_ - in_flight_))) {
+    pass->place.emplace(*this);
+    out.push_back(std::move(pass));
+  }
+  return out;
 }
 
-void Pipeline::enter(std::size_t stage, const std::shared_ptr<Pass>& pass) {
-  fault_point("enter");
-  const Member& member = members_[stages_[stage].member];
-  member.worker->post([this, &member, stage, pass] {
-    try {
-      on_device(member.id, [&] { work(stage, pass); });
-    } catch (...) {
-      pass->result.set_exception(std::current_exception());
+std::vector<std::future<at::Tensor>> Pipeline::submit(const std::shared_ptr<Run>& run,
+                                                      std::span<const Evaluation> evaluations, double timestep) {
+  Passes passes;
+  std::vector<std::future<at::Tensor>> results;
+  for (const Evaluation& evaluation : evaluations) {
+    const auto pass = std::make_shared<Pass>();
+    pass->run = run;
+    pass->x = evaluation.x;
+    pass->timestep = timestep;
+    pass->text = evaluation.text;
+    pass->blocks.resize(members_.size());
+    results.push_back(pass->result.get_future());
+    passes.push_back(pass);
+  }
+  // From here on nothing throws: who submits waits for every result.
+  for (std::size_t next = 0; next < results.size();) {
+    const Passes admitted = admit(std::span(passes).subspan(next));
+    enter(0, admitted);
+    next += admitted.size();
+  }
+  return results;
+}
+
+void Pipeline::enter(std::size_t stage, const Passes& passes) {
+  try {
+    fault_point("enter");
+    {
+      const std::lock_guard lock(mutex_);
+      waiting_[stage].insert(waiting_[stage].end(), passes.begin(), passes.end());
     }
-  });
+    for (std::size_t i = 0; i < passes.size(); ++i)  // a task each; one that finds nobody waiting has nothing to do
+      members_[stages_[stage].member].worker->post([this, stage] { work(stage, take(stage)); });
+  } catch (...) {
+    for (const auto& pass : passes) {
+      const std::lock_guard lock(mutex_);
+      std::erase(waiting_[stage], pass);
+      if (pass->taken != static_cast<int>(stage)) fail(*pass, std::current_exception());
+    }
+  }
 }
 
-void Pipeline::work(std::size_t index, const std::shared_ptr<Pass>& pass) {
-  fault_point("stage");
+Pipeline::Passes Pipeline::take(std::size_t stage) {
+  const std::lock_guard lock(mutex_);
+  // A streamed block serves as many passes as leave the other stages their share of work.
+  const bool streams = members_[stages_[stage].member].stream != nullptr;
+  const std::size_t share = streams ? (in_flight_ + stages_.size() - 1) / stages_.size() : 1;
+  std::deque<std::shared_ptr<Pass>>& waiting = waiting_[stage];
+  const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(share, waiting.size()));
+  Passes out(waiting.begin(), end);
+  waiting.erase(waiting.begin(), end);
+  for (const auto& pass : out) pass->taken = static_cast<int>(stage);
+  return out;
+}
+
+void Pipeline::work(std::size_t index, const Passes& passes) {
+  if (passes.empty()) return;
   const Stage& stage = stages_[index];
   const Member& member = members_[stage.member];
   const Meter::Busy busy(*member.meter);
-  DiffusionShard::Told& told = *pass->run->told_[stage.member];
-  if (index == 0) pass->state = member.shard->begin(told, pass->x, pass->timestep, pass->text, ops_);
-  for (int block = stage.first; block <= stage.last; ++block, ++pass->blocks[stage.member])
-    member.shard->run(block, *pass->state, told, pass->timestep, pass->text, ops_);
-  if (index + 1 == stages_.size()) {
-    complete(*pass, member);
+  try {
+    on_device(member.id, [&] {
+      fault_point("stage");
+      if (index == 0)
+        for (const auto& pass : passes)
+          pass->state = member.shard->begin(*pass->run->told_[stage.member], pass->x, pass->timestep, pass->text, ops_);
+      run_blocks(stage, passes);
+    });
+  } catch (...) {
+    for (const auto& pass : passes) fail(*pass, std::current_exception());
     return;
   }
-  const std::size_t next = stages_[index + 1].member;
-  if (next != stage.member) travel(*pass, members_[next]);
-  enter(index + 1, pass);
+  for (const auto& pass : passes) {
+    try {
+      on_device(member.id, [&] { leave(index, pass); });
+    } catch (...) {
+      fail(*pass, std::current_exception());
+    }
+  }
+}
+
+void Pipeline::run_blocks(const Stage& stage, const Passes& passes) {
+  const Member& member = members_[stage.member];
+  for (int block = stage.first; block <= stage.last; ++block) {
+    const BlockStream::Use use(member.stream.get(), block);
+    for (const auto& pass : passes) {
+      member.shard->run(block, *pass->state, *pass->run->told_[stage.member], pass->timestep, pass->text, ops_);
+      ++pass->blocks[stage.member];
+    }
+  }
+}
+
+void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
+  const Stage& stage = stages_[index];
+  if (index + 1 < stages_.size()) {
+    const std::size_t next = stages_[index + 1].member;
+    if (next != stage.member) travel(*pass, members_[next]);
+    enter(index + 1, {pass});
+    return;
+  }
+  fault_point("finish");
+  DiffusionShard::Told& told = *pass->run->told_[stage.member];
+  at::Tensor prediction = members_[stage.member].shard->finish(*pass->state, told, pass->timestep, pass->text, ops_);
+  prediction = prediction.to(pass->x.scalar_type());
+  if (prediction.device() != pass->x.device()) prediction = hand_over(prediction, pass->x.device());
+  pass->state.reset();
+  succeed(*pass, std::move(prediction));
 }
 
 /// The copies lie on the device that they go to, which answers for them.
@@ -119,16 +200,15 @@ void Pipeline::travel(Pass& pass, const Member& to) {
   });
 }
 
-void Pipeline::complete(Pass& pass, const Member& last) {
-  fault_point("finish");
-  DiffusionShard::Told& told = *pass.run->told_[stages_.back().member];
-  at::Tensor prediction = last.shard->finish(*pass.state, told, pass.timestep, pass.text, ops_);
-  prediction = prediction.to(pass.x.scalar_type());
-  if (prediction.device() != pass.x.device()) prediction = hand_over(prediction, pass.x.device());
-  pass.state.reset();
+void Pipeline::succeed(Pass& pass, at::Tensor prediction) {
   for (std::size_t i = 0; i < members_.size(); ++i)
     if (pass.blocks[i] > 0) members_[i].meter->pass_done(pass.blocks[i]);
   pass.result.set_value(std::move(prediction));
+}
+
+void Pipeline::fail(Pass& pass, const std::exception_ptr& error) {
+  pass.state.reset();
+  pass.result.set_exception(error);
 }
 
 }  // namespace mgpu

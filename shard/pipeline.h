@@ -4,6 +4,8 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <deque>
+#include <exception>
 #include <future>
 #include <limits>
 #include <memory>
@@ -13,6 +15,7 @@
 
 #include "core/devices.h"
 #include "core/ops.h"
+#include "shard/block_stream.h"
 #include "shard/diffusion.h"
 #include "shard/meter.h"
 #include "shard/worker.h"
@@ -30,6 +33,7 @@ class Pipeline {
     Worker* worker = nullptr;
     Meter* meter = nullptr;
     std::unique_ptr<DiffusionShard> shard;
+    std::unique_ptr<BlockStream> stream = nullptr;  ///< of its blocks that others keep, if there are such
   };
   /// Consecutive blocks that one member runs.
   struct Stage {
@@ -39,7 +43,7 @@ class Pipeline {
   };
 
   Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops);
-  /// Waits for the passes that are on their way.
+  /// Waits for the passes that are on their way, and for the workers to forget them.
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
@@ -56,11 +60,16 @@ class Pipeline {
   std::shared_ptr<Run> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                  const RunFacts& facts);
 
-  /// Sends x [1, C, h, w] through all blocks, once there are few enough passes on their way. The prediction, likewise,
-  /// comes back on x's device and in its type; the future throws what a member threw, DeviceError among it, and never
-  /// waits for a pass that was dropped.
-  std::future<at::Tensor> submit(const std::shared_ptr<Run>& run, const at::Tensor& x, double timestep,
-                                 std::size_t text);
+  /// What a pass evaluates.
+  struct Evaluation {
+    at::Tensor x;          ///< [1, C, h, w]
+    std::size_t text = 0;  ///< number in the run
+  };
+  /// Sends each through all blocks, as many at once as may be on their way. Its prediction, like x, comes back on x's
+  /// device and in its type; the future throws what a member threw, DeviceError among it, and never waits for a pass
+  /// that was dropped.
+  std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
+                                              double timestep);
 
   /// The device of the first block: where a sampler should keep its latent.
   at::Device home() const { return members_[stages_.front().member].device; }
@@ -68,11 +77,12 @@ class Pipeline {
 
  private:
   struct Pass;
+  using Passes = std::vector<std::shared_ptr<Pass>>;
 
-  /// Counts a pass while it is on its way.
+  /// Counts a pass while it is on its way: made with the lock held, given back without.
   class Place {
    public:
-    explicit Place(Pipeline& pipeline);
+    explicit Place(Pipeline& pipeline) : pipeline_(pipeline) { ++pipeline_.in_flight_; }
     ~Place();
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
@@ -81,17 +91,26 @@ class Pipeline {
     Pipeline& pipeline_;
   };
 
-  void enter(std::size_t stage, const std::shared_ptr<Pass>& pass);
-  void work(std::size_t stage, const std::shared_ptr<Pass>& pass);
+  /// Waits until a pass may begin, and takes those of these that may.
+  Passes admit(std::span<std::shared_ptr<Pass>> passes);
+  /// Lets passes wait before a stage, with a task for each; those that cannot wait fail.
+  void enter(std::size_t stage, const Passes& passes);
+  /// Passes that wait before a stage, to go through it together.
+  Passes take(std::size_t stage);
+  void work(std::size_t stage, const Passes& passes);
+  void run_blocks(const Stage& stage, const Passes& passes);
+  void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
   void travel(Pass& pass, const Member& to);
-  void complete(Pass& pass, const Member& last);
+  void succeed(Pass& pass, at::Tensor prediction);
+  static void fail(Pass& pass, const std::exception_ptr& error);
 
   std::vector<Member> members_;
   std::vector<Stage> stages_;
   const Ops& ops_;
   std::mutex mutex_;
   std::condition_variable pass_ends_;
-  std::size_t passes_ = 0;  // on their way
+  std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
+  std::size_t in_flight_ = 0;
   std::size_t limit_ = std::numeric_limits<std::size_t>::max();
 };
 

@@ -1,6 +1,7 @@
 #include "shard/placement.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <optional>
 #include <tuple>
@@ -12,18 +13,23 @@
 namespace mgpu {
 namespace {
 
-using Devices = std::vector<DeviceRoom>;
-
 // Decoding a picture costs about what one pass of the diffusion model does, and a picture takes some twenty passes.
 constexpr double kPassesPerDecode = 20.0;
+// Streaming a whole model takes about twice as long as computing it: between a slow GPU on a fast link and the reverse.
+constexpr double kStreamTime = 2.0;
 
 /// Whether a component lies on its devices during `phase`.
 bool is_resident(const ComponentNeed& component, Phase phase) {
   return phase != Phase::Encode && component.phase != Phase::Encode;
 }
 
-PlacedComponent all_on(const ComponentNeed& need, std::size_t devices, std::size_t device) {
-  PlacedComponent out{&need, Chain(need), std::vector<Run>(devices)};
+PlacedComponent nowhere(const ComponentNeed& need, const Site& site) {
+  const std::size_t devices = site.devices.size();
+  return {&need, Chain(need, site.keeps_ahead), std::vector<Run>(devices), std::vector<Loan>(devices)};
+}
+
+PlacedComponent all_on(const ComponentNeed& need, const Site& site, std::size_t device) {
+  PlacedComponent out = nowhere(need, site);
   out.runs[device] = {0, out.chain.units()};
   return out;
 }
@@ -35,67 +41,114 @@ double lacking(const Placement& placement, std::size_t device, const DeviceRoom&
   return std::max(0.0, most - static_cast<double>(room.limit_bytes));
 }
 
-double lacking(const Placement& placement, const Devices& devices) {
+double lacking(const Placement& placement, const Site& site) {
   double most = 0.0;
-  for (std::size_t d = 0; d < devices.size(); ++d) most = std::max(most, lacking(placement, d, devices[d]));
+  for (std::size_t d = 0; d < site.devices.size(); ++d) most = std::max(most, lacking(placement, d, site.devices[d]));
   return most;
 }
 
-/// Completes a placement with a component, cut so that the devices lack least, then that the slowest takes the least
-/// time, then that time is taken evenly, then memory. Returns what that comes to.
-Split add_cut(Placement& placement, const ComponentNeed& need, const Devices& devices) {
-  placement.components.push_back({&need, Chain(need), std::vector<Run>(devices.size())});
+/// Whether main memory may take what finds no room.
+bool lends_memory(const Site& site) {
+  return site.streams && std::ranges::find(site.donors, DeviceId::cpu(), &DeviceRoom::id) != site.donors.end();
+}
+
+/// Lends what a device lacks of a component of the placement, if that helps. Returns what it lacks then.
+double lend(Placement& placement, PlacedComponent& placed, std::size_t device, const Site& site) {
+  placed.loans[device] = {};
+  const double lacks = lacking(placement, device, site.devices[device]);
+  if (lacks == 0.0 || !lends_memory(site) || placed.need->whole) return lacks;
+  placed.loans[device] = loan_that_frees(placed.chain.block_bytes(placed.runs[device]), DeviceId::cpu(),
+                                         static_cast<std::uint64_t>(lacks));
+  return lacking(placement, device, site.devices[device]);
+}
+
+/// Costs of every run on every device.
+struct RunCosts {
+  double lacks = 0.0;
+  double lent = 0.0;
+  double time = 0.0;
+};
+
+RunCosts costs_of(Placement& placement, PlacedComponent& placed, std::size_t device, Run run, const Site& site) {
+  placed.runs[device] = run;
+  RunCosts out;
+  out.lacks = lend(placement, placed, device, site);
+  out.lent = static_cast<double>(placed.loans[device].bytes);
+  const Chain& chain = placed.chain;
+  // Blocks are brought while others are computed.
+  out.time =
+      std::max(chain.time(run) / site.devices[device].speed,
+               kStreamTime * chain.time() * out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes())));
+  return out;
+}
+
+/// Completes a placement with a component, cut so that the devices lack least, then that least is streamed to any, then
+/// that the slowest takes the least time, then that time is taken evenly, then memory. Returns what that comes to.
+Split add_cut(Placement& placement, const ComponentNeed& need, const Site& site) {
+  placement.components.push_back(nowhere(need, site));
   PlacedComponent& placed = placement.components.back();
   const Chain& chain = placed.chain;
-  const auto lacks = [&](std::size_t d, Run run) {
-    placed.runs[d] = run;
-    return lacking(placement, d, devices[d]);
+  const auto ends = static_cast<std::size_t>(chain.units()) + 1;
+  std::vector<RunCosts> table(site.devices.size() * ends * ends);
+  const auto costs = [&](std::size_t d, Run run) -> RunCosts& {
+    return table[(d * ends + static_cast<std::size_t>(run.first)) * ends + static_cast<std::size_t>(run.last)];
   };
-  const auto time = [&](std::size_t d, Run run) { return chain.time(run) / devices[d].speed; };
+  for (std::size_t d = 0; d < site.devices.size(); ++d) {
+    for (int first = 0; first <= chain.units(); ++first)
+      for (int last = first; last <= chain.units(); ++last)
+        costs(d, {first, last}) = costs_of(placement, placed, d, {first, last}, site);
+    placed.runs[d] = {};
+    placed.loans[d] = {};
+  }
+  const auto lacks = [&](std::size_t d, Run run) { return costs(d, run).lacks; };
+  const auto lent = [&](std::size_t d, Run run) { return costs(d, run).lent; };
+  const auto time = [&](std::size_t d, Run run) { return costs(d, run).time; };
   const auto uneven_time = [&](std::size_t d, Run run) { return chain.time(run) * time(d, run); };
   const auto uneven_memory = [&](std::size_t d, Run run) {
     const auto bytes = static_cast<double>(chain.bytes(run));
-    return bytes * bytes / std::max(1.0, room_for_weights(devices[d]));
+    return bytes * bytes / std::max(1.0, room_for_weights(site.devices[d]));
   };
-  Split split = best_split(chain.units(), devices.size(), {lacks, time}, {uneven_time, uneven_memory});
+  Split split = best_split(chain.units(), site.devices.size(), {lacks, lent, time}, {uneven_time, uneven_memory});
   placed.runs = split.runs;
+  for (std::size_t d = 0; d < site.devices.size(); ++d) lend(placement, placed, d, site);
   return split;
 }
 
 /// An encoder: whole on the fastest device that holds it, among equals on that with most room; else cut.
-PlacedComponent place_encoder(const ComponentNeed& need, const Devices& devices) {
+PlacedComponent place_encoder(const ComponentNeed& need, const Site& site) {
   using Rank = std::tuple<double, double, double>;  // bytes lacking, slowness, want of room
   std::optional<Rank> best;
   Placement whole;
-  for (std::size_t d = 0; d < devices.size(); ++d) {
+  for (std::size_t d = 0; d < site.devices.size(); ++d) {
     Placement here;
-    here.components.push_back(all_on(need, devices.size(), d));
-    const Rank rank{lacking(here, devices), -devices[d].speed, -room_for_weights(devices[d])};
+    here.components.push_back(all_on(need, site, d));
+    const Rank rank{lacking(here, site), -site.devices[d].speed, -room_for_weights(site.devices[d])};
     if (best && !(rank < *best)) continue;
     best = rank;
     whole = std::move(here);
   }
   const double lacks = std::get<0>(*best);
   Placement cut;
-  const bool should_cut = !need.whole && lacks > 0.0 && add_cut(cut, need, devices).worst[0] < lacks;
+  const bool should_cut = !need.whole && lacks > 0.0 && add_cut(cut, need, site).worst[0] < lacks;
   return should_cut ? cut.components.front() : whole.components.front();
 }
 
 /// The diffusion model cut beside the autoencoder, whichever device holds that: what is best for both.
 Placement place_resident(const Placement& told, const ComponentNeed* diffusion, const ComponentNeed* decoder,
-                         const Devices& devices) {
-  using Rank = std::tuple<double, double, double, double, double>;
+                         const Site& site) {
+  using Rank = std::array<double, 6>;
   std::optional<Rank> best;
   Placement out;
-  for (std::size_t home = 0; home < (decoder ? devices.size() : 1); ++home) {
+  for (std::size_t home = 0; home < (decoder ? site.devices.size() : 1); ++home) {
     Placement placement = told;
-    if (decoder) placement.components.push_back(all_on(*decoder, devices.size(), home));
-    Rank rank{lacking(placement, devices), 1.0 / devices[home].speed, 0.0, 0.0, -room_for_weights(devices[home])};
+    const DeviceRoom& room = site.devices[home];
+    if (decoder) placement.components.push_back(all_on(*decoder, site, home));
+    Rank rank{lacking(placement, site), 0.0, 1.0 / room.speed, 0.0, 0.0, -room_for_weights(room)};
     if (diffusion) {
-      const Split split = add_cut(placement, *diffusion, devices);
-      const double decode = placement.components.back().chain.time() / devices[home].speed;
-      rank = {split.worst[0], kPassesPerDecode * split.worst[1] + decode, split.sums[0], split.sums[1],
-              -room_for_weights(devices[home])};
+      const Split split = add_cut(placement, *diffusion, site);
+      const double decode = placement.components.back().chain.time() / room.speed;
+      rank = {split.worst[0], split.worst[1], kPassesPerDecode * split.worst[2] + decode,
+              split.sums[0],  split.sums[1],  -room_for_weights(room)};
     }
     if (best && !(rank < *best)) continue;
     best = rank;
@@ -110,8 +163,9 @@ double room_for_weights(const DeviceRoom& room) {
   return static_cast<double>(room.limit_bytes) - static_cast<double>(room.driver_bytes);
 }
 
-InFlight in_flight_alone(const PlacementRequest& request) {
-  return {.sampling = {0, static_cast<std::uint64_t>(request.texts_a_run)}, .decoding = {}};
+InFlight in_flight_alone(const PlacementRequest& request, std::int64_t passes) {
+  return {.sampling = {static_cast<std::uint64_t>(passes - 1), static_cast<std::uint64_t>(request.texts_a_run)},
+          .decoding = {}};
 }
 
 InFlight in_flight_over(const PlacementRequest& request, std::int64_t passes) {
@@ -128,61 +182,95 @@ PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
   PhaseBytes resident{}, turn{};
   bool used = false;
   for (const PlacedComponent& placed : components) {
-    const Run run = placed.runs[device];
-    if (run.empty()) continue;
+    if (placed.runs[device].empty()) continue;
     used = true;
-    const std::uint64_t bytes = placed.chain.bytes(run);
+    const std::uint64_t bytes = placed.bytes(device);
     for (const Phase phase : kPhases) {
       const bool stays = is_resident(*placed.need, phase);
       if (stays) resident[phase] += bytes;
       if (placed.need->phase == phase)
-        turn[phase] = std::max(turn[phase], placed.need->activation + (stays ? 0 : bytes));
+        turn[phase] = std::max(turn[phase], placed.chain.activation() + (stays ? 0 : bytes));
     }
-    const std::uint64_t pass = placed.need->passing + placed.chain.of_pass(run), text = placed.chain.of_text(run);
+    const std::uint64_t pass = placed.need->passing + placed.chain.of_pass(placed.runs[device]);
+    const std::uint64_t text = placed.chain.of_text(placed.runs[device]);
     resident.sample += in_flight.sampling.passes * pass + in_flight.sampling.texts * text;
     resident.decode += in_flight.decoding.passes * pass + in_flight.decoding.texts * text;
   }
-  if (!used) return {};
-  for (const Phase phase : kPhases) resident[phase] += room.driver_bytes + turn[phase];
+  const PhaseBytes lends = lent(room.id);
+  if (!used && lends.encode + lends.sample == 0) return {};
+  for (const Phase phase : kPhases) resident[phase] += room.driver_bytes + turn[phase] + lends[phase];
   return resident;
 }
 
-Placement place_on(const std::vector<ComponentNeed>& components, const Devices& devices,
-                   const PlacementRequest& request, std::size_t device) {
-  Placement out{.components = {}, .in_flight = in_flight_alone(request)};
-  for (const ComponentNeed& need : components) out.components.push_back(all_on(need, devices.size(), device));
+PhaseBytes Placement::lent(const DeviceId& donor) const {
+  PhaseBytes out{};
+  for (const PlacedComponent& placed : components) {
+    std::uint64_t bytes = 0;
+    for (std::size_t d = 0; d < placed.runs.size(); ++d) {
+      if (placed.loans[d].bytes == 0) continue;
+      const std::vector<std::uint64_t> blocks = placed.chain.block_bytes(placed.runs[d]);
+      for (std::size_t i = 0; i < blocks.size(); ++i)
+        if (placed.loans[d].donor_of(i) == donor) bytes += blocks[i];
+    }
+    for (const Phase phase : kPhases) {
+      if (is_resident(*placed.need, phase)) {
+        out[phase] += bytes;
+      } else if (placed.need->phase == phase) {
+        out[phase] = std::max(out[phase], bytes);  // encoders take turns
+      }
+    }
+  }
   return out;
 }
 
-PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Devices& devices) {
-  Chain chain(need);
+Placement place_on(const std::vector<ComponentNeed>& components, const Site& site, std::size_t device) {
+  Placement out{.components = {}, .in_flight = site.alone};
+  for (const ComponentNeed& need : components) {
+    // An encoder is alone on the device, and so is each of its loans.
+    Placement alone;
+    Placement& group = need.phase == Phase::Encode ? alone : out;
+    group.components.push_back(all_on(need, site, device));
+    if (need.phase == Phase::Encode) {
+      lend(alone, alone.components.back(), device, site);
+      out.components.push_back(std::move(alone.components.back()));
+    }
+  }
+  for (PlacedComponent& placed : out.components)
+    if (placed.need->phase == Phase::Sample) lend(out, placed, device, site);
+  return out;
+}
+
+PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Site& site) {
+  PlacedComponent out = nowhere(need, site);
   try {
-    std::vector<Run> runs = allocated_runs(allocation, need, chain, devices);
-    return {&need, std::move(chain), std::move(runs)};
+    const Allotment allotment = allot(allocation, need, out.chain, site.devices, site.donors);
+    out.runs = allotment.runs;
+    for (std::size_t d = 0; d < out.runs.size(); ++d)
+      if (!allotment.lent[d].empty()) out.loans[d] = spread_loan(out.chain.block_bytes(out.runs[d]), allotment.lent[d]);
+    return out;
   } catch (const AllocationError& error) {
     throw PlacementError(need.name, error);
   }
 }
 
-Placement place_over(const std::vector<ComponentNeed>& components, const Devices& devices,
-                     const PlacementRequest& request, std::int64_t passes) {
-  const std::map<std::string, AllocationString>& allocations = request.allocation;
-  Placement encoders, told{.components = {}, .in_flight = in_flight_over(request, passes)};
+Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,
+                     const std::map<std::string, AllocationString>& allocations) {
+  Placement encoders, told{.components = {}, .in_flight = site.over};
   const ComponentNeed *diffusion = nullptr, *decoder = nullptr;
   for (const ComponentNeed& need : components) {
     const auto allocation = allocations.find(need.name);
     std::vector<PlacedComponent>& group = (need.phase == Phase::Encode ? encoders : told).components;
     if (allocation != allocations.end()) {
-      group.push_back(place_as_told(need, allocation->second, devices));
+      group.push_back(place_as_told(need, allocation->second, site));
     } else if (need.phase == Phase::Encode) {
-      group.push_back(place_encoder(need, devices));
+      group.push_back(place_encoder(need, site));
     } else {
       const ComponentNeed*& own = need.phase == Phase::Sample ? diffusion : decoder;
       MGPU_CHECK(!own, "{} and {} share a phase", own->name, need.name);
       own = &need;
     }
   }
-  Placement out = place_resident(told, diffusion, decoder, devices);
+  Placement out = place_resident(told, diffusion, decoder, site);
   std::ranges::move(encoders.components, std::back_inserter(out.components));
   // In the order in which they were given.
   std::ranges::sort(out.components, {}, [](const PlacedComponent& placed) { return placed.need; });

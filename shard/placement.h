@@ -8,13 +8,6 @@
 
 namespace mgpu {
 
-/// A component and the run of it that each device holds.
-struct PlacedComponent {
-  const ComponentNeed* need = nullptr;
-  Chain chain;
-  std::vector<Run> runs;
-};
-
 /// What of the diffusion model's work may lie on a device at once.
 struct InFlight {
   /// Passes beside the one that it runs, and texts that runs are told.
@@ -24,10 +17,33 @@ struct InFlight {
   Most sampling, decoding;
 };
 
-/// On a device alone: one run, pass by pass, and it has ended before its pictures are decoded.
-InFlight in_flight_alone(const PlacementRequest& request);
+/// On a device alone: one run with so many passes at once, which has ended before its pictures are decoded.
+InFlight in_flight_alone(const PlacementRequest& request, std::int64_t passes);
 /// Over several devices: so many passes, and pictures are decoded among those of others.
 InFlight in_flight_over(const PlacementRequest& request, std::int64_t passes);
+
+/// What a placement stands on, and which means of saving memory it may use.
+struct Site {
+  const std::vector<DeviceRoom>& devices;
+  const std::vector<DeviceRoom>& donors;
+  bool keeps_ahead = true;  ///< as Plan's
+  bool streams = false;     ///< blocks that find no room are lent to `cpu`
+  InFlight alone = {};      ///< where everything lies on one device
+  InFlight over = {};       ///< else
+};
+
+/// A component, the run of it that each device computes, and what of that others keep.
+struct PlacedComponent {
+  const ComponentNeed* need = nullptr;
+  Chain chain;
+  std::vector<Run> runs;
+  std::vector<Loan> loans;
+
+  /// Bytes that lie on a device, those of a ring included.
+  std::uint64_t bytes(std::size_t device) const {
+    return chain.bytes(runs[device]) - loans[device].bytes + loans[device].ring;
+  }
+};
 
 /// Where every component lies.
 struct Placement {
@@ -38,22 +54,21 @@ struct Placement {
   /// autoencoder are loaded together and stay, since the next picture's sampling follows a decode. All 0 where nothing
   /// lies on it.
   PhaseBytes peak(std::size_t device, const DeviceRoom& room) const;
+  /// Bytes that a device keeps for others in each phase.
+  PhaseBytes lent(const DeviceId& donor) const;
 };
 
 /// What the limit leaves beside the driver's bytes; below 0 where it does not even hold those.
 double room_for_weights(const DeviceRoom& room);
 
 /// Everything on one of the devices.
-Placement place_on(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-                   const PlacementRequest& request, std::size_t device);
+Placement place_on(const std::vector<ComponentNeed>& components, const Site& site, std::size_t device);
 
 /// One component as its allocation says. Throws PlacementError.
-PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation,
-                              const std::vector<DeviceRoom>& devices);
+PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Site& site);
 
-/// Each component where its allocation says, else where it is best with so many passes on their way: see make_plan().
-/// Throws PlacementError.
-Placement place_over(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-                     const PlacementRequest& request, std::int64_t passes);
+/// Each component where its allocation says, else where it is best: see make_plan(). Throws PlacementError.
+Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,
+                     const std::map<std::string, AllocationString>& allocations);
 
 }  // namespace mgpu

@@ -21,46 +21,58 @@ struct Sole {
   std::uint64_t lacking = 0;
 };
 
-Plan plan_of(const Placement& placement, const std::vector<DeviceRoom>& devices) {
+void note_shortfalls(Plan& plan, const DeviceRoom& room, const PhaseBytes& peak) {
+  for (const Phase phase : kPhases)
+    if (peak[phase] > room.limit_bytes) plan.shortfalls.push_back({room.id, phase, peak[phase] - room.limit_bytes});
+}
+
+Plan plan_of(const Placement& placement, const Site& site) {
+  const std::vector<DeviceRoom>& devices = site.devices;
   Plan plan;
+  plan.keeps_ahead = site.keeps_ahead;
   for (std::size_t d = 0; d < devices.size(); ++d) {
     PlannedDevice& planned = plan.devices.emplace_back();
     planned.room = devices[d];
     planned.peak = placement.peak(d, devices[d]);
     for (const PlacedComponent& placed : placement.components) {
-      std::ranges::move(placed.chain.assignments(placed.runs[d]), std::back_inserter(planned.assignments));
+      std::ranges::move(placed.chain.assignments(placed.runs[d], placed.loans[d]),
+                        std::back_inserter(planned.assignments));
       if (placed.need->phase == Phase::Sample) planned.time += placed.chain.time(placed.runs[d]) / devices[d].speed;
     }
-    for (const Phase phase : kPhases) {
-      const std::uint64_t peak = planned.peak[phase], limit = planned.room.limit_bytes;
-      if (peak > limit) plan.shortfalls.push_back({planned.room.id, phase, peak - limit});
-    }
+    note_shortfalls(plan, planned.room, planned.peak);
+  }
+  for (const DeviceRoom& donor : site.donors) {
+    const PhaseBytes lent = placement.lent(donor.id);
+    const bool computes = std::ranges::find(devices, donor.id, &DeviceRoom::id) != devices.end();
+    if (computes || lent.encode + lent.sample == 0) continue;
+    plan.donors.push_back({donor, lent});
+    note_shortfalls(plan, donor, lent);
   }
   return plan;
 }
 
 /// One sentence for each device, of the phase that it lacks most in.
-std::string describe(const std::vector<Shortfall>& shortfalls, const std::vector<PlannedDevice>& devices) {
+std::string describe(const Plan& plan) {
   std::vector<std::string> sentences;
-  for (const PlannedDevice& device : devices) {
-    const Phase worst = *std::ranges::max_element(kPhases, {}, [&](Phase phase) { return device.peak[phase]; });
-    const auto own = std::ranges::find(shortfalls, device.room.id, &Shortfall::device);
-    if (own == shortfalls.end()) continue;
-    const std::uint64_t need = device.peak[worst], limit = device.room.limit_bytes;
-    sentences.push_back(fmt::format("{} needs {} to {} and may use {}: {} short", device.room.id.to_string(),
-                                    bytes_text(need), name_of(worst), bytes_text(limit), bytes_text(need - limit)));
-  }
+  const auto add = [&](const DeviceRoom& room, const PhaseBytes& peak) {
+    const Phase worst = *std::ranges::max_element(kPhases, {}, [&](Phase phase) { return peak[phase]; });
+    if (std::ranges::find(plan.shortfalls, room.id, &Shortfall::device) == plan.shortfalls.end()) return;
+    const std::uint64_t need = peak[worst], limit = room.limit_bytes;
+    sentences.push_back(fmt::format("{} needs {} to {} and may use {}: {} short", room.id.to_string(), bytes_text(need),
+                                    name_of(worst), bytes_text(limit), bytes_text(need - limit)));
+  };
+  for (const PlannedDevice& device : plan.devices) add(device.room, device.peak);
+  for (const PlannedDonor& donor : plan.donors) add(donor.room, donor.lent);
   return fmt::format("{}", fmt::join(sentences, "; "));
 }
 
-Sole best_sole(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-               const PlacementRequest& request) {
+Sole best_sole(const std::vector<ComponentNeed>& components, const Site& site) {
   const auto rank = [&](std::size_t d) {
-    return std::tuple(plan_of(place_on(components, devices, request, d), devices).lacking_bytes(), -devices[d].speed,
-                      -room_for_weights(devices[d]));
+    return std::tuple(plan_of(place_on(components, site, d), site).lacking_bytes(), -site.devices[d].speed,
+                      -room_for_weights(site.devices[d]));
   };
   std::size_t best = 0;
-  for (std::size_t d = 1; d < devices.size(); ++d)
+  for (std::size_t d = 1; d < site.devices.size(); ++d)
     if (rank(d) < rank(best)) best = d;
   return {best, std::get<0>(rank(best))};
 }
@@ -73,15 +85,26 @@ std::string idle_devices(const Plan& plan) {
   return idle.empty() ? std::string{} : fmt::format("; {} idle", fmt::join(idle, ", "));
 }
 
+/// "; 5.2 GB of the unet streamed from cpu"
+std::string streamed_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
+  std::map<std::string, std::vector<std::string>> parts;  // by donor
+  for (const ComponentNeed& need : components)
+    for (const auto& [donor, bytes] : plan.streamed_bytes(need.name))
+      parts[donor].push_back(fmt::format("{} of the {}", bytes_text(bytes), need.name));
+  std::string out;
+  for (const auto& [donor, texts] : parts) out += fmt::format("; {} streamed from {}", fmt::join(texts, ", "), donor);
+  return out;
+}
+
 /// The one device that `mode: single` uses: the allocation's, or the best.
-std::size_t device_of_single(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+std::size_t device_of_single(const std::vector<ComponentNeed>& components, const Site& site,
                              const PlacementRequest& request) {
   std::optional<std::size_t> named;
   for (const ComponentNeed& component : components) {
     const auto allocation = request.allocation.find(component.name);
     if (allocation == request.allocation.end()) continue;
-    const PlacedComponent placed = place_as_told(component, allocation->second, devices);
-    for (std::size_t d = 0; d < devices.size(); ++d) {
+    const PlacedComponent placed = place_as_told(component, allocation->second, site);
+    for (std::size_t d = 0; d < site.devices.size(); ++d) {
       if (placed.runs[d].empty()) continue;
       if (named && *named != d)
         throw PlacementError(component.name,
@@ -90,7 +113,7 @@ std::size_t device_of_single(const std::vector<ComponentNeed>& components, const
       named = d;
     }
   }
-  return named ? *named : best_sole(components, devices, request).device;
+  return named ? *named : best_sole(components, site).device;
 }
 
 /// Whether the job needs or wants several devices, and why.
@@ -100,16 +123,16 @@ struct Choice {
   std::string reason;
 };
 
-Choice choose(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-              const PlacementRequest& request) {
+Choice choose(const std::vector<ComponentNeed>& components, const Site& site, const PlacementRequest& request) {
   using Mode = PlacementRequest::Mode;
+  const std::vector<DeviceRoom>& devices = site.devices;
   if (devices.size() == 1) return {!request.allocation.empty(), 0, "one device"};
   if (request.mode == Mode::Single)
-    return {false, device_of_single(components, devices, request), "the job asks for one device"};
+    return {false, device_of_single(components, site, request), "the job asks for one device"};
   if (request.mode == Mode::Shard) return {true, 0, "the job asks for it"};
   if (!request.allocation.empty()) return {true, 0, "as the allocation says"};
-  const Sole sole = best_sole(components, devices, request);
-  if (sole.lacking > 0) return {true, 0, "no device alone holds it"};
+  const Sole sole = best_sole(components, site);
+  if (site.streams || sole.lacking > 0) return {true, 0, "no device alone holds it"};
   if (request.evaluations > 1)
     return {true, 0,
             fmt::format("{} evaluations that do not wait for each other keep {} devices busy", request.evaluations,
@@ -121,22 +144,55 @@ Choice choose(const std::vector<ComponentNeed>& components, const std::vector<De
 
 /// Passes that keep so many devices at work, one for each stage and one that waits: a UNet goes through each device
 /// twice, on its way down and up.
-std::int64_t wanted_passes(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+std::int64_t wanted_passes(const std::vector<ComponentNeed>& components, std::size_t devices,
                            const PlacementRequest& request) {
   const auto diffusion = std::ranges::find(components, Phase::Sample, &ComponentNeed::phase);
   const bool twice = diffusion != components.end() && diffusion->mirrored;
-  const auto count = static_cast<std::int64_t>(devices.size());
+  const auto count = static_cast<std::int64_t>(devices);
   return std::min(twice ? 2 * count : count + 1, request.evaluations);
 }
 
-/// Over several devices, with as many passes on their way as fit.
-Plan plan_over(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-               const PlacementRequest& request) {
-  for (std::int64_t passes = wanted_passes(components, devices, request);; passes /= 2) {
-    Plan plan = plan_of(place_over(components, devices, request, passes), devices);
-    plan.passes_at_once = passes;
-    if (plan.lacking_bytes() == 0 || passes <= 1) return plan;
-  }
+/// Passes of a device alone: a block that is streamed, by the plan or by the allocation, serves all that a run has.
+std::int64_t passes_alone(const PlacementRequest& request, bool streams, std::int64_t passes) {
+  return passes > 1 && (streams || !request.allocation.empty()) ? request.passes_a_run : 1;
+}
+
+Site site_for(const std::vector<DeviceRoom>& devices, const PlacementRequest& request, bool keeps_ahead, bool streams,
+              std::int64_t passes) {
+  const InFlight alone = in_flight_alone(request, passes_alone(request, streams, passes));
+  const InFlight over = devices.size() == 1 ? alone : in_flight_over(request, passes);
+  return {devices, request.donors, keeps_ahead, streams, alone, over};
+}
+
+/// With so many passes at once of those that are wanted.
+Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, const PlacementRequest& request,
+               std::int64_t passes, std::int64_t wanted) {
+  const Choice choice = choose(components, site, request);
+  Plan plan = plan_of(
+      choice.spread ? place_over(components, site, request.allocation) : place_on(components, site, choice.device),
+      site);
+  const auto used = std::ranges::count_if(plan.devices, [](const auto& d) { return !d.assignments.empty(); });
+  const bool alone = !choice.spread || site.devices.size() == 1;
+  plan.passes_at_once = alone ? passes_alone(request, site.streams, passes) : passes;
+  plan.mode = used > 1 ? "shard" : "single";
+  plan.mode_reason = choice.reason + idle_devices(plan) + streamed_text(plan, components);
+  plan.shortfall = describe(plan);
+  if (used > 1 && passes < wanted)
+    plan.mode_reason += fmt::format("; no more than {} passes at once, for want of memory", passes);
+  return plan;
+}
+
+bool streams(const Plan& plan) {
+  return std::ranges::any_of(plan.devices, [](const PlannedDevice& device) {
+    return std::ranges::any_of(device.assignments, &Assignment::streamed);
+  });
+}
+
+/// A device's assignment with that block, or null.
+const Assignment* find(const PlannedDevice& device, std::string_view component, std::string_view kind, int block) {
+  for (const Assignment& a : device.assignments)
+    if (a.component == component && a.kind == kind && a.first <= block && block <= a.last) return &a;
+  return nullptr;
 }
 
 }  // namespace
@@ -165,27 +221,43 @@ std::uint64_t Plan::lacking_bytes() const {
   return most;
 }
 
+std::map<std::string, std::uint64_t> Plan::streamed_bytes(std::string_view component) const {
+  std::map<std::string, std::uint64_t> out;
+  for (const PlannedDevice& device : devices)
+    for (const Assignment& a : device.assignments)
+      if (a.streamed && a.component == component) out[a.from] += a.bytes;
+  return out;
+}
+
 std::size_t Plan::device_of(std::string_view component, std::string_view kind, int block) const {
   for (std::size_t d = 0; d < devices.size(); ++d)
-    for (const Assignment& a : devices[d].assignments)
-      if (a.component == component && a.kind == kind && a.first <= block && block <= a.last) return d;
+    if (find(devices[d], component, kind, block)) return d;
   MGPU_CHECK(false, "the plan has no {} {} of the {}", kind, block, component);
-  return 0;
+}
+
+const Assignment& Plan::assignment_of(std::string_view component, std::string_view kind, int block) const {
+  return *find(devices[device_of(component, kind, block)], component, kind, block);
 }
 
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
-  const Choice choice = choose(components, devices, request);
-  Plan plan = choice.spread ? plan_over(components, devices, request)
-                            : plan_of(place_on(components, devices, request, choice.device), devices);
-  const auto used = std::ranges::count_if(plan.devices, [](const auto& d) { return !d.assignments.empty(); });
-  plan.mode = used > 1 ? "shard" : "single";
-  plan.shortfall = describe(plan.shortfalls, plan.devices);
-  plan.mode_reason = choice.reason + idle_devices(plan);
-  if (choice.spread && plan.fits() && plan.passes_at_once < wanted_passes(components, devices, request))
-    plan.mode_reason += fmt::format("; no more than {} passes at once, for want of memory", plan.passes_at_once);
-  return plan;
+  // The means of saving memory, each slower than the one before it. What is streamed is not kept ahead.
+  const std::int64_t wanted = wanted_passes(components, devices.size(), request);
+  const auto with = [&](bool keeps_ahead, bool streams, std::int64_t passes) {
+    return plan_with(components, site_for(devices, request, keeps_ahead, streams, passes), request, passes, wanted);
+  };
+  try {
+    Plan plan = with(true, false, wanted);
+    if (plan.fits() && !streams(plan)) return plan;
+  } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again below
+  }
+  for (std::int64_t passes = wanted; passes > 0; passes /= 2) {
+    Plan plan = with(false, false, passes);
+    if (plan.fits()) return plan;
+  }
+  Plan plan = with(false, true, wanted);
+  return plan.fits() || wanted == 1 ? plan : with(false, true, 1);
 }
 
 }  // namespace mgpu

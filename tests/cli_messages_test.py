@@ -308,11 +308,11 @@ class Plan(Case):
         self.assertEqual(run(*words, folder=self.folder).returncode, 0)
 
     def test_an_allocation_at_its_column(self):
-        self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS).replace("gpu_ids: [cpu]", 'gpu_ids: [0, 1]\nallocation: {unet: "cuda:0,60%;cpu,40%"}'))
+        self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS).replace("gpu_ids: [cpu]", 'gpu_ids: [0, 1]\nallocation: {unet: "cuda:0,60%;cuda:7,40%"}'))
         self.refused(["plan", "bad.yaml", "--devices", "cuda:0=8GB,cuda:1=8GB"],
-                     'bad.yaml:7:32: streaming from cpu is not supported yet\n   7 | allocation: {unet: "cuda:0,60%;cpu,40%"}\n'
+                     'bad.yaml:7:32: cuda:7 is not on this machine\n   7 | allocation: {unet: "cuda:0,60%;cuda:7,40%"}\n'
                      "     |                                ^\n"
-                     '  a device in "gpu_ids" computes what it holds; others lend memory')
+                     '  the job computes on cuda:0, cuda:1; any other device that is there may lend memory')
         self.write("bad.yaml", GOOD.replace("GOLDENS", GOLDENS) + 'allocation: {unet: "cuda:0,4tbx"}\n')
         for command in ("validate", "plan", "run"):
             self.refused([command, "bad.yaml"],

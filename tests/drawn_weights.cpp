@@ -1,5 +1,7 @@
 #include "tests/drawn_weights.h"
 
+#include <ATen/ATen.h>
+
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -7,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "core/weights.h"
 #include "tests/testing.h"
 
 namespace mgpu::test {
@@ -63,6 +66,24 @@ void scale(Entry& entry, float factor) {
   std::memcpy(values.data(), entry.data.data(), entry.data.size());
   for (float& value : values) value *= factor;
   entry.data = bytes_of(values);
+}
+
+std::vector<Entry> deeper_flux(const std::string& file, int doubles, int singles) {
+  const auto golden = TensorFile::open(file);
+  std::vector<Entry> out;
+  for (const auto& [name, info] : golden->tensors()) {
+    const bool is_double = name.starts_with("double_blocks.0."), is_single = name.starts_with("single_blocks.0.");
+    const at::Tensor wide = mapped_tensor(golden, info).to(at::kFloat).contiguous();
+    const std::string data(static_cast<const char*>(wide.const_data_ptr()), wide.nbytes());
+    const int copies = is_double ? doubles : is_single ? singles : 1;
+    for (int i = 0; i < copies; ++i) {
+      Entry& entry = out.emplace_back(Entry{name, DType::F32, info.shape, data});
+      if (i == 0) continue;
+      entry.name.replace(name.find('.') + 1, 1, std::to_string(i));
+      scale(entry, std::pow(0.9F, static_cast<float>(i)));
+    }
+  }
+  return out;
 }
 
 }  // namespace mgpu::test

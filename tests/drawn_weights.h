@@ -18,6 +18,10 @@ std::vector<Entry> drawn_model(const std::string& file, const std::string& model
 /// The same of a model in tests/goldens/unet_models.json.
 std::vector<Entry> drawn_unet(const std::string& model, const std::string& prefix = {});
 
+/// The tiny Flux of a golden file in fp32, made deeper: its one double and one single block so many times, each a
+/// little weaker than the one before.
+std::vector<Entry> deeper_flux(const std::string& file, int doubles, int singles);
+
 /// Multiplies an fp32 tensor's values.
 void scale(Entry& entry, float factor);
 

@@ -97,7 +97,7 @@ void check_same_bits(const ModelSet& models, std::int64_t channels, double times
       CHECK(meter.busy_seconds() > 0);
       blocks += meter.blocks_per_pass();
     }
-    CHECK(blocks == diffusion_block_count(models));
+    CHECK(blocks == static_cast<double>(diffusion_blocks(models).size()));
   }
 }
 
@@ -128,7 +128,7 @@ TEST_CASE("a pass that fails throws to the one who waits for it, and the next on
 
 TEST_CASE("what a device does not hold it does not run") {
   const ModelSet models = flux_models();
-  std::vector<bool> held(static_cast<std::size_t>(diffusion_block_count(models)), false);
+  std::vector<bool> held(static_cast<std::size_t>(static_cast<double>(diffusion_blocks(models).size())), false);
   held[1] = true;
   const auto shard = load_shard(models, HeldBlocks(held), at::kFloat, at::kCPU);
   const LocalOps ops;

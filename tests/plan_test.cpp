@@ -10,64 +10,12 @@
 #include <numeric>
 #include <random>
 
+#include "tests/plan_cases.h"
+
 using namespace mgpu;
+using namespace mgpu::test;
 
 namespace {
-
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
-
-std::vector<ComponentNeed> components() {
-  std::vector<ComponentNeed> out = {
-      {"clip_l", Phase::Encode, {{"layer", 12, 200 * kMiB}}, 250 * kMiB, 10 * kMiB},
-      {"t5xxl", Phase::Encode, {{"layer", 24, 9000 * kMiB}}, 9500 * kMiB, 300 * kMiB},
-      {"unet", Phase::Sample, {{"double", 19, 12000 * kMiB}, {"single", 38, 10000 * kMiB}}, 22500 * kMiB, 900 * kMiB},
-      {"vae", Phase::Decode, {{"level", 4, 100 * kMiB}}, 110 * kMiB, 2500 * kMiB}};
-  out.back().whole = true;
-  return out;
-}
-
-DeviceRoom room(std::uint64_t limit) {
-  DeviceRoom out;
-  out.id = DeviceId::cuda(0);
-  out.total_bytes = 81920 * kMiB;
-  out.limit_bytes = limit;
-  out.driver_bytes = 512 * kMiB;
-  return out;
-}
-
-std::vector<DeviceRoom> rooms(const std::vector<std::uint64_t>& limits) {
-  std::vector<DeviceRoom> out;
-  for (const std::uint64_t limit : limits) {
-    out.push_back(room(limit));
-    out.back().id = DeviceId::cuda(static_cast<int>(out.size()) - 1);
-  }
-  return out;
-}
-
-/// Six pairs of blocks and a middle; the innermost weigh most.
-std::vector<ComponentNeed> unet() {
-  std::vector<std::uint64_t> down, up;
-  for (const std::uint64_t mib : {10, 40, 80, 120, 160, 160}) down.push_back(mib * kMiB);
-  for (auto mib = down.rbegin(); mib != down.rend(); ++mib) up.push_back(*mib * 2);
-  const BlockNeed middle{"middle", 1, 200 * kMiB};
-  return {{.name = "unet",
-           .phase = Phase::Sample,
-           .blocks = {{"down", 6, 570 * kMiB, down}, middle, {"up", 6, 1140 * kMiB, up}},
-           .bytes = 2000 * kMiB,
-           .activation = 300 * kMiB,
-           .head = 20 * kMiB,
-           .mirrored = true}};
-}
-
-/// "cuda:0 double 0-18, cuda:1 single 0-37"
-std::string ranges_of(const Plan& plan, std::string_view component) {
-  std::vector<std::string> out;
-  for (const PlannedDevice& device : plan.devices)
-    for (const Assignment& a : device.assignments)
-      if (a.component == component)
-        out.push_back(fmt::format("{} {} {}-{}", device.room.id.to_string(), a.kind, a.first, a.last));
-  return fmt::format("{}", fmt::join(out, ", "));
-}
 
 std::vector<int> blocks_of(const Plan& plan) {
   std::vector<int> out;
@@ -76,11 +24,6 @@ std::vector<int> blocks_of(const Plan& plan) {
     for (const Assignment& a : device.assignments) out.back() += a.component == "unet" ? a.blocks : 0;
   }
   return out;
-}
-
-/// The diffusion model's ranges under an allocation string.
-std::string told(const char* allocation, const std::vector<DeviceRoom>& devices) {
-  return ranges_of(make_plan(components(), devices, {.allocation = {{"unet", parse_allocation(allocation)}}}), "unet");
 }
 
 std::string summary(const Plan& plan) {
@@ -420,87 +363,6 @@ TEST_CASE("what does not fit says who lacks what, and what lacks least is shown"
     const auto device = std::ranges::find_if(plan.devices, [&](const auto& d) { return d.room.id == lack.device; });
     CHECK(device->peak[lack.phase] - device->room.limit_bytes == lack.bytes);
   }
-}
-
-// ---- Allocations ----
-
-TEST_CASE("percentages are normalised, and * takes the rest") {
-  const std::vector<DeviceRoom> three = rooms({49152 * kMiB, 49152 * kMiB, 49152 * kMiB});
-  CHECK(told("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) == told("cuda:0,8%;cuda:1,8%;cuda:2,4%", three));
-  CHECK(told("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) == told("cuda:0,40%;cuda:1,40%;cuda:2,*", three));
-  CHECK(told("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) ==
-        "cuda:0 double 0-12, cuda:1 double 13-18, cuda:1 single 0-20, cuda:2 single 21-37");
-  // The string's order is the blocks' order.
-  CHECK(told("cuda:2,50%;cuda:0,50%", three) == "cuda:0 double 17-18, cuda:0 single 0-37, cuda:2 double 0-16");
-  CHECK(told("cuda:1,7%", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
-  CHECK(told("#cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
-  CHECK(told("cuda:1,*#cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
-  CHECK(told("#cuda:1;4;cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
-}
-
-TEST_CASE("bytes and fractions are capacities") {
-  const std::vector<DeviceRoom> three = rooms({49152 * kMiB, 49152 * kMiB, 49152 * kMiB});
-  // The stem, 500 MiB, lies with the first block; a double block has 631.6 MiB, a single one 263.2.
-  CHECK(told("cuda:0,4gb;cuda:1,*", three) == "cuda:0 double 0-4, cuda:1 double 5-18, cuda:1 single 0-37");
-  CHECK(told("cuda:0,*;cuda:1,4gb", three) == "cuda:0 double 0-18, cuda:0 single 0-22, cuda:1 single 23-37");
-  CHECK(told("cuda:0,0.05;cuda:1,*", three) == told("cuda:0,4096mb;cuda:1,*", three));  // of 80 GiB in all
-  CHECK(told("cuda:0,2gb;cuda:1,*;cuda:2,2gb", three) ==
-        "cuda:0 double 0-1, cuda:1 double 2-18, cuda:1 single 0-30, cuda:2 single 31-37");
-  CHECK(told("cuda:0,30gb;cuda:1,5gb", three) == "cuda:0 double 0-18, cuda:0 single 0-37");  // surplus unused
-  CHECK(told("cuda:0,*;cuda:1,*", three) == told("cuda:0,50%;cuda:1,50%", three));           // by free memory
-  // 22500 MiB: 22400 leave less than 1 %, which the last takes.
-  CHECK(told("cuda:0,12000mb;cuda:1,10700mb", three) == "cuda:0 double 0-17, cuda:1 double 18-18, cuda:1 single 0-37");
-}
-
-TEST_CASE("allocations that cannot be, and at which column") {
-  const std::vector<DeviceRoom> two = rooms({49152 * kMiB, 49152 * kMiB});
-  const auto fault = [&](const char* text, const char* component = "unet") {
-    try {
-      make_plan(components(), two, {.allocation = {{component, parse_allocation(text)}}});
-    } catch (const PlacementError& e) {
-      CHECK(e.component() == component);
-      return std::to_string(e.column()) + ": " + e.what() + " | " + e.hint();
-    }
-    return std::string("no error");
-  };
-  const std::string lends = " | a device in \"gpu_ids\" computes what it holds; others lend memory";
-  CHECK(fault("cuda:0,60%;cpu,40%") == "11: streaming from cpu is not supported yet" + lends);
-  CHECK(fault("cuda:2,*;cuda:0,4gb") == "0: streaming from cuda:2 is not supported yet" + lends);
-  const std::string tail =
-      " | cuda:0 computes everything here, and the others lend memory; without that, every device computes what it "
-      "holds";
-  CHECK(fault("cuda:0,60%;cuda:1,40%#cuda:0") == "11: streaming from cuda:1 is not supported yet" + tail);
-  CHECK(fault("#cuda:0;4;cpu") == "1: streaming from cpu is not supported yet" + tail);
-  CHECK(fault("#cpu") ==
-        "1: cpu does not compute in this job | its devices are cuda:0, cuda:1: \"gpu_ids\" names them");
-  CHECK(fault("cuda:0,100mb;cuda:1,*") ==
-        "7: no block of the unet fits into what cuda:0 is given | give it more, or leave it out");
-  CHECK(fault("cuda:0,*;cuda:1,100mb") ==
-        "16: no block of the unet fits into what cuda:1 is given | give it more, or leave it out");
-  CHECK(fault("cuda:0,0.1%;cuda:1,99.9%", "t5xxl") ==
-        "7: no block of the t5xxl fits into what cuda:0 is given | give it more, or leave it out");
-  CHECK(fault("cuda:0,10gb;cuda:1,4gb") ==
-        "19: the allocation holds 13.5 GB of the unet's 22.0 GB | 8.5 GB are left: add them, or write * for the rest");
-  CHECK(fault("cuda:0,50%;cuda:1,50%", "vae") == "11: the vae lies on one device | name the one device");
-}
-
-TEST_CASE("a component goes where it is told, the others where it is best") {
-  const std::vector<DeviceRoom> two = rooms({49152 * kMiB, 49152 * kMiB});
-  const Plan plan =
-      make_plan(components(), two,
-                {.allocation = {{"vae", parse_allocation("#cuda:1")}, {"t5xxl", parse_allocation("cuda:1,*")}}});
-  CHECK(plan.mode == "shard");
-  CHECK(plan.mode_reason == "as the allocation says");
-  CHECK(ranges_of(plan, "vae") == "cuda:1 level 0-3");
-  CHECK(ranges_of(plan, "t5xxl") == "cuda:1 layer 0-23");
-  CHECK(ranges_of(plan, "clip_l") == "cuda:0 layer 0-11");
-  PlacementRequest request{.mode = PlacementRequest::Mode::Single,
-                           .allocation = {{"vae", parse_allocation("#cuda:1")}}};
-  CHECK(ranges_of(make_plan(components(), two, request), "unet") == "cuda:1 double 0-18, cuda:1 single 0-37");
-  request.allocation["unet"] = parse_allocation("#cuda:0");
-  CHECK_THROWS_WITH_AS(make_plan(components(), two, request),
-                       "\"mode: single\" keeps everything on one device, and the allocation spreads it",
-                       PlacementError);
 }
 
 // ---- Properties ----

@@ -164,8 +164,8 @@ TEST_CASE("an allocation that cannot be is refused at its column") {
     }
     return "no error";
   };
-  CHECK(message("{unet: \"cuda:0,60%;cpu,40%\"}") == "32: streaming from cpu is not supported yet");
-  CHECK(message("{unet: 'cuda:0,60%;cpu,40%'}") == "32: streaming from cpu is not supported yet");
+  CHECK(message("{unet: \"cuda:0,60%;cuda:7,40%\"}") == "32: cuda:7 is not on this machine");
+  CHECK(message("{unet: 'cuda:0,60%;cuda:7,40%'}") == "32: cuda:7 is not on this machine");
   CHECK(message("{unet: \"cuda:0,60%;cuda:1,40%#cuda:3\"}") == "43: cuda:3 does not compute in this job");
   CHECK(message("{vae: {compute: cpu}}") == "19: cpu does not compute in this job");
 }

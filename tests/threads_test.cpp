@@ -44,6 +44,7 @@ class FakeShard final : public DiffusionShard {
     at::Tensor& x = static_cast<FakePass&>(pass).x;
     x = x * 0.5 + value + timestep * block;
   }
+  std::vector<at::Tensor*> block_tensors(int) override { return {}; }
   at::Tensor finish(DiffusionPass& pass, Told&, double, std::size_t, const Ops&) const override {
     ++calls_;
     return static_cast<FakePass&>(pass).x;
@@ -84,15 +85,11 @@ at::Tensor sample(Pipeline& pipeline, int seed) {
   const auto run = pipeline.begin_run(timesteps, texts, {.guidance = static_cast<double>(seed)});
   at::Tensor x = at::full({1, 4, 8, 8}, seed);
   for (int step = 0; step < 4; ++step) {
-    std::future<at::Tensor> told = pipeline.submit(run, x, 0.25, 0), untold;
-    try {
-      untold = pipeline.submit(run, x, 0.25, 1);
-    } catch (...) {
-      told.wait();
-      throw;
-    }
-    untold.wait();
-    x = told.get() + untold.get();
+    const std::vector<Pipeline::Evaluation> evaluations = {{x, 0}, {x, 1}};
+    std::vector<std::future<at::Tensor>> passes = pipeline.submit(run, evaluations, 0.25);
+    for (const auto& pass : passes) pass.wait();
+    const at::Tensor told = passes[0].get(), untold = passes[1].get();
+    x = told + untold;
   }
   return x;
 }

@@ -59,19 +59,21 @@ Flux::Mlp Flux::load_mlp(const Weights& weights, const char* in, const char* out
   return {weights.linear(in), weights.linear(out)};
 }
 
-Flux::Stream Flux::load_stream(const Weights& block, const std::string& name) {
+Flux::Stream Flux::load_stream(const BlockWeights& block, const std::string& name) {
   const std::string attention = name + "_attn.";
-  return {block.linear(name + "_mod.lin"),
-          block.linear(attention + "qkv"),
-          block.linear(attention + "proj"),
-          block.get(attention + "norm.query_norm.scale"),
-          block.get(attention + "norm.key_norm.scale"),
-          {block.linear(name + "_mlp.0"), block.linear(name + "_mlp.2")}};
+  const Weights& weights = block.weights;
+  return {weights.linear(attention + "qkv"),
+          weights.linear(attention + "proj"),
+          weights.get(attention + "norm.query_norm.scale"),
+          weights.get(attention + "norm.key_norm.scale"),
+          {weights.linear(name + "_mlp.0"), weights.linear(name + "_mlp.2")},
+          block.ahead(name + "_mod.lin")};
 }
 
-Flux::SingleBlock Flux::load_single(const Weights& block) {
-  return {block.linear("modulation.lin"), block.linear("linear1"), block.linear("linear2"),
-          block.get("norm.query_norm.scale"), block.get("norm.key_norm.scale")};
+Flux::SingleBlock Flux::load_single(const BlockWeights& block) {
+  const Weights& weights = block.weights;
+  return {weights.linear("linear1"), weights.linear("linear2"), weights.get("norm.query_norm.scale"),
+          weights.get("norm.key_norm.scale"), block.ahead("modulation.lin")};
 }
 
 Flux::Flux(const FluxSizes& sizes, const Weights& weights)
@@ -96,13 +98,35 @@ Flux::Flux(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& hel
   }
   for (int i = 0; i < sizes.depth; ++i) {
     if (!held.has(i)) continue;
-    const Weights block = weights.at(fmt::format("double_blocks.{}", i));
+    const BlockWeights block = held.block_weights(i, weights.at(fmt::format("double_blocks.{}", i)));
     doubles_[static_cast<std::size_t>(i)] = {load_stream(block, "img"), load_stream(block, "txt")};
   }
   for (int i = 0; i < sizes.depth_single; ++i) {
-    if (held.has(sizes.depth + i))
-      singles_[static_cast<std::size_t>(i)] = load_single(weights.at(fmt::format("single_blocks.{}", i)));
+    if (!held.has(sizes.depth + i)) continue;
+    singles_[static_cast<std::size_t>(i)] =
+        load_single(held.block_weights(sizes.depth + i, weights.at(fmt::format("single_blocks.{}", i))));
   }
+}
+
+std::vector<at::Tensor*> Flux::block_tensors(int index) {
+  std::vector<at::Tensor*> out;
+  const auto add = [&](Linear& linear) {
+    out.push_back(&linear.weight);
+    if (linear.bias.defined()) out.push_back(&linear.bias);
+  };
+  if (index >= sizes_.depth) {
+    SingleBlock& block = *singles_.at(static_cast<std::size_t>(index - sizes_.depth));
+    add(block.in);
+    add(block.out);
+    out.insert(out.end(), {&block.q_norm, &block.k_norm});
+    return out;
+  }
+  DoubleBlock& block = *doubles_.at(static_cast<std::size_t>(index));
+  for (Stream* stream : {&block.image, &block.text}) {
+    for (Linear* linear : {&stream->qkv, &stream->proj, &stream->mlp.in, &stream->mlp.out}) add(*linear);
+    out.insert(out.end(), {&stream->q_norm, &stream->k_norm});
+  }
+  return out;
 }
 
 std::vector<FluxModulation> Flux::modulate(std::span<const double> sigmas, const FluxCondition& condition,
@@ -131,11 +155,12 @@ std::vector<FluxModulation> Flux::modulate(std::span<const double> sigmas, const
   };
   for (std::size_t i = 0; i < doubles_.size(); ++i) {
     if (!doubles_[i]) continue;
-    deal(doubles_[i]->image.modulation, [&](FluxModulation& m) -> at::Tensor& { return m.image[i]; });
-    deal(doubles_[i]->text.modulation, [&](FluxModulation& m) -> at::Tensor& { return m.text[i]; });
+    deal(doubles_[i]->image.modulation.linear(), [&](FluxModulation& m) -> at::Tensor& { return m.image[i]; });
+    deal(doubles_[i]->text.modulation.linear(), [&](FluxModulation& m) -> at::Tensor& { return m.text[i]; });
   }
   for (std::size_t i = 0; i < singles_.size(); ++i) {
-    if (singles_[i]) deal(singles_[i]->modulation, [&](FluxModulation& m) -> at::Tensor& { return m.single[i]; });
+    if (singles_[i])
+      deal(singles_[i]->modulation.linear(), [&](FluxModulation& m) -> at::Tensor& { return m.single[i]; });
   }
   if (last_.weight.defined()) deal(last_modulation_, [](FluxModulation& m) -> at::Tensor& { return m.last; });
   return out;

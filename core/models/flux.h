@@ -67,6 +67,8 @@ class Flux {
   /// Runs block `index` of block_count(): the double blocks first, then the single ones.
   void block(int index, FluxState& state, const Ops& ops) const;
   int block_count() const { return sizes_.depth + sizes_.depth_single; }
+  /// The tensors that block() reads, of a block that is held: for whoever streams it.
+  std::vector<at::Tensor*> block_tensors(int index);
   /// The velocity [1, 16, h, w].
   at::Tensor finish(const FluxState& state, const Ops& ops) const;
 
@@ -78,21 +80,23 @@ class Flux {
     Linear in, out;
   };
   struct Stream {  ///< one modality's half of a double block
-    Linear modulation, qkv, proj;
+    Linear qkv, proj;
     at::Tensor q_norm, k_norm;
     Mlp mlp;
+    AheadLinear modulation;
   };
   struct DoubleBlock {
     Stream image, text;
   };
   struct SingleBlock {
-    Linear modulation, in, out;
+    Linear in, out;
     at::Tensor q_norm, k_norm;
+    AheadLinear modulation;
   };
 
   static Mlp load_mlp(const Weights& weights, const char* in, const char* out);
-  static Stream load_stream(const Weights& block, const std::string& name);
-  static SingleBlock load_single(const Weights& block);
+  static Stream load_stream(const BlockWeights& block, const std::string& name);
+  static SingleBlock load_single(const BlockWeights& block);
 
   void run(const DoubleBlock& block, std::size_t index, FluxState& state, const Ops& ops) const;
   void run(const SingleBlock& block, std::size_t index, FluxState& state, const Ops& ops) const;

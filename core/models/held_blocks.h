@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -8,14 +10,36 @@
 
 namespace mgpu {
 
+/// A linear layer that serves only what is computed before the steps: kept, or else read anew when it is needed.
+struct AheadLinear {
+  Weights weights;
+  std::string name;
+  Linear kept;  ///< weight undefined where it is not kept
+
+  Linear linear() const { return kept.weight.defined() ? kept : weights.linear(name); }
+};
+
+/// What a block is loaded from.
+struct BlockWeights {
+  Weights weights;  ///< for what runs in every step: on the device, or in main memory where it is streamed
+  Weights device;   ///< the same on the device: for what is computed before the steps
+  bool keeps_ahead = true;
+
+  BlockWeights at(std::string_view name) const { return {weights.at(name), device.at(name), keeps_ahead}; }
+  AheadLinear ahead(const std::string& name) const {
+    return {device, name, keeps_ahead ? device.linear(name) : Linear{}};
+  }
+};
+
 /// Which of a model's blocks a device runs, in the order in which they run: all of them, or its share. What comes
 /// before the first block goes with it, what comes after the last with that. Streamed ones are loaded into main memory:
 /// whoever runs them brings their tensors to the device and takes them away again.
 class HeldBlocks {
  public:
   static HeldBlocks all(int count) { return HeldBlocks(std::vector<bool>(static_cast<std::size_t>(count), true)); }
-  explicit HeldBlocks(std::vector<bool> held, std::vector<bool> streamed = {})
-      : held_(std::move(held)), streamed_(std::move(streamed)) {
+  /// `keeps_ahead`: weights that serve only what is computed before the steps stay, else they are read when needed.
+  explicit HeldBlocks(std::vector<bool> held, std::vector<bool> streamed = {}, bool keeps_ahead = true)
+      : held_(std::move(held)), streamed_(std::move(streamed)), keeps_ahead_(keeps_ahead) {
     streamed_.resize(held_.size());
   }
 
@@ -24,14 +48,20 @@ class HeldBlocks {
   bool streams(int block) const { return streamed_[static_cast<std::size_t>(block)]; }
   bool stem() const { return held_.front(); }
   bool head() const { return held_.back(); }
+  bool keeps_ahead() const { return keeps_ahead_; }
 
   /// The weights to load a held block from: `weights`, or the same on the CPU for a streamed block.
   Weights weights_of(int block, const Weights& weights) const {
     return streams(block) ? weights.on(at::kCPU) : weights;
   }
+  /// The same, with what a family computes before the steps.
+  BlockWeights block_weights(int block, const Weights& weights) const {
+    return {weights_of(block, weights), weights, keeps_ahead_};
+  }
 
  private:
   std::vector<bool> held_, streamed_;
+  bool keeps_ahead_;
 };
 
 }  // namespace mgpu

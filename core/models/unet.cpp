@@ -30,39 +30,39 @@ UNet::Mlp UNet::load_mlp(const Weights& weights, const char* in, const char* out
   return {weights.linear(in), weights.linear(out)};
 }
 
-void UNet::load_transformer(Block& block, const Weights& weights, int depth, int channels) const {
-  if (depth > 0) block.transformer.emplace(weights.at("1"), depth, sizes_.heads(channels));
+void UNet::load_transformer(Block& out, const BlockWeights& block, int depth, int channels) const {
+  if (depth > 0) out.transformer.emplace(block.at("1"), depth, sizes_.heads(channels));
 }
 
-UNet::Block UNet::load_down(const Weights& weights, std::size_t number) const {
+UNet::Block UNet::load_down(const BlockWeights& block, std::size_t number) const {
   const UNetBlockSizes& sizes = sizes_.down[number];
-  Block block;
+  Block out;
   if (number == 0) {
-    block.conv = load_conv3x3(weights, "0");
+    out.conv = load_conv3x3(block.weights, "0");
   } else if (sizes.resamples) {
-    block.conv = load_conv3x3(weights, "0.op");
+    out.conv = load_conv3x3(block.weights, "0.op");
   } else {
-    block.residuals.emplace_back(weights.at("0"));
-    load_transformer(block, weights, sizes.depth, sizes.out);
+    out.residuals.emplace_back(block.weights.at("0"));
+    load_transformer(out, block, sizes.depth, sizes.out);
   }
-  return block;
+  return out;
 }
 
-UNet::Block UNet::load_middle(const Weights& weights) const {
-  Block block;
-  block.residuals.emplace_back(weights.at("0"));
-  load_transformer(block, weights, sizes_.depth_middle, sizes_.down.back().out);
-  if (sizes_.middle_residuals > 1) block.residuals.emplace_back(weights.at("2"));
-  return block;
+UNet::Block UNet::load_middle(const BlockWeights& block) const {
+  Block out;
+  out.residuals.emplace_back(block.weights.at("0"));
+  load_transformer(out, block, sizes_.depth_middle, sizes_.down.back().out);
+  if (sizes_.middle_residuals > 1) out.residuals.emplace_back(block.weights.at("2"));
+  return out;
 }
 
-UNet::Block UNet::load_up(const Weights& weights, std::size_t number) const {
+UNet::Block UNet::load_up(const BlockWeights& block, std::size_t number) const {
   const UNetBlockSizes& sizes = sizes_.up[number];
-  Block block;
-  block.residuals.emplace_back(weights.at("0"));
-  load_transformer(block, weights, sizes.depth, sizes.out);
-  if (sizes.resamples) block.conv = load_conv3x3(weights, sizes.depth > 0 ? "2.conv" : "1.conv");
-  return block;
+  Block out;
+  out.residuals.emplace_back(block.weights.at("0"));
+  load_transformer(out, block, sizes.depth, sizes.out);
+  if (sizes.resamples) out.conv = load_conv3x3(block.weights, sizes.depth > 0 ? "2.conv" : "1.conv");
+  return out;
 }
 
 UNet::UNet(const UNetSizes& sizes, const Weights& weights)
@@ -82,17 +82,26 @@ UNet::UNet(const UNetSizes& sizes, const Weights& weights, const HeldBlocks& hel
   for (int i = 0; i < block_count(); ++i) {
     std::optional<Block>& block = blocks_.emplace_back();
     if (!held.has(i)) continue;
-    block = load_block(weights, names_[index_of(i)]);
+    block = load_block(held.block_weights(i, weights), names_[index_of(i)]);
     block->first_attention = attentions;
     if (block->transformer) attentions += index_of(block->transformer->depth());
   }
 }
 
-UNet::Block UNet::load_block(const Weights& weights, const UNetBlockName& name) const {
+UNet::Block UNet::load_block(const BlockWeights& weights, const UNetBlockName& name) const {
   const std::size_t number = index_of(name.number);
   if (name.kind == "down") return load_down(weights.at(fmt::format("input_blocks.{}", number)), number);
   if (name.kind == "up") return load_up(weights.at(fmt::format("output_blocks.{}", number)), number);
   return load_middle(weights.at("middle_block"));
+}
+
+std::vector<at::Tensor*> UNet::block_tensors(int index) {
+  Block& block = *blocks_.at(index_of(index));
+  std::vector<at::Tensor*> out;
+  for (UNetResidual& residual : block.residuals) residual.append_tensors(out);
+  if (block.transformer) block.transformer->append_tensors(out);
+  append_tensors(block.conv, out);
+  return out;
 }
 
 UNetText UNet::text(const at::Tensor& context, const Ops& ops) const {

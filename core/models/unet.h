@@ -68,6 +68,8 @@ class UNet {
   /// Runs block `index` of block_count(), in unet_blocks()' order.
   void block(int index, UNetState& state, const Ops& ops) const;
   int block_count() const { return static_cast<int>(names_.size()); }
+  /// The tensors that block() reads, of a block that is held: for whoever streams it.
+  std::vector<at::Tensor*> block_tensors(int index);
   /// The prediction [1, channels_out, h, w].
   at::Tensor finish(const UNetState& state, const Ops& ops) const;
 
@@ -88,11 +90,11 @@ class UNet {
   };
 
   static Mlp load_mlp(const Weights& weights, const char* in, const char* out);
-  Block load_block(const Weights& weights, const UNetBlockName& name) const;
-  Block load_down(const Weights& weights, std::size_t number) const;
-  Block load_middle(const Weights& weights) const;
-  Block load_up(const Weights& weights, std::size_t number) const;
-  void load_transformer(Block& block, const Weights& weights, int depth, int channels) const;
+  Block load_block(const BlockWeights& weights, const UNetBlockName& name) const;
+  Block load_down(const BlockWeights& block, std::size_t number) const;
+  Block load_middle(const BlockWeights& block) const;
+  Block load_up(const BlockWeights& block, std::size_t number) const;
+  void load_transformer(Block& out, const BlockWeights& block, int depth, int channels) const;
 
   void run_down(int number, const Block& block, UNetState& state, const Ops& ops) const;
   void run_up(int number, const Block& block, UNetState& state, const Ops& ops) const;

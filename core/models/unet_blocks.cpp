@@ -63,30 +63,37 @@ at::Tensor UNetResidual::forward(const at::Tensor& x, const at::Tensor& emb, con
   return to_image(ops.linear_row(to_tokens(x), shortcut_), x.size(2), x.size(3)) + change;
 }
 
-UNetTransformer::Attention UNetTransformer::load_attention(const Weights& attention) {
-  return {attention.linear("to_q"), attention.linear("to_k"), attention.linear("to_v"), attention.linear("to_out.0")};
+void UNetResidual::append_tensors(std::vector<at::Tensor*>& out) {
+  for (Norm* norm : {&norm1_, &norm2_}) mgpu::append_tensors(*norm, out);
+  for (Conv* conv : {&conv1_, &conv2_}) mgpu::append_tensors(*conv, out);
+  for (Linear* linear : {&embedding_, &shortcut_}) mgpu::append_tensors(*linear, out);
 }
 
-UNetTransformer::Block UNetTransformer::load_block(const Weights& block) {
-  return {block.norm("norm1"),
-          block.norm("norm2"),
-          block.norm("norm3"),
-          load_attention(block.at("attn1")),
-          load_attention(block.at("attn2")),
-          block.linear("ff.net.0.proj"),
-          block.linear("ff.net.2")};
+UNetTransformer::Block UNetTransformer::load_block(const BlockWeights& block) {
+  const Weights& weights = block.weights;
+  const Weights self = weights.at("attn1"), cross = weights.at("attn2");
+  const BlockWeights text = block.at("attn2");
+  return {weights.norm("norm1"),
+          weights.norm("norm2"),
+          weights.norm("norm3"),
+          {self.linear("to_q"), self.linear("to_k"), self.linear("to_v"), self.linear("to_out.0")},
+          {cross.linear("to_q"), cross.linear("to_out.0"), text.ahead("to_k"), text.ahead("to_v")},
+          weights.linear("ff.net.0.proj"),
+          weights.linear("ff.net.2")};
 }
 
-UNetTransformer::UNetTransformer(const Weights& block, int depth, int heads)
-    : norm_(block.norm("norm")), in_(load_projection(block, "proj_in")), out_(load_projection(block, "proj_out")) {
+UNetTransformer::UNetTransformer(const BlockWeights& block, int depth, int heads)
+    : norm_(block.weights.norm("norm")),
+      in_(load_projection(block.weights, "proj_in")),
+      out_(load_projection(block.weights, "proj_out")) {
   for (int i = 0; i < depth; ++i) blocks_.push_back(load_block(block.at(fmt::format("transformer_blocks.{}", i))));
   head_dim_ = norm_.weight.size(0) / heads;
 }
 
 void UNetTransformer::append_text(const at::Tensor& context, std::vector<KeyValue>& out, const Ops& ops) const {
   for (const Block& block : blocks_)
-    out.push_back(
-        {split_heads(ops.linear_col(context, block.cross.k)), split_heads(ops.linear_col(context, block.cross.v))});
+    out.push_back({split_heads(ops.linear_col(context, block.cross.k.linear())),
+                   split_heads(ops.linear_col(context, block.cross.v.linear()))});
 }
 
 /// [1, N, H * D] -> [1, H, N, D]. A placement may keep only some heads: their number follows from what there is.
@@ -100,22 +107,32 @@ at::Tensor UNetTransformer::forward(const at::Tensor& x, std::span<const KeyValu
   return x + to_image(ops.linear_row(tokens, out_), x.size(2), x.size(3));
 }
 
-at::Tensor UNetTransformer::attend(const Attention& attention, const at::Tensor& normal, const KeyValue& to,
-                                   const Ops& ops) const {
-  const at::Tensor mixed = ops.attention(split_heads(ops.linear_col(normal, attention.q)), to.key, to.value);
-  return ops.linear_row(mixed.transpose(1, 2).flatten(-2), attention.out);
+at::Tensor UNetTransformer::attend(const at::Tensor& q, const KeyValue& to, const Linear& out, const Ops& ops) const {
+  const at::Tensor mixed = ops.attention(split_heads(q), to.key, to.value);
+  return ops.linear_row(mixed.transpose(1, 2).flatten(-2), out);
 }
 
-at::Tensor UNetTransformer::attend_self(const Attention& attention, const at::Tensor& normal, const Ops& ops) const {
-  const KeyValue own{split_heads(ops.linear_col(normal, attention.k)),
-                     split_heads(ops.linear_col(normal, attention.v))};
-  return attend(attention, normal, own, ops);
+at::Tensor UNetTransformer::attend_self(const SelfAttention& self, const at::Tensor& normal, const Ops& ops) const {
+  const KeyValue own{split_heads(ops.linear_col(normal, self.k)), split_heads(ops.linear_col(normal, self.v))};
+  return attend(ops.linear_col(normal, self.q), own, self.out, ops);
 }
 
 at::Tensor UNetTransformer::run(const Block& block, const at::Tensor& x, const KeyValue& text, const Ops& ops) const {
   at::Tensor y = x + attend_self(block.self, layer_norm(x, block.norm1), ops);
-  y = y + attend(block.cross, layer_norm(y, block.norm2), text, ops);
+  y = y + attend(ops.linear_col(layer_norm(y, block.norm2), block.cross.q), text, block.cross.out, ops);
   return y + ops.linear_row(geglu(ops.linear_col(layer_norm(y, block.norm3), block.wide)), block.narrow);
+}
+
+void UNetTransformer::append_tensors(std::vector<at::Tensor*>& out) {
+  mgpu::append_tensors(norm_, out);
+  for (Linear* linear : {&in_, &out_}) mgpu::append_tensors(*linear, out);
+  for (Block& block : blocks_) {
+    for (Norm* norm : {&block.norm1, &block.norm2, &block.norm3}) mgpu::append_tensors(*norm, out);
+    SelfAttention& self = block.self;
+    for (Linear* linear :
+         {&self.q, &self.k, &self.v, &self.out, &block.cross.q, &block.cross.out, &block.wide, &block.narrow})
+      mgpu::append_tensors(*linear, out);
+  }
 }
 
 }  // namespace mgpu

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Stream.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/devices.h"
+
+namespace mgpu {
+
+/// Blocks of a model that donors keep, brought to the device that runs them through a ring of equal slots: while one is
+/// computed with, the next is copied. The ring follows the blocks over and over, from step to step. For the device's
+/// worker alone.
+class BlockStream {
+ public:
+  struct Block {
+    int index = 0;                     ///< in the model
+    std::vector<at::Tensor*> tensors;  ///< what the model reads it through, loaded into main memory
+    DeviceId donor = DeviceId::cpu();
+  };
+
+  /// Moves the blocks, given in the order in which they run, to their donors: packed, and in main memory pinned where
+  /// the device is a GPU. The tensors' owner must outlive this.
+  BlockStream(at::Device device, std::vector<Block> blocks);
+  /// Waits for copies under way.
+  ~BlockStream();
+  BlockStream(const BlockStream&) = delete;
+  BlockStream& operator=(const BlockStream&) = delete;
+
+  /// While it lives a block's tensors are on the device, for what is queued on the current stream; the next block's are
+  /// on their way. Nothing happens for a block that is not streamed.
+  class Use {
+   public:
+    Use(BlockStream* stream, int block);
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    BlockStream* stream_;
+    int position_ = -1;
+  };
+
+  /// Bytes copied so far.
+  std::uint64_t copied_bytes() const { return copied_; }
+
+ private:
+  struct Packed;
+  struct Slot;
+
+  Packed pack(Block block) const;
+  /// Index in blocks_, or -1.
+  int position_of(int block) const;
+  void fetch(int position);
+  void release(int position);
+  /// The slot with that block, into which it is copied if it was in none.
+  Slot& bring(int position);
+  void copy(const Packed& block, Slot& slot);
+
+  at::Device device_;
+  std::vector<Packed> blocks_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::optional<c10::Stream> copies_;  ///< of a GPU: where copies are queued
+  std::uint64_t uses_ = 0, copied_ = 0;
+};
+
+}  // namespace mgpu

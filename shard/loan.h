@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/devices.h"
+
+namespace mgpu {
+
+/// Slots of the ring that streamed blocks come through: one is computed with while the next is filled.
+inline constexpr int kRingSlots = 2;
+
+/// Which blocks of a device's run another device keeps for it: they are streamed through a ring when their turn comes.
+struct Loan {
+  std::vector<std::optional<DeviceId>> donor =
+      {};                   ///< of each block in the order in which they run; empty: none has one
+  std::uint64_t bytes = 0;  ///< of the lent blocks
+  std::uint64_t ring = 0;   ///< of the ring on the device that runs them
+
+  /// What the device has more room for.
+  std::uint64_t freed() const { return bytes > ring ? bytes - ring : 0; }
+  std::optional<DeviceId> donor_of(std::size_t block) const { return donor.empty() ? std::nullopt : donor[block]; }
+};
+
+/// Bytes that a donor should keep.
+struct DonorShare {
+  DeviceId donor;
+  double bytes = 0.0;
+};
+
+/// Lends blocks of these sizes to donors, about so many bytes to each, spread evenly through the row: while lent ones
+/// are brought the device has own ones to compute.
+Loan spread_loan(std::span<const std::uint64_t> blocks, std::span<const DonorShare> shares);
+
+/// The smallest loan from one donor that frees so many bytes, or the one that frees most where none frees enough.
+Loan loan_that_frees(std::span<const std::uint64_t> blocks, const DeviceId& donor, std::uint64_t bytes);
+
+}  // namespace mgpu

@@ -1,0 +1,66 @@
+#include "tests/plan_cases.h"
+
+#include <fmt/ranges.h>
+
+namespace mgpu::test {
+
+std::vector<ComponentNeed> components() {
+  std::vector<ComponentNeed> out = {
+      {"clip_l", Phase::Encode, {{"layer", 12, 200 * kMiB}}, 250 * kMiB, 10 * kMiB},
+      {"t5xxl", Phase::Encode, {{"layer", 24, 9000 * kMiB}}, 9500 * kMiB, 300 * kMiB},
+      {"unet", Phase::Sample, {{"double", 19, 12000 * kMiB}, {"single", 38, 10000 * kMiB}}, 22500 * kMiB, 900 * kMiB},
+      {"vae", Phase::Decode, {{"level", 4, 100 * kMiB}}, 110 * kMiB, 2500 * kMiB}};
+  out.back().whole = true;
+  return out;
+}
+
+DeviceRoom room(std::uint64_t limit) {
+  DeviceRoom out;
+  out.id = DeviceId::cuda(0);
+  out.total_bytes = 81920 * kMiB;
+  out.limit_bytes = limit;
+  out.driver_bytes = 512 * kMiB;
+  return out;
+}
+
+std::vector<DeviceRoom> rooms(const std::vector<std::uint64_t>& limits) {
+  std::vector<DeviceRoom> out;
+  for (const std::uint64_t limit : limits) {
+    out.push_back(room(limit));
+    out.back().id = DeviceId::cuda(static_cast<int>(out.size()) - 1);
+  }
+  return out;
+}
+
+std::vector<ComponentNeed> unet() {
+  std::vector<std::uint64_t> down, up;
+  for (const std::uint64_t mib : {10, 40, 80, 120, 160, 160}) down.push_back(mib * kMiB);
+  for (auto mib = down.rbegin(); mib != down.rend(); ++mib) up.push_back(*mib * 2);
+  const BlockNeed middle{"middle", 1, 200 * kMiB};
+  return {{.name = "unet",
+           .phase = Phase::Sample,
+           .blocks = {{"down", 6, 570 * kMiB, down}, middle, {"up", 6, 1140 * kMiB, up}},
+           .bytes = 2000 * kMiB,
+           .activation = 300 * kMiB,
+           .head = 20 * kMiB,
+           .mirrored = true}};
+}
+
+std::string ranges_of(const Plan& plan, std::string_view component) {
+  std::vector<std::string> out;
+  for (const PlannedDevice& device : plan.devices)
+    for (const Assignment& a : device.assignments)
+      if (a.component == component)
+        out.push_back(
+            fmt::format("{} {} {}-{}{}", device.room.id.to_string(), a.kind, a.first, a.last, a.streamed ? "*" : ""));
+  return fmt::format("{}", fmt::join(out, ", "));
+}
+
+DeviceRoom main_memory(std::uint64_t bytes) {
+  DeviceRoom out;
+  out.id = DeviceId::cpu();
+  out.total_bytes = out.limit_bytes = bytes;
+  return out;
+}
+
+}  // namespace mgpu::test

@@ -1,0 +1,178 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "shard/loan.h"
+#include "shard/plan.h"
+#include "tests/plan_cases.h"
+
+using namespace mgpu;
+using namespace mgpu::test;
+
+TEST_SUITE_BEGIN("streaming plan");
+
+namespace {
+
+/// The Flux-like job; a quarter of each block serves only before the steps.
+std::vector<ComponentNeed> components_with_ahead() {
+  std::vector<ComponentNeed> out = components();
+  for (BlockNeed& kind : out[2].blocks)
+    for (int i = 0; i < kind.count; ++i) kind.ahead.push_back(kind.bytes_of(i) / 4);
+  out[2].ahead_activation = 200 * kMiB;
+  return out;
+}
+
+Plan streamed(const std::vector<std::uint64_t>& limits, const char* unet = nullptr) {
+  PlacementRequest request{.donors = {main_memory(65536 * kMiB)}};
+  if (unet) request.allocation["unet"] = parse_allocation(unet);
+  return make_plan(components_with_ahead(), rooms(limits), request);
+}
+
+int streamed_blocks(const Plan& plan) {
+  int out = 0;
+  for (const PlannedDevice& device : plan.devices)
+    for (const Assignment& a : device.assignments) out += a.streamed ? a.blocks : 0;
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("a loan is spread evenly, and comes to about what was wanted") {
+  const std::vector<std::uint64_t> equal(12, 100);
+  const DonorShare half{DeviceId::cpu(), 600.0};
+  const Loan loan = spread_loan(equal, {&half, 1});
+  CHECK(loan.bytes == 600);
+  CHECK(loan.ring == 200);
+  CHECK(loan.freed() == 400);
+  for (std::size_t i = 0; i + 1 < 12; ++i) CHECK(loan.donor_of(i).has_value() != loan.donor_of(i + 1).has_value());
+  std::mt19937_64 random(1);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::uint64_t> blocks(random() % 60 + 1);
+    for (std::uint64_t& block : blocks) block = random() % 3 == 0 ? 700 : 300;
+    const std::uint64_t total = std::accumulate(blocks.begin(), blocks.end(), std::uint64_t{0});
+    const double first = static_cast<double>(random() % (total / 2 + 1)),
+                 second = static_cast<double>(random() % (total / 2 + 1));
+    const std::vector<DonorShare> shares = {{DeviceId::cpu(), first}, {DeviceId::cuda(3), second}};
+    const Loan two = spread_loan(blocks, shares);
+    std::uint64_t to_first = 0, lent = 0;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      to_first += two.donor_of(i) == DeviceId::cpu() ? blocks[i] : 0;
+      lent += two.donor_of(i) ? blocks[i] : 0;
+    }
+    CHECK(two.bytes == lent);
+    CHECK(std::abs(static_cast<double>(to_first) - first) <= 1400.0);
+    CHECK(std::abs(static_cast<double>(lent - to_first) - second) <= 1400.0);
+  }
+}
+
+TEST_CASE("the smallest loan that frees enough, or the one that frees most") {
+  const std::vector<std::uint64_t> blocks(10, 100);
+  for (std::uint64_t wanted = 1; wanted <= 800; wanted += 7) {
+    const Loan loan = loan_that_frees(blocks, DeviceId::cpu(), wanted);
+    CHECK(loan.freed() >= wanted);
+    CHECK(loan.freed() < wanted + 100);
+  }
+  CHECK(loan_that_frees(blocks, DeviceId::cpu(), 801).freed() == 800);
+}
+
+TEST_CASE("the means of saving memory come in turn: all kept, nothing kept ahead, streamed") {
+  const Plan roomy = streamed({32768 * kMiB});
+  CHECK(roomy.keeps_ahead);
+  CHECK(roomy.donors.empty());
+  // 22500 MiB, of which 5500 serve only before the steps.
+  const Plan tight = streamed({20480 * kMiB});
+  CHECK(tight.fits());
+  CHECK_FALSE(tight.keeps_ahead);
+  CHECK(streamed_blocks(tight) == 0);
+  CHECK(tight.mode_reason == "one device");
+  std::uint64_t ahead = 0;
+  const std::vector<ComponentNeed> needs = components_with_ahead();
+  for (const BlockNeed& kind : needs[2].blocks) ahead = std::accumulate(kind.ahead.begin(), kind.ahead.end(), ahead);
+  CHECK(tight.devices[0].peak.sample == (512 + 22500 + 110 + 900) * kMiB - ahead);
+  const Plan tighter = streamed({12288 * kMiB});
+  CHECK(tighter.fits());
+  CHECK_FALSE(tighter.keeps_ahead);
+  CHECK(tighter.mode == "single");
+  CHECK(tighter.mode_reason == "one device; 8.7 GB of the unet streamed from cpu");
+  REQUIRE(tighter.donors.size() == 1);
+  CHECK(tighter.donors[0].lent.encode == 0);
+  CHECK(tighter.donors[0].lent.sample == tighter.streamed_bytes("unet").at("cpu"));
+  CHECK(tighter.devices[0].peak.decode <= 12288 * kMiB);
+  CHECK(tighter.devices[0].peak.decode > 12288 * kMiB * 9 / 10);  // no more is streamed than need be
+}
+
+TEST_CASE("an encoder that finds no room on any card is streamed too, and devices share what is") {
+  const Plan plan = streamed({6144 * kMiB, 6144 * kMiB});
+  CHECK(plan.fits());
+  CHECK(plan.mode == "shard");
+  CHECK(plan.streamed_bytes("t5xxl").empty());  // cut over the two
+  for (const PlannedDevice& device : plan.devices)
+    CHECK(std::ranges::any_of(device.assignments, &Assignment::streamed));
+  const Plan one = streamed({5120 * kMiB});
+  CHECK(one.fits());
+  CHECK(one.streamed_bytes("t5xxl").at("cpu") > 0);
+  CHECK(one.donors[0].lent.encode == one.streamed_bytes("t5xxl").at("cpu"));
+}
+
+TEST_CASE("main memory that is short is a shortfall of its own") {
+  const PlacementRequest request{.donors = {main_memory(1024 * kMiB)}};
+  const Plan plan = make_plan(components_with_ahead(), rooms({12288 * kMiB}), request);
+  CHECK_FALSE(plan.fits());
+  CHECK(plan.shortfall == "cpu needs 8.7 GB to sample and may use 1.0 GB: 7.7 GB short");
+}
+
+TEST_CASE("an allocation's donors lend to the device before them, else to the first") {
+  const std::vector<std::uint64_t> two = {49152 * kMiB, 49152 * kMiB};
+  CHECK(ranges_of(streamed(two, "cuda:0,25%;cpu,25%;cuda:1,50%"), "unet") ==
+        "cuda:0 double 0-0*, cuda:0 double 1-1, cuda:0 double 2-2*, cuda:0 double 3-3, cuda:0 double 4-4*, "
+        "cuda:0 double 5-5, cuda:0 double 6-6*, cuda:0 double 7-7, cuda:0 double 8-8*, cuda:0 double 9-9, "
+        "cuda:0 double 10-10*, cuda:0 double 11-11, cuda:0 double 12-12*, cuda:0 double 13-13, cuda:0 double 14-14*, "
+        "cuda:0 double 15-15, cuda:0 double 16-16*, cuda:1 double 17-18, cuda:1 single 0-37");
+  const Plan leading = streamed(two, "cpu,20%;cuda:1,30%;cuda:0,50%");
+  for (const Assignment& a : leading.devices[0].assignments) CHECK_FALSE(a.streamed);
+  CHECK(leading.streamed_bytes("unet").at("cpu") > 0);
+  // Capacities: four GiB stay, the rest comes from main memory.
+  const Plan capacity = streamed({49152 * kMiB}, "cuda:0,4gb;cpu,*");
+  CHECK(capacity.fits());
+  const std::uint64_t lent = capacity.streamed_bytes("unet").at("cpu");
+  CHECK(lent > (17000 - 4096 - 900) * kMiB);
+  CHECK(lent < (17000 - 4096 + 900) * kMiB);
+}
+
+TEST_CASE("under a tail its device computes all, and the others lend") {
+  const std::vector<std::uint64_t> two = {49152 * kMiB, 49152 * kMiB};
+  const Plan expert = streamed(two, "cuda:0,60%;cuda:1,40%#cuda:0");
+  CHECK(expert.devices[0].time == 57.0);
+  CHECK(expert.devices[1].time == 0.0);
+  const std::uint64_t lent = expert.streamed_bytes("unet").at("cuda:1");
+  CHECK(expert.donors.empty());  // it has a row of its own among the devices
+  CHECK(expert.devices[1].peak.sample >= lent);
+  const Plan virtual_vram = streamed(two, "#cuda:0;4;cpu");
+  const std::uint64_t moved = virtual_vram.streamed_bytes("unet").at("cpu");
+  CHECK(moved > 3500 * kMiB);
+  CHECK(moved < 4700 * kMiB);
+  CHECK(virtual_vram.streamed_bytes("unet").size() == 1);
+}
+
+TEST_CASE("with main memory to lend, more jobs fit, and none that fitted is refused") {
+  std::mt19937_64 random(7);
+  int helped = 0;
+  for (int round = 0; round < 200; ++round) {
+    CAPTURE(round);
+    std::vector<std::uint64_t> limits(random() % 4 + 1);
+    for (std::uint64_t& limit : limits) limit = (2048 + random() % 20000) * kMiB;
+    const bool before = make_plan(components_with_ahead(), rooms(limits)).fits();
+    const Plan plan = streamed(limits);
+    if (before) CHECK(plan.fits());
+    if (before) CHECK(streamed_blocks(plan) == 0);
+    if (!plan.fits()) continue;
+    helped += !before;
+    for (const PlannedDevice& device : plan.devices)
+      for (const Phase phase : kPhases) CHECK(device.peak[phase] <= device.room.limit_bytes);
+  }
+  CHECK(helped > 40);
+}
+
+TEST_SUITE_END();

@@ -58,11 +58,13 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
     const auto [place, is_new] = init_images_.try_emplace(key_of(image));
     if (!is_new) continue;
     between();
-    if (!encoder) encoder.emplace(models.vae.vae(), engine.vae_weights());
-    const at::Tensor pixels = read_init_image(image);
-    place->second.latent = encode(pixels, format, *encoder, engine.ops()).cpu();
-    if (inpaint_model_ && image.mask)
-      place->second.channels = inpaint_channels(pixels, read_cut_mask(image), format, *encoder, engine.ops()).cpu();
+    engine.at_autoencoder(Phase::Encode, [&] {
+      if (!encoder) encoder.emplace(models.vae.vae(), engine.vae_weights());
+      const at::Tensor pixels = read_init_image(image);
+      place->second.latent = encode(pixels, format, *encoder, engine.ops()).cpu();
+      if (inpaint_model_ && image.mask)
+        place->second.channels = inpaint_channels(pixels, read_cut_mask(image), format, *encoder, engine.ops()).cpu();
+    });
   }
   if (!encoder) return;
   encoder.reset();

@@ -6,6 +6,8 @@
 #include <new>
 #include <string_view>
 
+#include "shard/device_error.h"
+
 namespace mgpu {
 namespace {
 
@@ -21,8 +23,10 @@ bool is_out_of_memory(const c10::Error& error, const std::string& text) {
 }
 
 Failure out_of_memory(const DeviceId& device, const std::string& detail) {
-  return {Exit::ImageFailed, fmt::format("out of memory on {}: {}\n  a smaller picture needs less", device.to_string(),
-                                         first_line(detail))};
+  return {
+      Exit::ImageFailed,
+      fmt::format("out of memory on {}: {}\n  a smaller picture needs less", device.to_string(), first_line(detail)),
+      device};
 }
 
 }  // namespace
@@ -30,17 +34,19 @@ Failure out_of_memory(const DeviceId& device, const std::string& detail) {
 Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device) {
   try {
     std::rethrow_exception(thrown);
+  } catch (const DeviceError& error) {
+    return failure_of(error.cause(), error.device());
   } catch (const Error& error) {
-    return {error.code(), error.what()};
+    return {error.code(), error.what(), {}};
   } catch (const c10::Error& error) {
     const std::string text = error.what_without_backtrace();
     if (is_out_of_memory(error, text)) return out_of_memory(device, text);
-    if (device.is_cuda()) return {Exit::Device, fmt::format("{} failed: {}", device.to_string(), first_line(text))};
-    return {Exit::ImageFailed, first_line(text) + std::string(kReport)};
+    if (device.is_cuda()) return {Exit::Device, fmt::format("{} failed: {}", device.to_string(), first_line(text)), {}};
+    return {Exit::ImageFailed, first_line(text) + std::string(kReport), {}};
   } catch (const std::bad_alloc&) {
     return out_of_memory(DeviceId::cpu(), "main memory is used up");
   } catch (const std::exception& error) {
-    return {Exit::ImageFailed, error.what() + std::string(kReport)};
+    return {Exit::ImageFailed, error.what() + std::string(kReport), {}};
   }
 }
 

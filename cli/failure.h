@@ -1,6 +1,7 @@
 #pragma once
 
 #include <exception>
+#include <optional>
 #include <string>
 
 #include "core/devices.h"
@@ -12,11 +13,12 @@ namespace mgpu {
 struct Failure {
   Exit code = Exit::ImageFailed;
   std::string why;
+  std::optional<DeviceId> out_of_memory;  ///< the device that was, which less may suit
 };
 
-/// What an exception that rendering on `device` threw means: our Errors speak for themselves; a device or the machine
-/// out of memory fails the picture (exit 1); any other failure of a GPU is a device lost (exit 4); what is left is our
-/// own mistake, and fails the picture.
+/// What an exception that rendering threw means, on `device` where it does not say on which: our Errors speak for
+/// themselves; a device or the machine out of memory fails the picture (exit 1); any other failure of a GPU is a device
+/// lost (exit 4); what is left is our own mistake, and fails the picture.
 Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device);
 
 }  // namespace mgpu

@@ -158,14 +158,16 @@ std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const 
   return out;
 }
 
-std::int64_t evaluations_of(const Job& job) {
-  std::int64_t out = 0;
+/// Sets how many evaluations there are, and passes and texts of one run.
+void count_evaluations(PlacementRequest& request, const Job& job) {
+  request.evaluations = 0;
   for (const ImageJob& image : job.images) {
-    const std::int64_t conditionings =
+    const std::int64_t texts =
         1 + static_cast<std::int64_t>(image.conditions->size()) + (*image.sampler.cfg == 1.0 ? 0 : 1);
-    out += std::int64_t{*image.count} * *image.batch * conditionings;
+    request.evaluations += std::int64_t{*image.count} * *image.batch * texts;
+    request.passes_a_run = std::max(request.passes_a_run, *image.batch * texts);
+    request.texts_a_run = std::max(request.texts_a_run, texts);
   }
-  return out;
 }
 
 /// "24GB@0.5"
@@ -248,7 +250,7 @@ PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
   out.mode = *job.placement.mode == Mode::Single  ? Wanted::Single
              : *job.placement.mode == Mode::Shard ? Wanted::Shard
                                                   : Wanted::Auto;
-  out.evaluations = evaluations_of(job);
+  count_evaluations(out, job);
   out.donors = devices.donors;
   for (const char* component : {"unet", "clip_l", "clip_g", "t5xxl", "vae"})
     if (const auto told = allocation_of(**allocation_for(job, component), devices)) out.allocation[component] = *told;

@@ -38,6 +38,8 @@ std::string to_json(const PlanReport& report) {
   const Plan& plan = report.plan;
   Json devices = Json::array(), shortfalls = Json::array();
   for (const PlannedDevice& device : plan.devices) devices.push_back(device_json(device, slowest(plan)));
+  for (const PlannedDonor& donor : plan.donors)
+    devices.push_back(device_json({donor.room, {}, donor.lent}, 0.0));
   for (const Shortfall& lack : plan.shortfalls)
     shortfalls.push_back({{"device", lack.device.to_string()}, {"phase", name_of(lack.phase)}, {"bytes", lack.bytes}});
   const Json json{{"version", 1},
@@ -61,6 +63,8 @@ std::string to_table(const PlanReport& report) {
     const std::string time = most > 0.0 ? fmt::format(" {:>10.0f} %", 100.0 * d.time / most) : "";
     text += device_rows(d.room.id.to_string(), d.assignments, memory_columns(d.room.limit_bytes, d.peak) + time);
   }
+  for (const PlannedDonor& donor : plan.donors)
+    text += device_rows(donor.room.id.to_string(), {}, memory_columns(donor.room.limit_bytes, donor.lent));
   for (const Shortfall& lack : plan.shortfalls)
     text += fmt::format("{} lacks {} to {}\n", lack.device.to_string(), bytes_text(lack.bytes), name_of(lack.phase));
   if (!report.nearest_fit.empty()) text += report.nearest_fit + "\n";

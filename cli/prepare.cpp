@@ -88,6 +88,7 @@ LargestPicture largest_picture(const Job& job) {
   for (const ImageJob& image : job.images) {
     if (std::int64_t{*image.width} * *image.height > out.width * out.height)
       out.width = *image.width, out.height = *image.height;
+    out.steps = std::max<std::int64_t>(out.steps, *image.sampler.steps);
     // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
     for (const std::string_view prompt : prompts_of(image))
       out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(prompt.size() / 2));
@@ -113,7 +114,7 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
   const std::int64_t longer = std::max(picture.width, picture.height);
   const auto scaled = [&](std::int64_t side) {
     const auto length = [&](std::int64_t whole) { return std::max(unit, whole * side * unit / longer / unit * unit); };
-    return LargestPicture{length(picture.width), length(picture.height), picture.text_tokens};
+    return LargestPicture{length(picture.width), length(picture.height), picture.text_tokens, picture.steps};
   };
   // The largest that fits, its longer side counted in units: a smaller picture never needs more.
   std::int64_t fits = kSmallestOffer / unit, too_large = longer / unit;
@@ -141,6 +142,13 @@ void check_clip_skip(const Job& job, const ModelSet& set) {
     throw job.error(image.sampler.clip_skip.mark, fmt::format("clip_skip has no effect on {}", set.diffusion.row->name),
                     "it reads T5, and of CLIP the pooled output alone; leave clip_skip out");
   }
+}
+
+/// The highest predicted peak of a device; 0 where it is not used.
+std::uint64_t most_on(const Plan& plan, const DeviceId& device) {
+  for (const PlannedDevice& planned : plan.devices)
+    if (planned.room.id == device) return std::max({planned.peak.encode, planned.peak.sample, planned.peak.decode});
+  return 0;
 }
 
 }  // namespace
@@ -203,6 +211,9 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   } catch (const PlacementError& error) {
     throw placement_error(job, error);
   }
+  out.needs = needs_of(job, models.set, out.dtypes, picture);
+  out.rooms = devices.rooms;
+  out.request = request;
   for (const DeviceId& id : devices.dropped)
     out.plan.mode_reason += fmt::format("; {} is missing and was dropped", id.to_string());
   out.models = std::move(models);
@@ -213,6 +224,18 @@ PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices)
   PreparedJob out = plan_job(job, std::move(models), devices);
   if (!out.plan.fits()) throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall, out.nearest_fit);
   return out;
+}
+
+std::optional<Plan> smaller_plan(const PreparedJob& job, const DeviceId& device) {
+  std::vector<DeviceRoom> rooms = job.rooms;
+  const auto own = std::ranges::find(rooms, device, &DeviceRoom::id);
+  if (own == rooms.end()) return std::nullopt;
+  own->limit_bytes -= own->limit_bytes / 10;
+  Plan plan = make_plan(job.needs, rooms, job.request);
+  if (!plan.fits()) return std::nullopt;
+  for (std::size_t i = 0; i < rooms.size(); ++i) plan.devices[i].room = job.rooms[i];
+  if (most_on(plan, device) >= most_on(job.plan, device)) return std::nullopt;
+  return plan;
 }
 
 }  // namespace mgpu

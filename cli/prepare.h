@@ -1,7 +1,9 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/job.h"
@@ -37,6 +39,10 @@ struct PreparedJob {
   ResolvedTypes types;  ///< the same, as a picture's metadata names them
   Plan plan;
   std::string nearest_fit;  ///< of a plan that does not fit: what would
+  /// What it was made of.
+  std::vector<ComponentNeed> needs;
+  std::vector<DeviceRoom> rooms;
+  PlacementRequest request;
 };
 
 /// Chooses types and plans. Throws Error (exit 2) at an allocation that cannot be.
@@ -44,5 +50,9 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
 
 /// The same for a job that is to be rendered. Throws Error (exit 3) when it does not fit.
 PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices);
+
+/// A placement of less on a device that ran out of memory within its limit: the plan for a tenth less of it. The device
+/// may still use what it may. Nothing where there is none, or where it asks no less of that device.
+std::optional<Plan> smaller_plan(const PreparedJob& job, const DeviceId& device);
 
 }  // namespace mgpu

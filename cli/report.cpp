@@ -75,6 +75,7 @@ std::string status_of(const std::vector<ImageReport>& images, bool interrupted) 
 }
 
 std::vector<std::string> count_warnings(const DeviceReport& device) {
+  if (device.lends) return {};
   if (device.assignments.empty()) return {"no block assigned"};
   int planned = 0;
   for (const Assignment& assignment : device.assignments) {
@@ -113,11 +114,29 @@ std::string memory_columns(std::uint64_t limit, const PhaseBytes& peak) {
 std::string device_rows(std::string_view id, const std::vector<Assignment>& assignments, const std::string& memory) {
   if (assignments.empty()) return fmt::format("{:<8} {:<10} {:>16} {:>10} {}\n", id, "-", "-", "-", memory);
   std::string text;
-  for (std::size_t i = 0; i < assignments.size(); ++i) {
-    const Assignment& a = assignments[i];
-    const std::string blocks = fmt::format("{} {}-{}{}", a.kind, a.first, a.last, a.streamed ? "*" : "");
-    text += fmt::format("{:<8} {:<10} {:>16} {:>10.2f}{}\n", i == 0 ? id : "", a.component, blocks, in_gib(a.bytes),
-                        i == 0 ? " " + memory : "");
+  for (auto a = assignments.begin(); a != assignments.end();) {
+    // Streamed blocks stand between others: one row for all of a kind.
+    const auto begin = a;
+    int streamed = 0;
+    std::uint64_t bytes = 0;
+    for (; a != assignments.end() && a->component == begin->component && a->kind == begin->kind; ++a) {
+      streamed += a->streamed ? a->blocks : 0;
+      bytes += a->bytes;
+    }
+    const std::string some = streamed > 0 ? fmt::format(" {}*", streamed) : "";
+    const std::string blocks = fmt::format("{} {}-{}{}", begin->kind, begin->first, (a - 1)->last, some);
+    const bool first = begin == assignments.begin();
+    text += fmt::format("{:<8} {:<10} {:>16} {:>10.2f}{}\n", first ? id : "", begin->component, blocks, in_gib(bytes),
+                        first ? " " + memory : "");
+  }
+  return text;
+}
+
+std::string device_table(const std::vector<DeviceReport>& devices) {
+  std::string text = device_table_head("peak encode") + "\n";
+  for (const DeviceReport& d : devices) {
+    text += device_rows(d.id, d.assignments, memory_columns(d.limit_bytes, d.peak_bytes));
+    for (const std::string& warning : d.warnings) text += fmt::format("{:<8} {}\n", "", warning);
   }
   return text;
 }
@@ -125,11 +144,7 @@ std::string device_rows(std::string_view id, const std::vector<Assignment>& assi
 std::string to_tables(const Report& report) {
   std::string text = fmt::format("{}: {}, mode {}{}{}\n", report.job, report.status, report.mode,
                                  report.mode_reason.empty() ? "" : ": ", report.mode_reason);
-  text += device_table_head("peak encode") + "\n";
-  for (const DeviceReport& d : report.devices) {
-    text += device_rows(d.id, d.assignments, memory_columns(d.limit_bytes, d.peak_bytes));
-    for (const std::string& warning : d.warnings) text += fmt::format("{:<8} {}\n", "", warning);
-  }
+  text += device_table(report.devices);
   text += fmt::format("{:<7} {:>20} {:>8} {:>8} {:>8} {:>8}  file\n", "picture", "seed", "encode", "sample", "decode",
                       "write s");
   for (const ImageReport& i : report.images) {

@@ -21,6 +21,7 @@ struct DeviceReport {
   Phases<std::uint64_t> peak_bytes;  ///< what was in use while the phase ran, at most
   Phases<std::uint64_t> predicted_peak_bytes;
   std::vector<Assignment> assignments;
+  bool lends = false;                     ///< a donor: keeps blocks that others run
   double blocks_executed_per_pass = 0.0;  ///< counted as they ran, mean over the passes that touched the device
   std::int64_t passes = 0;                ///< evaluations of the diffusion model for one conditioning of one image
   double busy_seconds = 0.0;
@@ -64,8 +65,11 @@ std::string to_json(const Report& report);
 /// The same for people: a table of devices and one of pictures.
 std::string to_tables(const Report& report);
 
+/// The table of devices: what each held, its limit and its peaks.
+std::string device_table(const std::vector<DeviceReport>& devices);
+
 /// The table of devices, which `plan` shares: its head, without a newline; the columns of memory in GiB; a device's
-/// rows, the memory behind the first.
+/// rows, the memory behind the first; so many blocks of a row as stand before a star are streamed.
 std::string device_table_head(std::string_view peaks);
 std::string memory_columns(std::uint64_t limit, const PhaseBytes& peak);
 std::string device_rows(std::string_view id, const std::vector<Assignment>& assignments, const std::string& memory);

@@ -19,7 +19,7 @@ struct DeviceStatus {
 /// Asks every device, from any thread.
 using DeviceWatch = std::function<std::vector<DeviceStatus>()>;
 
-/// What the engine tells while it works. The command line draws it; tests pass their own.
+/// What the engine tells while it works, from several threads. The command line draws it; tests pass their own.
 class Progress {
  public:
   virtual ~Progress() = default;

@@ -92,6 +92,13 @@ BlockStream::Use::~Use() {
   if (position_ >= 0) stream_->release(position_);
 }
 
+std::uint64_t BlockStream::lent_bytes(const DeviceId& donor) const {
+  std::uint64_t out = 0;
+  for (const Packed& packed : blocks_)
+    if (packed.block.donor == donor) out += packed.bytes.nbytes();
+  return out;
+}
+
 int BlockStream::position_of(int block) const {
   const auto found = std::ranges::find(blocks_, block, [](const Packed& packed) { return packed.block.index; });
   return found == blocks_.end() ? -1 : static_cast<int>(found - blocks_.begin());

@@ -45,6 +45,8 @@ class BlockStream {
     int position_ = -1;
   };
 
+  /// Bytes that a donor keeps.
+  std::uint64_t lent_bytes(const DeviceId& donor) const;
   /// Bytes copied so far.
   std::uint64_t copied_bytes() const { return copied_; }
 

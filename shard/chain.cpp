@@ -8,7 +8,7 @@ namespace mgpu {
 namespace {
 
 struct Unit {
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0, of_pass = 0, of_text = 0;
   double time = 0.0;
 };
 
@@ -17,6 +17,9 @@ std::vector<Unit> units_of(const ComponentNeed& need, BytesOf bytes_of) {
   const auto add = [&](Unit& unit, const BlockNeed& kind, int block) {
     unit.bytes += bytes_of(kind, block);
     unit.time += kind.time_of(block);
+    const auto i = static_cast<std::size_t>(block);
+    if (!kind.of_pass.empty()) unit.of_pass += kind.of_pass[i];
+    if (!kind.of_text.empty()) unit.of_text += kind.of_text[i];
   };
   if (need.whole || need.blocks.empty()) {
     Unit all;
@@ -54,6 +57,8 @@ Chain::Chain(const ComponentNeed& need, bool keeps_ahead) : need_(&need), keeps_
   (need.mirrored ? units.front() : units.back()).bytes += need.head;
   for (const Unit& unit : units) {
     bytes_.push_back(bytes_.back() + unit.bytes);
+    of_pass_.push_back(of_pass_.back() + unit.of_pass);
+    of_text_.push_back(of_text_.back() + unit.of_text);
     times_.push_back(times_.back() + unit.time);
   }
 }

@@ -27,6 +27,9 @@ class Chain {
   int units() const { return static_cast<int>(bytes_.size()) - 1; }
   std::uint64_t bytes(Run run) const { return bytes_[index(run.last)] - bytes_[index(run.first)]; }
   std::uint64_t bytes() const { return bytes_.back(); }
+  /// What a waiting pass, and a text, keep where those units lie.
+  std::uint64_t of_pass(Run run) const { return of_pass_[index(run.last)] - of_pass_[index(run.first)]; }
+  std::uint64_t of_text(Run run) const { return of_text_[index(run.last)] - of_text_[index(run.first)]; }
   double time(Run run) const { return times_[index(run.last)] - times_[index(run.first)]; }
   double time() const { return times_.back(); }
 
@@ -47,8 +50,9 @@ class Chain {
 
   const ComponentNeed* need_;
   bool keeps_ahead_;
-  std::vector<std::uint64_t> bytes_{0};  ///< of the units before each
-  std::vector<double> times_{0.0};       ///< likewise
+  std::vector<std::uint64_t> bytes_{0};                 ///< of the units before each
+  std::vector<std::uint64_t> of_pass_{0}, of_text_{0};  ///< likewise
+  std::vector<double> times_{0.0};                      ///< likewise
 };
 
 }  // namespace mgpu

@@ -4,14 +4,23 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/memory.h"
 #include "core/text/prompt_encoder.h"
+#include "shard/device_error.h"
 #include "shard/encoder_runs.h"
 
 namespace mgpu {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 at::Device torch_device(const DeviceId& id) {
   return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
@@ -29,10 +38,18 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
 }
 
 /// Brings an encoder's streamed blocks from their donors.
-RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const std::map<int, DeviceId>& donors) {
-  std::vector<BlockStream::Block> lent;
-  for (StreamedBlock& block : blocks) lent.push_back({block.index, std::move(block.tensors), donors.at(block.index)});
-  const auto ring = std::make_shared<BlockStream>(device, std::move(lent));
+RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const std::map<int, DeviceId>& donors,
+                    LentBytes& lent) {
+  std::vector<BlockStream::Block> moved;
+  for (StreamedBlock& block : blocks) moved.push_back({block.index, std::move(block.tensors), donors.at(block.index)});
+  std::set<DeviceId> lenders;
+  for (const auto& [block, donor] : donors) lenders.insert(donor);
+  auto stream = std::make_unique<BlockStream>(device, std::move(moved));
+  for (const DeviceId& donor : lenders) lent.keep(donor, stream->lent_bytes(donor));
+  const std::shared_ptr<BlockStream> ring(stream.release(), [&lent, lenders](BlockStream* own) {
+    for (const DeviceId& donor : lenders) lent.give_back(donor, own->lent_bytes(donor));
+    delete own;
+  });
   return [ring](int block, const std::function<void()>& work) {
     const BlockStream::Use use(ring.get(), block);
     work();
@@ -48,8 +65,13 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
     const DeviceRoom& room = planned.room;
     const at::Device device = torch_device(room.id);
     limit_allocations(device, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
-    devices_.push_back(std::make_unique<Device>(device, runs));
+    devices_.push_back(std::make_unique<Device>(room.id, device, runs));
   }
+}
+
+PhaseBytes Engine::lent(const DeviceId& donor) const {
+  const std::uint64_t diffusion = pipeline_ ? pipeline_->lent_bytes(donor) : 0;
+  return {.encode = lent_encoding_.most(donor), .sample = diffusion, .decode = diffusion};
 }
 
 std::vector<DeviceStatus> Engine::status() const {
@@ -62,15 +84,33 @@ std::vector<DeviceStatus> Engine::status() const {
 }
 
 double Engine::measure(Phase phase, const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   std::vector<std::unique_ptr<Meter::PhaseScope>> scopes;
   for (const auto& device : devices_) scopes.push_back(std::make_unique<Meter::PhaseScope>(device->meter, phase));
-  // A device that works alone is busy through the whole phase; others count while their workers work.
-  std::optional<Meter::Busy> busy;
-  if (devices_.size() == 1) busy.emplace(devices_.front()->meter);
+  if (devices_.size() > 1) {  // they count while their workers work
+    work();
+    return seconds_since(start);
+  }
+  // A device that works alone is busy through the whole phase, until what was queued on it is done.
+  const Meter::Busy busy(devices_.front()->meter);
   work();
-  for (const auto& device : devices_) synchronize(device->torch);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  synchronize(devices_.front()->torch);
+  return seconds_since(start);
+}
+
+double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
+  fault_point("to the autoencoder");
+  Device& device = device_of("vae");
+  return device.worker.call([&] {
+    const auto start = Clock::now();
+    const Meter::PhaseScope scope(device.meter, phase);
+    const Meter::Busy busy(device.meter);
+    on_device(device.id, [&] {
+      fault_point("autoencoder");
+      work();
+    });
+    return seconds_since(start);
+  });
 }
 
 std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, const TextualInversions& inversions) {
@@ -106,14 +146,18 @@ std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
   for (const EncoderRun& run : encoder_runs(plan_, component, layers)) {
     Device& device = *devices_[run.device];
     const auto work_of = [&device](std::function<void()> work) {
+      fault_point("to an encoder");
       return device.worker.begin([&device, work = std::move(work)] {
         const Meter::Busy busy(device.meter);
-        work();
-        synchronize(device.torch);
+        on_device(device.id, [&] {
+          fault_point("encode");
+          work();
+          synchronize(device.torch);
+        });
       });
     };
-    const auto stream = [&device, donors = run.donors](std::vector<StreamedBlock> blocks) {
-      return ring_of(device.torch, std::move(blocks), donors);
+    const auto stream = [this, &device, donors = run.donors](std::vector<StreamedBlock> blocks) {
+      return ring_of(device.torch, std::move(blocks), donors, lent_encoding_);
     };
     out.push_back({device.torch, run.held, work_of, stream});
   }
@@ -126,18 +170,22 @@ void Engine::load_diffusion() {
   std::vector<std::size_t> owners;
   for (const DiffusionBlock& block : blocks) owners.push_back(plan_.device_of("unet", block.kind, block.number));
   std::vector<Pipeline::Member> members(devices_.size());
-  std::vector<std::future<void>> loads;
+  Together loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
     Device& device = *devices_[i];
-    members[i] = {device.torch, &device.worker, &device.meter, nullptr};
+    members[i] = {device.id, device.torch, &device.worker, &device.meter, nullptr, nullptr};
     if (std::ranges::find(owners, i) == owners.end()) continue;
-    auto load = std::make_shared<std::packaged_task<void()>>([&, i] { load_member(i, blocks, members[i]); });
-    loads.push_back(load->get_future());
-    device.worker.post([load] { (*load)(); });
+    fault_point("to load");
+    loads.begin(device.worker, [&, i] {
+      on_device(devices_[i]->id, [&] {
+        fault_point("load");
+        load_member(i, blocks, members[i]);
+      });
+    });
   }
-  for (std::future<void>& load : loads) load.wait();  // all, before the first that failed takes the members away
-  for (std::future<void>& load : loads) load.get();
+  loads.finish();
   pipeline_ = std::make_unique<Pipeline>(std::move(members), stages_of(owners), ops_);
+  limit_passes();
 }
 
 void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member) {
@@ -169,7 +217,7 @@ std::vector<at::Tensor> Engine::evaluate(const Run& run, const at::Tensor& x, do
   for (const std::size_t text : texts)
     for (std::int64_t i = 0; i < x.size(0); ++i) evaluations.push_back({x.narrow(0, i, 1), text});
   std::vector<std::future<at::Tensor>> passes = pipeline_->submit(run, evaluations, timestep);
-  for (const auto& pass : passes) pass.wait();  // also those behind one that failed: they read x
+  for (const auto& pass : passes) pass.wait();  // also those beside one that failed: they are told by the run's texts
   std::vector<at::Tensor> out;
   for (std::size_t t = 0, next = 0; t < texts.size(); ++t) {
     std::vector<at::Tensor> images;
@@ -183,8 +231,20 @@ at::Device Engine::home() const {
   return pipeline_ ? pipeline_->home() : devices_.front()->torch;
 }
 
-std::size_t Engine::runs_at_once() const {
-  return pipeline_ && devices_.size() > 1 ? pipeline_->depth() : 1;
+std::size_t Engine::passes_at_once() const {
+  if (!pipeline_ || devices_.size() == 1 || saves_memory_) return 1;
+  return std::min(pipeline_->stages() + 1, static_cast<std::size_t>(plan_.passes_at_once));
+}
+
+void Engine::save_memory() {
+  saves_memory_ = true;
+  if (pipeline_) limit_passes();
+}
+
+/// A device alone may have all passes of its run on their way: a block that is streamed serves them together.
+void Engine::limit_passes() {
+  const bool alone = devices_.size() == 1 && !saves_memory_;
+  pipeline_->limit(alone ? static_cast<std::size_t>(plan_.passes_at_once) : passes_at_once());
 }
 
 void Engine::release_cached() const {

@@ -15,6 +15,7 @@
 #include "core/text/encoder_pieces.h"
 #include "core/text/textual_inversion.h"
 #include "shard/diffusion.h"
+#include "shard/lent_bytes.h"
 #include "shard/meter.h"
 #include "shard/needs.h"
 #include "shard/pipeline.h"
@@ -43,12 +44,19 @@ class Engine {
   /// Of the plan's device of that number.
   const Meter& meter(std::size_t device = 0) const { return devices_[device]->meter; }
 
+  /// The most bytes of blocks that a donor keeps in each phase.
+  PhaseBytes lent(const DeviceId& donor) const;
+
   /// What every device is at. From any thread.
   std::vector<DeviceStatus> status() const;
 
   /// Runs `work` as a phase of every device, whose highest memory is the phase's peak. Returns the seconds that it
-  /// took, the devices' queues drained.
+  /// took. Other threads may do so at the same time.
   double measure(Phase phase, const std::function<void()>& work);
+
+  /// Runs `work` on the device that holds the autoencoder, in its turn between passes, as a phase of that device alone.
+  /// Returns the seconds that it took there. `work` leaves nothing queued on the device.
+  double at_autoencoder(Phase phase, const std::function<void()>& work);
 
   /// What the diffusion model is told of each prompt. Loads the text encoders one after another, every device its
   /// layers of one at the same time, uses them and lets them go.
@@ -63,15 +71,18 @@ class Engine {
   Run begin_run(std::span<const double> timesteps, std::span<const ToldText> texts, const RunFacts& facts);
 
   /// x [B, C, h, w] fp32 at a timestep, told each of the run's texts of these numbers -> predictions, likewise, one a
-  /// text. Every image with every text is a pass of its own; all are on their way at once. For several runs at once,
-  /// each in a thread of its own.
+  /// text. Every image with every text is a pass of its own; as many as may are on their way at once, and none once it
+  /// throws. For several runs at once, each in a thread of its own.
   std::vector<at::Tensor> evaluate(const Run& run, const at::Tensor& x, double timestep,
                                    std::span<const std::size_t> texts);
 
   /// Where a run should keep its latent.
   at::Device home() const;
-  /// Runs that keep every device at work.
-  std::size_t runs_at_once() const;
+  /// Passes on their way at once, of one run or several: they keep every device at work, one waiting while each stage
+  /// has one, as far as the plan has memory for them. A device that is alone takes them one by one anyway.
+  std::size_t passes_at_once() const;
+  /// From here on a pass begins when the one before has ended: slower, in the least memory.
+  void save_memory();
 
   /// Weights of the autoencoder on its device, for the codec to load.
   Weights vae_weights() const;
@@ -81,7 +92,9 @@ class Engine {
 
  private:
   struct Device {
-    Device(at::Device device, Worker::Runs runs) : torch(device), meter(device), worker(device, runs) {}
+    Device(DeviceId name, at::Device device, Worker::Runs runs)
+        : id(name), torch(device), meter(device), worker(device, runs) {}
+    DeviceId id;
     at::Device torch;
     Meter meter;
     Worker worker;
@@ -94,12 +107,16 @@ class Engine {
   /// Loads the blocks of the diffusion model that the plan gives a device.
   void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member);
 
+  void limit_passes();
+
   ModelSet models_;
+  LentBytes lent_encoding_;
   ComputeDtypes dtypes_;
   Plan plan_;
   LocalOps ops_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<Pipeline> pipeline_;
+  bool saves_memory_ = false;
 };
 
 }  // namespace mgpu

@@ -16,53 +16,77 @@ double seconds(Clock::duration time) {
 
 }  // namespace
 
-Meter::Meter(at::Device device) : device_(device), before_(bytes_in_use(device)) {}
+Meter::Meter(at::Device device) : device_(device) {
+  measured_.before_bytes = bytes_in_use(device);
+}
 
 void Meter::loaded() {
   synchronize(device_);
-  after_load_ = bytes_in_use(device_);
+  const std::lock_guard lock(mutex_);
+  measured_.after_load_bytes = bytes_in_use(device_);
 }
 
-double Meter::busy_seconds() const {
-  const std::lock_guard lock(status_mutex_);
-  return busy_ + (is_busy_ ? seconds(Clock::now() - busy_since_) : 0.0);
+void Meter::pass_done(int blocks) {
+  const std::lock_guard lock(mutex_);
+  measured_.blocks += static_cast<std::uint64_t>(blocks);
+  ++measured_.passes;
+}
+
+Meter::Measured Meter::measured() const {
+  const std::lock_guard lock(mutex_);
+  Measured out = measured_;
+  out.busy_seconds = busy_now();
+  return out;
+}
+
+void Meter::note_peak() {
+  if (phases_.empty()) return;
+  std::uint64_t& peak = measured_.peaks[phases_.back()];
+  peak = std::max(peak, peak_bytes(device_));
+}
+
+double Meter::busy_now() const {
+  return measured_.busy_seconds + (busy_ > 0 ? seconds(Clock::now() - busy_since_) : 0.0);
 }
 
 DeviceStatus Meter::status() const {
   DeviceStatus out;
-  out.busy_seconds = busy_seconds();
-  out.clock_seconds = seconds(Clock::now().time_since_epoch());
   out.bytes_in_use = bytes_in_use(device_);
-  const std::lock_guard lock(status_mutex_);
-  if (phase_) out.doing = name_of(*phase_);
+  const std::lock_guard lock(mutex_);
+  out.busy_seconds = busy_now();
+  out.clock_seconds = seconds(Clock::now().time_since_epoch());
+  if (!phases_.empty()) out.doing = name_of(phases_.back());
   return out;
 }
 
 Meter::PhaseScope::PhaseScope(Meter& meter, Phase phase) : meter_(meter), phase_(phase) {
-  reset_peak_bytes(meter.device_);
-  const std::lock_guard lock(meter.status_mutex_);
-  meter.phase_ = phase;
+  const std::lock_guard lock(meter_.mutex_);
+  const bool changes = meter_.phases_.empty() || meter_.phases_.back() != phase;
+  if (changes) {
+    meter_.note_peak();
+    reset_peak_bytes(meter_.device_);
+  }
+  meter_.phases_.push_back(phase);
 }
 
 // Also when the work throws: a phase that ran out of memory is the one whose peak is asked for.
 Meter::PhaseScope::~PhaseScope() {
-  std::uint64_t& peak = meter_.peaks_[phase_];
-  peak = std::max(peak, peak_bytes(meter_.device_));
-  const std::lock_guard lock(meter_.status_mutex_);
-  meter_.phase_.reset();
+  const std::lock_guard lock(meter_.mutex_);
+  meter_.note_peak();
+  std::vector<Phase>& phases = meter_.phases_;
+  phases.erase(std::find(phases.rbegin(), phases.rend(), phase_).base() - 1);
+  if (!phases.empty() && phases.back() != phase_) reset_peak_bytes(meter_.device_);
 }
 
 Meter::Busy::Busy(Meter& meter) : meter_(meter) {
-  const std::lock_guard lock(meter.status_mutex_);
-  counts_ = !std::exchange(meter.is_busy_, true);
-  if (counts_) meter.busy_since_ = Clock::now();
+  const std::lock_guard lock(meter_.mutex_);
+  if (meter_.busy_++ == 0) meter_.busy_since_ = Clock::now();
 }
 
 Meter::Busy::~Busy() {
-  if (!counts_) return;
-  const std::lock_guard lock(meter_.status_mutex_);
-  meter_.busy_ += seconds(Clock::now() - meter_.busy_since_);
-  meter_.is_busy_ = false;
+  const std::lock_guard lock(meter_.mutex_);
+  if (--meter_.busy_ > 0) return;
+  meter_.measured_.busy_seconds += seconds(Clock::now() - meter_.busy_since_);
 }
 
 }  // namespace mgpu

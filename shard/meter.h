@@ -5,7 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <mutex>
-#include <optional>
+#include <vector>
 
 #include "core/progress.h"
 #include "shard/plan.h"
@@ -13,12 +13,13 @@
 namespace mgpu {
 
 /// What a device held and did, measured: the report's numbers. Phases may come again, for the next picture; peaks are
-/// the highest of all.
+/// the highest of all. For several threads at once.
 class Meter {
  public:
   explicit Meter(at::Device device);
 
-  /// While it lives the device's memory belongs to a phase, whose peak it is at its highest.
+  /// While it lives the device's memory belongs to a phase, whose peak it is at its highest: the phase that was entered
+  /// last of those that have not been left. One decode among the passes of other pictures is a phase of its own.
   class PhaseScope {
    public:
     PhaseScope(Meter& meter, Phase phase);
@@ -41,7 +42,6 @@ class Meter {
 
    private:
     Meter& meter_;
-    bool counts_;
   };
 
   /// Notes the memory in use once the diffusion model is loaded.
@@ -51,30 +51,40 @@ class Meter {
   DeviceStatus status() const;
 
   /// A pass of the diffusion model ended, in which this device ran so many blocks. One that failed on its way is none.
-  void pass_done(int blocks) {
-    const std::lock_guard lock(passes_mutex_);
-    blocks_ += static_cast<std::uint64_t>(blocks), ++passes_;
-  }
+  void pass_done(int blocks);
 
-  std::uint64_t before_bytes() const { return before_; }
-  std::uint64_t after_load_bytes() const { return after_load_; }
-  const PhaseBytes& peaks() const { return peaks_; }
-  double busy_seconds() const;
-  std::uint64_t passes() const { return passes_; }
-  /// Mean over the passes; 0 where there were none.
-  double blocks_per_pass() const {
-    return passes_ == 0 ? 0.0 : static_cast<double>(blocks_) / static_cast<double>(passes_);
-  }
+  /// The numbers of the report.
+  struct Measured {
+    std::uint64_t before_bytes = 0, after_load_bytes = 0;
+    PhaseBytes peaks{};
+    double busy_seconds = 0.0;
+    std::uint64_t blocks = 0, passes = 0;
+
+    /// Mean over the passes; 0 where there were none.
+    double blocks_per_pass() const {
+      return passes == 0 ? 0.0 : static_cast<double>(blocks) / static_cast<double>(passes);
+    }
+  };
+  Measured measured() const;
+
+  std::uint64_t before_bytes() const { return measured().before_bytes; }
+  std::uint64_t after_load_bytes() const { return measured().after_load_bytes; }
+  PhaseBytes peaks() const { return measured().peaks; }
+  double busy_seconds() const { return measured().busy_seconds; }
+  std::uint64_t passes() const { return measured().passes; }
+  double blocks_per_pass() const { return measured().blocks_per_pass(); }
 
  private:
+  /// The peak so far is that of the phase the device is in.
+  void note_peak();
+  /// With the work that is under way; the lock held.
+  double busy_now() const;
+
   at::Device device_;
-  std::mutex passes_mutex_;  // a pass ends in the worker that runs its last block
-  std::uint64_t before_ = 0, after_load_ = 0, blocks_ = 0, passes_ = 0;
-  PhaseBytes peaks_{};
-  mutable std::mutex status_mutex_;  // what follows is read while others work
-  std::optional<Phase> phase_;
-  double busy_ = 0.0;
-  bool is_busy_ = false;
+  mutable std::mutex mutex_;  // a pass ends in the worker that runs its last block, and a report may be asked for then
+  Measured measured_;
+  std::vector<Phase> phases_;  // entered and not left
+  int busy_ = 0;               // scopes
   std::chrono::steady_clock::time_point busy_since_;
 };
 

@@ -37,12 +37,19 @@ std::uint64_t flux_activation(const FluxSizes& sizes, std::uint64_t tokens, std:
   return tokens * (9 * hidden + 2 * mlp + hidden) * width;
 }
 
-/// Values of a UNet's text keys and values: two a transformer block, as wide as it is.
-std::uint64_t text_values(const UNetSizes& sizes, std::uint64_t tokens) {
-  std::uint64_t channels = size(sizes.depth_middle) * size(sizes.down.back().out);
-  for (const auto* way : {&sizes.down, &sizes.up})
-    for (const UNetBlockSizes& block : *way) channels += size(block.depth) * size(block.out);
-  return 2 * tokens * channels;
+/// A state that waits: image and text, and the rotary table's cosines and sines.
+std::uint64_t flux_state(const FluxSizes& sizes, std::uint64_t tokens, std::uint64_t width) {
+  const std::uint64_t hidden = size(sizes.hidden), head_width = hidden / size(sizes.heads);
+  return tokens * (hidden * width + head_width * kFp32);
+}
+
+/// Sets what runs compute ahead for Flux's blocks: the modulation of all steps, six vectors for image and for text in a
+/// double block, three in a single one. The head's two are left out: a thousandth of that.
+void set_modulation(std::vector<BlockNeed>& blocks, const FluxSizes& sizes, std::uint64_t steps, std::uint64_t width) {
+  for (BlockNeed& kind : blocks) {
+    const std::uint64_t vectors = kind.kind == "double" ? 12 : 3;
+    kind.of_text.assign(size(kind.count), vectors * size(sizes.hidden) * steps * width);
+  }
 }
 
 /// Values a position of a UNet's block at its widest: in the residual block its input, that normalised and that again
@@ -66,8 +73,8 @@ std::vector<std::uint64_t> unet_positions(const UNetSizes& sizes, const LargestP
   return out;
 }
 
-/// A UNet's widest point is in the middle or on the way up, where skips wait: they count, and the text's keys and
-/// values. SDXL's is the first feed-forward of its second level.
+/// A UNet's widest point is in the middle or on the way up, where skips wait: they count. SDXL's is the first
+/// feed-forward of its second level.
 std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& picture, std::uint64_t width) {
   const std::vector<std::uint64_t> positions = unet_positions(sizes, picture);
   std::vector<std::uint64_t> waiting{0};  // values of the first i skips
@@ -83,7 +90,29 @@ std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& pict
     // The image, that at the next size, and its convolution.
     if (up.resamples) most = std::max(most, waiting[skip] + size(up.out) * (positions[skip] + 2 * positions[skip - 1]));
   }
-  return (most + text_values(sizes, size(picture.text_tokens))) * width;
+  return most * width;
+}
+
+/// Sets what a UNet's blocks keep: of a pass the skips, of a text the keys and values of each transformer block.
+/// Returns the largest image that goes from block to block.
+std::uint64_t set_kept(std::vector<BlockNeed>& blocks, const UNetSizes& sizes, const LargestPicture& picture,
+                       std::uint64_t width) {
+  const std::vector<std::uint64_t> positions = unet_positions(sizes, picture);
+  const auto text = [&](int depth, int channels) {
+    return 2 * size(picture.text_tokens) * size(depth) * size(channels) * width;
+  };
+  std::uint64_t most = 0;
+  for (std::size_t i = 0; i < sizes.down.size(); ++i) {
+    const UNetBlockSizes &down = sizes.down[i], &up = sizes.up[i];
+    blocks.front().of_pass.push_back(positions[i] * size(down.out) * width);
+    blocks.front().of_text.push_back(text(down.depth, down.out));
+    blocks.back().of_text.push_back(text(up.depth, up.out));
+    const std::size_t skip = size(sizes.skip_of(static_cast<int>(i)));
+    const std::size_t at = up.resamples ? skip - 1 : skip;
+    most = std::max({most, positions[i] * size(down.out), positions[at] * size(up.out)});
+  }
+  if (blocks.size() == 3) blocks[1].of_text = {text(sizes.depth_middle, sizes.down.back().out)};
+  return most * width;
 }
 
 /// Multiplications of a residual block: two 3x3 convolutions, and a 1x1 one where the channels change.
@@ -214,17 +243,22 @@ bool projects(const TextRecipe& recipe, TextEncoder encoder) {
   });
 }
 
-ComponentNeed flux_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels, std::uint64_t text) {
+ComponentNeed flux_need(const Part& part, at::ScalarType dtype, const LargestPicture& picture) {
   const FluxSizes& flux = part.flux();
-  const std::uint64_t tokens = text + pixels / 256;  // 8 pixels a latent value, 2 latent values a patch
+  // 8 pixels a latent value, 2 latent values a patch
+  const std::uint64_t tokens = size(picture.text_tokens + picture.width * picture.height / 256);
+  const std::uint64_t width = c10::elementSize(dtype);
+  std::vector<BlockNeed> blocks{blocks_below("double", flux.depth, part, "double_blocks.", dtype),
+                                blocks_below("single", flux.depth_single, part, "single_blocks.", dtype)};
+  set_modulation(blocks, flux, size(picture.steps), width);
   // A double block weighs 2.4 times a single one and computes the same: each of its matrices serves some of the tokens.
   return {.name = "unet",
           .phase = Phase::Sample,
-          .blocks = {blocks_below("double", flux.depth, part, "double_blocks.", dtype),
-                     blocks_below("single", flux.depth_single, part, "single_blocks.", dtype)},
+          .blocks = std::move(blocks),
           .bytes = loaded_bytes(part, dtype),
-          .activation = flux_activation(flux, tokens, c10::elementSize(dtype)) + kWorkspace,
+          .activation = flux_activation(flux, tokens, width) + kWorkspace,
           .ahead_activation = ahead_activation(part, dtype),
+          .passing = flux_state(flux, tokens, width),
           .head = bytes_below(part, "final_layer.", dtype)};
 }
 
@@ -235,12 +269,14 @@ ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPic
   if (unet.middle_residuals > 0) blocks.push_back({"middle", 1, bytes_below(part, "middle_block.", dtype)});
   blocks.push_back(blocks_below("up", ways, part, "output_blocks.", dtype));
   set_block_times(blocks, unet, picture);
+  const std::uint64_t passing = set_kept(blocks, unet, picture, c10::elementSize(dtype));
   return {.name = "unet",
           .phase = Phase::Sample,
           .blocks = std::move(blocks),
           .bytes = loaded_bytes(part, dtype),
           .activation = unet_activation(unet, picture, c10::elementSize(dtype)) + kWorkspace,
           .ahead_activation = ahead_activation(part, dtype),
+          .passing = passing,
           .head = bytes_below(part, "out.", dtype),
           .mirrored = true};
 }
@@ -266,7 +302,7 @@ std::vector<ComponentNeed> component_needs(const ModelSet& models, const Compute
   if (models.clip_g)
     out.push_back(clip_need("clip_g", *models.clip_g, dtypes, projects(models.text(), TextEncoder::ClipG)));
   if (models.t5xxl) out.push_back(t5_need(*models.t5xxl, dtypes, text));
-  out.push_back(models.is_flux() ? flux_need(models.diffusion, dtypes.unet, pixels, text)
+  out.push_back(models.is_flux() ? flux_need(models.diffusion, dtypes.unet, picture)
                                  : unet_need(models.diffusion, dtypes.unet, picture));
   out.push_back(vae_need(models.vae, dtypes.vae, pixels));
   return out;

@@ -16,11 +16,12 @@ struct ComputeDtypes {
   std::optional<at::ScalarType> encoders;  ///< absent: weights as stored; their activations are fp32 in any case
 };
 
-/// The largest picture of a job, in pixels, and the longest of its prompts, in T5 tokens.
+/// The largest picture of a job, in pixels, the longest of its prompts, in T5 tokens, and the most steps.
 struct LargestPicture {
   std::int64_t width = 0;
   std::int64_t height = 0;
   std::int64_t text_tokens = 256;
+  std::int64_t steps = 1;
 };
 
 /// What a job's components ask of memory, from headers alone. Activations are counted tensor by tensor at each

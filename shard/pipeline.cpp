@@ -3,19 +3,23 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/hand_over.h"
-#include "core/memory.h"
+#include "shard/device_error.h"
 
 namespace mgpu {
 
 struct Pipeline::Pass {
+  std::optional<Place> place;  ///< while it is on its way: given back last, once what it holds has gone
   std::shared_ptr<Run> run;
   at::Tensor x;
   double timestep = 0.0;
   std::size_t text = 0;
   std::unique_ptr<DiffusionPass> state;
+  int taken = -1;           ///< the stage that took it last
   std::vector<int> blocks;  ///< executed, by member
   std::promise<at::Tensor> result;
 };
@@ -28,18 +32,60 @@ Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const
 
 // A task whose pass went with another's may still be queued.
 Pipeline::~Pipeline() {
+  {
+    std::unique_lock lock(mutex_);
+    pass_ends_.wait(lock, [this] { return in_flight_ == 0; });
+  }
   for (const Member& member : members_) member.worker->call([] {});
+}
+
+std::uint64_t Pipeline::lent_bytes(const DeviceId& donor) const {
+  std::uint64_t out = 0;
+  for (const Member& member : members_) out += member.stream ? member.stream->lent_bytes(donor) : 0;
+  return out;
+}
+
+void Pipeline::limit(std::size_t passes) {
+  const std::lock_guard lock(mutex_);
+  limit_ = passes;
+}
+
+Pipeline::Place::~Place() {
+  const std::lock_guard lock(pipeline_.mutex_);  // held while it notifies: the pipeline may go right after
+  --pipeline_.in_flight_;
+  pipeline_.pass_ends_.notify_all();
 }
 
 std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                                    const RunFacts& facts) {
   auto run = std::make_shared<Run>();
-  for (const Member& member : members_) {
-    run->told_.push_back(
-        member.shard ? member.worker->call([&] { return member.shard->begin_run(timesteps, texts, facts, ops_); })
-                     : nullptr);
+  run->told_.resize(members_.size());
+  Together beginnings;
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    const Member& member = members_[i];
+    if (!member.shard) continue;
+    fault_point("run");
+    beginnings.begin(*member.worker, [&, i] {
+      on_device(member.id, [&] {
+        fault_point("begin run");
+        run->told_[i] = member.shard->begin_run(timesteps, texts, facts, ops_);
+      });
+    });
   }
+  beginnings.finish();
   return run;
+}
+
+Pipeline::Passes Pipeline::admit(std::span<std::shared_ptr<Pass>> passes) {
+  Passes out;
+  out.reserve(passes.size());
+  std::unique_lock lock(mutex_);
+  pass_ends_.wait(lock, [this] { return in_flight_ < limit_; });
+  for (std::shared_ptr<Pass>& pass : passes.first(std::min(passes.size(), limit_ - in_flight_))) {
+    pass->place.emplace(*this);
+    out.push_back(std::move(pass));
+  }
+  return out;
 }
 
 std::vector<std::future<at::Tensor>> Pipeline::submit(const std::shared_ptr<Run>& run,
@@ -47,30 +93,40 @@ std::vector<std::future<at::Tensor>> Pipeline::submit(const std::shared_ptr<Run>
   Passes passes;
   std::vector<std::future<at::Tensor>> results;
   for (const Evaluation& evaluation : evaluations) {
-    auto pass = std::make_shared<Pass>();
+    const auto pass = std::make_shared<Pass>();
     pass->run = run;
     pass->x = evaluation.x;
     pass->timestep = timestep;
     pass->text = evaluation.text;
     pass->blocks.resize(members_.size());
     results.push_back(pass->result.get_future());
-    passes.push_back(std::move(pass));
+    passes.push_back(pass);
   }
-  {
-    const std::lock_guard lock(mutex_);
-    in_flight_ += passes.size();
+  // From here on nothing throws: who submits waits for every result.
+  for (std::size_t next = 0; next < results.size();) {
+    const Passes admitted = admit(std::span(passes).subspan(next));
+    enter(0, admitted);
+    next += admitted.size();
   }
-  enter(0, passes);
   return results;
 }
 
 void Pipeline::enter(std::size_t stage, const Passes& passes) {
-  {
-    const std::lock_guard lock(mutex_);
-    waiting_[stage].insert(waiting_[stage].end(), passes.begin(), passes.end());
+  try {
+    fault_point("enter");
+    {
+      const std::lock_guard lock(mutex_);
+      waiting_[stage].insert(waiting_[stage].end(), passes.begin(), passes.end());
+    }
+    for (std::size_t i = 0; i < passes.size(); ++i)  // a task each; one that finds nobody waiting has nothing to do
+      members_[stages_[stage].member].worker->post([this, stage] { work(stage, take(stage)); });
+  } catch (...) {
+    for (const auto& pass : passes) {
+      const std::lock_guard lock(mutex_);
+      std::erase(waiting_[stage], pass);
+      if (pass->taken != static_cast<int>(stage)) fail(*pass, std::current_exception());
+    }
   }
-  for (std::size_t i = 0; i < passes.size(); ++i)  // a task each; one that finds nobody waiting has nothing to do
-    members_[stages_[stage].member].worker->post([this, stage] { work(stage, take(stage)); });
 }
 
 Pipeline::Passes Pipeline::take(std::size_t stage) {
@@ -82,6 +138,7 @@ Pipeline::Passes Pipeline::take(std::size_t stage) {
   const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(share, waiting.size()));
   Passes out(waiting.begin(), end);
   waiting.erase(waiting.begin(), end);
+  for (const auto& pass : out) pass->taken = static_cast<int>(stage);
   return out;
 }
 
@@ -91,17 +148,20 @@ void Pipeline::work(std::size_t index, const Passes& passes) {
   const Member& member = members_[stage.member];
   const Meter::Busy busy(*member.meter);
   try {
-    if (index == 0)
-      for (const auto& pass : passes)
-        pass->state = member.shard->begin(*pass->run->told_[stage.member], pass->x, pass->timestep, pass->text, ops_);
-    run_blocks(stage, passes);
+    on_device(member.id, [&] {
+      fault_point("stage");
+      if (index == 0)
+        for (const auto& pass : passes)
+          pass->state = member.shard->begin(*pass->run->told_[stage.member], pass->x, pass->timestep, pass->text, ops_);
+      run_blocks(stage, passes);
+    });
   } catch (...) {
     for (const auto& pass : passes) fail(*pass, std::current_exception());
     return;
   }
   for (const auto& pass : passes) {
     try {
-      leave(index, pass);
+      on_device(member.id, [&] { leave(index, pass); });
     } catch (...) {
       fail(*pass, std::current_exception());
     }
@@ -121,38 +181,38 @@ void Pipeline::run_blocks(const Stage& stage, const Passes& passes) {
 
 void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
   const Stage& stage = stages_[index];
-  const Member& member = members_[stage.member];
   if (index + 1 < stages_.size()) {
-    const Member& next = members_[stages_[index + 1].member];
-    if (stages_[index + 1].member != stage.member) {
-      for (at::Tensor* tensor : pass->state->travelling()) *tensor = hand_over(*tensor, next.device);
-    }
+    const std::size_t next = stages_[index + 1].member;
+    if (next != stage.member) travel(*pass, members_[next]);
     enter(index + 1, {pass});
     return;
   }
+  fault_point("finish");
   DiffusionShard::Told& told = *pass->run->told_[stage.member];
-  at::Tensor prediction = member.shard->finish(*pass->state, told, pass->timestep, pass->text, ops_);
+  at::Tensor prediction = members_[stage.member].shard->finish(*pass->state, told, pass->timestep, pass->text, ops_);
   prediction = prediction.to(pass->x.scalar_type());
   if (prediction.device() != pass->x.device()) prediction = hand_over(prediction, pass->x.device());
   pass->state.reset();
   succeed(*pass, std::move(prediction));
 }
 
+/// The copies lie on the device that they go to, which answers for them.
+void Pipeline::travel(Pass& pass, const Member& to) {
+  on_device(to.id, [&] {
+    for (at::Tensor* tensor : pass.state->travelling()) {
+      fault_point("hand over");
+      *tensor = hand_over(*tensor, to.device);
+    }
+  });
+}
+
 void Pipeline::succeed(Pass& pass, at::Tensor prediction) {
   for (std::size_t i = 0; i < members_.size(); ++i)
     if (pass.blocks[i] > 0) members_[i].meter->pass_done(pass.blocks[i]);
-  {
-    const std::lock_guard lock(mutex_);
-    --in_flight_;
-  }
   pass.result.set_value(std::move(prediction));
 }
 
 void Pipeline::fail(Pass& pass, const std::exception_ptr& error) {
-  {
-    const std::lock_guard lock(mutex_);
-    --in_flight_;
-  }
   pass.state.reset();
   pass.result.set_exception(error);
 }

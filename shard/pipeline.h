@@ -2,15 +2,18 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <exception>
 #include <future>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
 
+#include "core/devices.h"
 #include "core/ops.h"
 #include "shard/block_stream.h"
 #include "shard/diffusion.h"
@@ -25,6 +28,7 @@ class Pipeline {
  public:
   /// A device with the blocks it holds.
   struct Member {
+    DeviceId id;
     at::Device device = at::kCPU;
     Worker* worker = nullptr;
     Meter* meter = nullptr;
@@ -39,10 +43,13 @@ class Pipeline {
   };
 
   Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops);
-  /// Every pass must have ended; waits for the workers to forget them.
+  /// Waits for the passes that are on their way, and for the workers to forget them.
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
+
+  /// So many passes may be on their way at once; without a limit until then.
+  void limit(std::size_t passes);
 
   /// What every member keeps ready for a run.
   class Run {
@@ -58,35 +65,55 @@ class Pipeline {
     at::Tensor x;          ///< [1, C, h, w]
     std::size_t text = 0;  ///< number in the run
   };
-  /// Sends each through all blocks. Its prediction, like x, comes back on x's device and in its type; the future throws
-  /// what a member threw.
+  /// Sends each through all blocks, as many at once as may be on their way. Its prediction, like x, comes back on x's
+  /// device and in its type; the future throws what a member threw, DeviceError among it, and never waits for a pass
+  /// that was dropped.
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);
 
   /// The device of the first block: where a sampler should keep its latent.
   at::Device home() const { return members_[stages_.front().member].device; }
-  /// Passes that keep every device busy.
-  std::size_t depth() const { return stages_.size(); }
+  std::size_t stages() const { return stages_.size(); }
+  /// Bytes of blocks that a donor keeps for its members.
+  std::uint64_t lent_bytes(const DeviceId& donor) const;
 
  private:
   struct Pass;
   using Passes = std::vector<std::shared_ptr<Pass>>;
 
+  /// Counts a pass while it is on its way: made with the lock held, given back without.
+  class Place {
+   public:
+    explicit Place(Pipeline& pipeline) : pipeline_(pipeline) { ++pipeline_.in_flight_; }
+    ~Place();
+    Place(const Place&) = delete;
+    Place& operator=(const Place&) = delete;
+
+   private:
+    Pipeline& pipeline_;
+  };
+
+  /// Waits until a pass may begin, and takes those of these that may.
+  Passes admit(std::span<std::shared_ptr<Pass>> passes);
+  /// Lets passes wait before a stage, with a task for each; those that cannot wait fail.
   void enter(std::size_t stage, const Passes& passes);
   /// Passes that wait before a stage, to go through it together.
   Passes take(std::size_t stage);
   void work(std::size_t stage, const Passes& passes);
   void run_blocks(const Stage& stage, const Passes& passes);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
+  void travel(Pass& pass, const Member& to);
   void succeed(Pass& pass, at::Tensor prediction);
-  void fail(Pass& pass, const std::exception_ptr& error);
+  static void fail(Pass& pass, const std::exception_ptr& error);
 
   std::vector<Member> members_;
   std::vector<Stage> stages_;
   const Ops& ops_;
   std::mutex mutex_;
+  std::condition_variable pass_ends_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
   std::size_t in_flight_ = 0;
+  std::size_t limit_ = std::numeric_limits<std::size_t>::max();
 };
 
 }  // namespace mgpu

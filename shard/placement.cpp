@@ -163,6 +163,21 @@ double room_for_weights(const DeviceRoom& room) {
   return static_cast<double>(room.limit_bytes) - static_cast<double>(room.driver_bytes);
 }
 
+InFlight in_flight_alone(const PlacementRequest& request, std::int64_t passes) {
+  return {.sampling = {static_cast<std::uint64_t>(passes - 1), static_cast<std::uint64_t>(request.texts_a_run)},
+          .decoding = {}};
+}
+
+InFlight in_flight_over(const PlacementRequest& request, std::int64_t passes) {
+  // Runs begin while passes are too few, so that the last one may bring more texts than there are passes.
+  const std::int64_t texts = passes - 1 + request.texts_a_run, others = request.evaluations - 1;
+  const auto most = [](std::int64_t count, std::int64_t all) {
+    return static_cast<std::uint64_t>(std::min(count, all));
+  };
+  return {.sampling = {most(passes - 1, others), most(texts, request.evaluations)},
+          .decoding = {most(passes, others), most(texts, others)}};
+}
+
 PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
   PhaseBytes resident{}, turn{};
   bool used = false;
@@ -176,6 +191,10 @@ PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
       if (placed.need->phase == phase)
         turn[phase] = std::max(turn[phase], placed.chain.activation() + (stays ? 0 : bytes));
     }
+    const std::uint64_t pass = placed.need->passing + placed.chain.of_pass(placed.runs[device]);
+    const std::uint64_t text = placed.chain.of_text(placed.runs[device]);
+    resident.sample += in_flight.sampling.passes * pass + in_flight.sampling.texts * text;
+    resident.decode += in_flight.decoding.passes * pass + in_flight.decoding.texts * text;
   }
   const PhaseBytes lends = lent(room.id);
   if (!used && lends.encode + lends.sample == 0) return {};
@@ -205,7 +224,7 @@ PhaseBytes Placement::lent(const DeviceId& donor) const {
 }
 
 Placement place_on(const std::vector<ComponentNeed>& components, const Site& site, std::size_t device) {
-  Placement out;
+  Placement out{.components = {}, .in_flight = site.alone};
   for (const ComponentNeed& need : components) {
     // An encoder is alone on the device, and so is each of its loans.
     Placement alone;
@@ -236,7 +255,7 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
 
 Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,
                      const std::map<std::string, AllocationString>& allocations) {
-  Placement encoders, told;
+  Placement encoders, told{.components = {}, .in_flight = site.over};
   const ComponentNeed *diffusion = nullptr, *decoder = nullptr;
   for (const ComponentNeed& need : components) {
     const auto allocation = allocations.find(need.name);

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -9,12 +8,28 @@
 
 namespace mgpu {
 
+/// What of the diffusion model's work may lie on a device at once.
+struct InFlight {
+  /// Passes beside the one that it runs, and texts that runs are told.
+  struct Most {
+    std::uint64_t passes = 0, texts = 0;
+  };
+  Most sampling, decoding;
+};
+
+/// On a device alone: one run with so many passes at once, which has ended before its pictures are decoded.
+InFlight in_flight_alone(const PlacementRequest& request, std::int64_t passes);
+/// Over several devices: so many passes, and pictures are decoded among those of others.
+InFlight in_flight_over(const PlacementRequest& request, std::int64_t passes);
+
 /// What a placement stands on, and which means of saving memory it may use.
 struct Site {
   const std::vector<DeviceRoom>& devices;
   const std::vector<DeviceRoom>& donors;
   bool keeps_ahead = true;  ///< as Plan's
   bool streams = false;     ///< blocks that find no room are lent to `cpu`
+  InFlight alone = {};      ///< where everything lies on one device
+  InFlight over = {};       ///< else
 };
 
 /// A component, the run of it that each device computes, and what of that others keep.
@@ -33,6 +48,7 @@ struct PlacedComponent {
 /// Where every component lies.
 struct Placement {
   std::vector<PlacedComponent> components;
+  InFlight in_flight = {};
 
   /// Predicted peaks of a device. Encoders take turns and leave with their phase; the diffusion model and the
   /// autoencoder are loaded together and stay, since the next picture's sampling follows a decode. All 0 where nothing

@@ -142,15 +142,43 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
                       devices[sole.device].id.to_string())};
 }
 
-Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, const PlacementRequest& request) {
+/// Passes that keep so many devices at work, one for each stage and one that waits: a UNet goes through each device
+/// twice, on its way down and up.
+std::int64_t wanted_passes(const std::vector<ComponentNeed>& components, std::size_t devices,
+                           const PlacementRequest& request) {
+  const auto diffusion = std::ranges::find(components, Phase::Sample, &ComponentNeed::phase);
+  const bool twice = diffusion != components.end() && diffusion->mirrored;
+  const auto count = static_cast<std::int64_t>(devices);
+  return std::min(twice ? 2 * count : count + 1, request.evaluations);
+}
+
+/// Passes of a device alone: a block that is streamed, by the plan or by the allocation, serves all that a run has.
+std::int64_t passes_alone(const PlacementRequest& request, bool streams, std::int64_t passes) {
+  return passes > 1 && (streams || !request.allocation.empty()) ? request.passes_a_run : 1;
+}
+
+Site site_for(const std::vector<DeviceRoom>& devices, const PlacementRequest& request, bool keeps_ahead, bool streams,
+              std::int64_t passes) {
+  const InFlight alone = in_flight_alone(request, passes_alone(request, streams, passes));
+  const InFlight over = devices.size() == 1 ? alone : in_flight_over(request, passes);
+  return {devices, request.donors, keeps_ahead, streams, alone, over};
+}
+
+/// With so many passes at once of those that are wanted.
+Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, const PlacementRequest& request,
+               std::int64_t passes, std::int64_t wanted) {
   const Choice choice = choose(components, site, request);
   Plan plan = plan_of(
       choice.spread ? place_over(components, site, request.allocation) : place_on(components, site, choice.device),
       site);
   const auto used = std::ranges::count_if(plan.devices, [](const auto& d) { return !d.assignments.empty(); });
+  const bool alone = !choice.spread || site.devices.size() == 1;
+  plan.passes_at_once = alone ? passes_alone(request, site.streams, passes) : passes;
   plan.mode = used > 1 ? "shard" : "single";
   plan.mode_reason = choice.reason + idle_devices(plan) + streamed_text(plan, components);
   plan.shortfall = describe(plan);
+  if (used > 1 && passes < wanted)
+    plan.mode_reason += fmt::format("; no more than {} passes at once, for want of memory", passes);
   return plan;
 }
 
@@ -221,13 +249,21 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
   // The means of saving memory, each slower than the one before it. What is streamed is not kept ahead.
+  const std::int64_t wanted = wanted_passes(components, devices.size(), request);
+  const auto with = [&](bool keeps_ahead, bool streams, std::int64_t passes) {
+    return plan_with(components, site_for(devices, request, keeps_ahead, streams, passes), request, passes, wanted);
+  };
   try {
-    Plan plan = plan_with(components, {devices, request.donors, true, false}, request);
+    Plan plan = with(true, false, wanted);
     if (plan.fits() && !streams(plan)) return plan;
   } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again below
   }
-  Plan plan = plan_with(components, {devices, request.donors, false, false}, request);
-  return plan.fits() ? plan : plan_with(components, {devices, request.donors, false, true}, request);
+  for (std::int64_t passes = wanted; passes > 0; passes /= 2) {
+    Plan plan = with(false, false, passes);
+    if (plan.fits()) return plan;
+  }
+  Plan plan = with(false, true, wanted);
+  return plan.fits() || wanted == 1 ? plan : with(false, true, 1);
 }
 
 }  // namespace mgpu

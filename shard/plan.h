@@ -38,6 +38,8 @@ struct BlockNeed {
   std::vector<std::uint64_t> each = {};   ///< bytes of each; empty: equal
   std::vector<double> times = {};         ///< relative time of each, comparable across the component; empty: 1
   std::vector<std::uint64_t> ahead = {};  ///< of each block's bytes those that serve only before the steps; empty: none
+  std::vector<std::uint64_t> of_pass = {};  ///< bytes that each keeps of a pass until another block takes them: skips
+  std::vector<std::uint64_t> of_text = {};  ///< bytes that a run computes ahead for each, for one text; empty: none
 
   std::uint64_t bytes_of(int block) const;
   std::uint64_t ahead_of(int block) const { return ahead.empty() ? 0 : ahead[static_cast<std::size_t>(block)]; }
@@ -53,6 +55,7 @@ struct ComponentNeed {
   std::uint64_t activation = 0;  ///< highest need beside the weights on a device that runs any of its blocks, for the
                                  ///< job's largest picture
   std::uint64_t ahead_activation = 0;  ///< highest need while what serves only before the steps is read from the file
+  std::uint64_t passing = 0;           ///< bytes that travel with a pass, and lie on the device that it waits for
   std::uint64_t head = 0;  ///< weights behind the last block; what is in no block and not here precedes the first
   bool whole = false;      ///< stays on one device: the autoencoder
   /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between
@@ -113,6 +116,8 @@ struct Plan {
   std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
   std::vector<PlannedDonor> donors;    ///< those that lend
   bool keeps_ahead = true;  ///< what serves only before the steps stays on the devices, else it is read when needed
+  /// Of the diffusion model: what is predicted holds for so many on their way at once.
+  std::int64_t passes_at_once = 1;
   std::vector<Shortfall> shortfalls;  ///< a device and phase each; none when the job fits
   std::string shortfall;  ///< which device lacks how much, in the phase that lacks most; empty when the job fits
 
@@ -137,6 +142,8 @@ struct PlacementRequest {
   /// Evaluations of the diffusion model that do not wait for each other: pictures times conditionings. One alone gains
   /// nothing from several devices, since they work in turn.
   std::int64_t evaluations = 1;
+  std::int64_t passes_a_run = 1;  ///< of those, pictures times conditionings of one run at most
+  std::int64_t texts_a_run = 1;   ///< conditionings of one run at most
   std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
   std::vector<DeviceRoom> donors = {};  ///< devices that may lend memory; of their own accord only `cpu` does
 };
@@ -155,9 +162,9 @@ class PlacementError : public AllocationError {
 /// Places every component on the devices, each in its phase: an encoder whole where one device holds it, else cut; the
 /// diffusion model on one device or, when that does not fit or several evaluations flow, cut so that the slowest device
 /// takes the least time; the autoencoder whole beside it. Where memory is short, what serves only before the steps does
-/// not stay on the devices; where that is not enough, blocks are streamed from `cpu`, as few as need be. Cuts keep the
-/// devices' order, or the allocation string's. The same arguments give the same plan. A plan that does not fit is that
-/// which lacks least. Throws PlacementError.
+/// not stay on the devices; where that is not enough, fewer passes are on their way at once; then blocks are streamed
+/// from `cpu`, as few as need be. Cuts keep the devices' order, or the allocation string's. The same arguments give the
+/// same plan. A plan that does not fit is that which lacks least. Throws PlacementError.
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request = {});
 

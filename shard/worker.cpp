@@ -38,10 +38,11 @@ void Worker::serve(int threads) {
   while (true) {
     wakes_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
     if (tasks_.empty()) return;
-    const std::function<void()> task = std::move(tasks_.front());
+    std::function<void()> task = std::move(tasks_.front());
     tasks_.pop_front();
     lock.unlock();
     task();
+    task = nullptr;  // what it held goes without the lock: tensors, and passes that end with it
     lock.lock();
   }
 }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace mgpu {
 
@@ -19,7 +20,7 @@ class Worker {
   /// A worker that has the only device needs no thread: it runs a task at once, in the caller's.
   enum class Runs : std::uint8_t { InCaller, InThread };
   Worker(at::Device device, Runs runs);
-  /// Waits for what was posted.
+  /// Waits for what was posted, and for what that posts here in turn.
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -51,6 +52,36 @@ class Worker {
   std::deque<std::function<void()>> tasks_;
   bool stopping_ = false;
   std::thread thread_;
+};
+
+/// Work of several workers at the same time. Declared behind what the work refers to, it waits for all of it before
+/// that goes, whatever is thrown meanwhile.
+class Together {
+ public:
+  Together() = default;
+  ~Together() { wait(); }
+  Together(const Together&) = delete;
+  Together& operator=(const Together&) = delete;
+
+  template <class Work>
+  void begin(Worker& worker, Work&& work) {
+    works_.push_back(worker.begin(std::forward<Work>(work)));
+  }
+
+  /// Waits for all, then throws what the first one that failed threw.
+  void finish() {
+    wait();
+    for (std::future<void>& work : works_) work.get();
+    works_.clear();
+  }
+
+ private:
+  void wait() const {
+    for (const std::future<void>& work : works_)
+      if (work.valid()) work.wait();
+  }
+
+  std::vector<std::future<void>> works_;
 };
 
 }  // namespace mgpu

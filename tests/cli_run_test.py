@@ -67,6 +67,8 @@ class Run(unittest.TestCase):
                      "--set", "mode=shard", "--overwrite")
         self.assertEqual([self.bytes_of("out", name) for name in NAMES], alone)
         report = self.report()
+        with open(self.path("out", "manifest.jsonl"), encoding="utf-8") as f:
+            self.assertEqual([json.loads(line)["file"] for line in f], NAMES * 2)  # in order, whichever was finished first
         self.assertEqual(report["mode"], "shard")
         self.assertEqual([d["id"] for d in report["devices"]], ["cpu:0", "cpu:1"])
         held = [[a for a in d["assignments"] if a["component"] == "unet"] for d in report["devices"]]
@@ -254,13 +256,15 @@ class Run(unittest.TestCase):
         self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
 
     def test_a_signal_drops_what_is_in_flight(self):
-        process = subprocess.Popen([BINARY, "run", "job.yaml", "--set", "sampler.steps=10000"], cwd=self.folder, stderr=subprocess.PIPE)
-        time.sleep(3)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 143)
-        self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
-        self.assertEqual(self.report()["status"], "interrupted")
+        for devices in ("[cpu]", "[cpu:0,cpu:1]"):
+            process = subprocess.Popen([BINARY, "run", "job.yaml", "--set", "sampler.steps=10000", "--set", f"gpu_ids={devices}"],
+                                       cwd=self.folder, stderr=subprocess.PIPE)
+            time.sleep(3)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 143, devices)
+            self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
+            self.assertEqual(self.report()["status"], "interrupted")
 
     def test_a_job_that_a_signal_kept_from_starting_was_interrupted_too(self):
         with open(self.path("later.yaml"), "w", encoding="utf-8") as f:

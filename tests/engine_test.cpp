@@ -170,4 +170,23 @@ TEST_CASE("a phase's peak sees what its work held, and keeps the highest of seve
   CHECK(e.meter().peaks().decode > 0);  // a phase that failed is the one whose peak is asked for
 }
 
+TEST_CASE("a decode among the passes of other runs is a phase of its own, on the autoencoder's device") {
+  constexpr std::int64_t kBytes = std::int64_t{64} << 20;
+  Engine e = engine();
+  const auto hold = [](std::int64_t bytes) { at::empty({bytes}, at::kByte).fill_(1); };
+  hold(2 * kBytes);  // before any phase
+  e.measure(Phase::Sample, [&] {
+    const std::uint64_t before = bytes_in_use(at::kCPU);
+    hold(kBytes);
+    CHECK(e.at_autoencoder(Phase::Decode, [&] { hold(2 * kBytes); }) > 0.0);
+    const PhaseBytes peaks = e.meter().peaks();
+    CHECK(peaks.sample >= before + kBytes / 2);
+    CHECK(peaks.sample < before + 2 * kBytes);
+    CHECK(peaks.decode >= before + 2 * kBytes - kBytes / 2);
+  });
+  CHECK(e.meter().peaks().sample < e.meter().peaks().decode);  // the decode's is not the sampling's
+  CHECK_THROWS_AS(e.at_autoencoder(Phase::Decode, [] { throw std::out_of_range("x"); }), std::out_of_range);
+  CHECK(e.passes_at_once() == 1);
+}
+
 TEST_SUITE_END();

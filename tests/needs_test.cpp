@@ -185,7 +185,8 @@ TEST_CASE("a UNet's blocks are its ways down and up and the middle, its encoders
   CHECK(need({512, 512, 77}, at::kHalf)[1].activation < unet.activation);
   CHECK(need({1024, 512, 77})[1].activation > unet.activation);
   CHECK(need({512, 1024, 77})[1].activation == need({1024, 512, 77})[1].activation);
-  CHECK(need({512, 512, 154})[1].activation > unet.activation);
+  CHECK(need({512, 512, 154})[1].activation == unet.activation);
+  CHECK(need({512, 512, 154})[1].blocks[1].of_text[0] == 2 * unet.blocks[1].of_text[0]);
 }
 
 TEST_CASE("a UNet's activations are counted where it is widest") {
@@ -203,8 +204,27 @@ TEST_CASE("a UNet's activations are counted where it is widest") {
   const std::vector<ComponentNeed> needs_of = component_needs(set, {}, {512, 512, 77});
   REQUIRE(needs_of.size() == 2);
   // The first up block's feed-forward: one skip waits, and twenty times the tokens are there, those of GEGLU included.
-  const std::uint64_t positions = 64 * 64, text = std::uint64_t{2} * 77 * 3 * 32, workspace = std::uint64_t{64} << 20;
-  CHECK(needs_of[0].activation == ((32 + 20 * 32) * positions + text) * 4 + workspace);
+  const std::uint64_t positions = 64 * 64, workspace = std::uint64_t{64} << 20;
+  CHECK(needs_of[0].activation == (32 + 20 * 32) * positions * 4 + workspace);
+  // A waiting pass has left its skips with the blocks on the way down; a run keeps keys and values where they are used.
+  using Bytes = std::vector<std::uint64_t>;
+  const std::uint64_t text = std::uint64_t{2} * 77 * 32 * 4;
+  const ComponentNeed& unet = needs_of[0];
+  CHECK(unet.passing == 32 * positions * 4);
+  CHECK(unet.blocks.front().of_pass == Bytes(2, 32 * positions * 4));
+  CHECK(unet.blocks.front().of_text == Bytes{0, text});
+  CHECK(unet.blocks.back().of_pass.empty());
+  CHECK(unet.blocks.back().of_text == Bytes(2, text));
+}
+
+TEST_CASE("what a waiting pass and a run keep of Flux: the state with its rotary table, every step's modulation") {
+  const FluxSizes flux = models().diffusion.flux();
+  const auto hidden = static_cast<std::uint64_t>(flux.hidden), head_width = hidden / flux.heads;
+  const ComponentNeed need = needs({at::kBFloat16, at::kBFloat16, std::nullopt}, {512, 256, 300, 7})[2];
+  CHECK(need.passing == (300 + 32 * 16) * (hidden * 2 + head_width * 4));
+  CHECK(need.blocks[0].of_text == std::vector<std::uint64_t>(flux.depth, 12 * hidden * 7 * 2));
+  CHECK(need.blocks[1].of_text == std::vector<std::uint64_t>(flux.depth_single, 3 * hidden * 7 * 2));
+  CHECK(need.blocks[0].of_pass.empty());
 }
 
 TEST_CASE("encoding an init image takes the encoder alone, in the encode phase, less than decoding it") {

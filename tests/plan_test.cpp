@@ -301,6 +301,53 @@ TEST_CASE("stem and head weigh on the devices of the first and last block") {
   CHECK(peaks(make_plan(needs, two, {.evaluations = 2})) == peaks(make_plan(unet(), two, {.evaluations = 2})));
 }
 
+TEST_CASE("passes and texts that are on their way weigh where they wait") {
+  std::vector<ComponentNeed> needs = unet();
+  needs[0].passing = 10 * kMiB;
+  needs[0].blocks.front().of_pass.assign(6, 5 * kMiB);
+  needs[0].blocks.front().of_text.assign(6, 2 * kMiB);
+  const std::vector<DeviceRoom> two = rooms({4096 * kMiB, 4096 * kMiB});
+  for (const std::int64_t evaluations : {1, 2, 3, 100}) {
+    CAPTURE(evaluations);
+    PlacementRequest request{.mode = PlacementRequest::Mode::Shard, .evaluations = evaluations};
+    const Plan plan = make_plan(needs, two, request), bare = make_plan(unet(), two, request);
+    // Four stages, since all but the innermost pair's device is passed twice, and one waits.
+    const auto passes = static_cast<std::uint64_t>(std::min<std::int64_t>(4, evaluations));
+    CHECK(plan.passes_at_once == static_cast<std::int64_t>(passes));
+    for (std::size_t d = 0; d < 2; ++d) {
+      REQUIRE(blocks_of(plan) == blocks_of(bare));
+      const auto downs = static_cast<std::uint64_t>(plan.devices[d].assignments.front().blocks);
+      const std::uint64_t pass = (10 + 5 * downs) * kMiB, text = 2 * downs * kMiB;
+      CHECK(plan.devices[d].peak.sample == bare.devices[d].peak.sample + (passes - 1) * pass + passes * text);
+      const auto others = std::min(passes, static_cast<std::uint64_t>(evaluations - 1));
+      CHECK(plan.devices[d].peak.decode == bare.devices[d].peak.decode + others * (pass + text));
+    }
+  }
+  // One device alone takes pass after pass: it keeps its run's texts, and none of it when it decodes.
+  const Plan alone = make_plan(needs, rooms({4096 * kMiB}), {.evaluations = 100, .texts_a_run = 3});
+  const Plan bare = make_plan(unet(), rooms({4096 * kMiB}), {.evaluations = 100});
+  CHECK(alone.devices[0].peak.sample == bare.devices[0].peak.sample + 3 * 6 * 2 * kMiB);
+  CHECK(alone.devices[0].peak.decode == bare.devices[0].peak.decode);
+}
+
+TEST_CASE("where memory is short there are fewer passes at once") {
+  std::vector<ComponentNeed> needs = unet();
+  needs[0].passing = 100 * kMiB;
+  const auto plan_of = [&](std::uint64_t mib) {
+    return make_plan(needs, rooms({mib * kMiB, mib * kMiB}), {.evaluations = 100});
+  };
+  std::vector<std::int64_t> passes;  // at once, with less and less memory
+  for (std::uint64_t mib = 4096;; mib -= 10) {
+    const Plan plan = plan_of(mib);
+    if (passes.empty() || passes.back() != plan.passes_at_once) passes.push_back(plan.passes_at_once);
+    const bool says = plan.mode_reason.ends_with(
+        fmt::format("; no more than {} passes at once, for want of memory", plan.passes_at_once));
+    CHECK(says == (plan.fits() && plan.passes_at_once < 4));
+    if (!plan.fits()) break;
+  }
+  CHECK(passes == std::vector<std::int64_t>{4, 2, 1});
+}
+
 TEST_CASE("what does not fit says who lacks what, and what lacks least is shown") {
   const Plan plan = make_plan(components(), rooms({6144 * kMiB, 6144 * kMiB}));
   CHECK_FALSE(plan.fits());

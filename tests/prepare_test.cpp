@@ -76,11 +76,37 @@ TEST_CASE("the conditionings of all pictures are evaluations") {
   Job job = job_with("");  // one picture with cfg 1, one with 2
   const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
   CHECK(placement_request(job, devices).evaluations == 3);
+  CHECK(placement_request(job, devices).texts_a_run == 2);
   job.images[0].count.value = 4;
   job.images[0].batch.value = 2;
   CHECK(placement_request(job, devices).evaluations == 10);
   job.images[1].conditions.value.resize(2);
   CHECK(placement_request(job, devices).evaluations == 12);
+  CHECK(placement_request(job, devices).texts_a_run == 4);
+}
+
+TEST_CASE("a smaller plan asks less of the device that ran out of memory, which may still use what it might") {
+  Job job = job_with("gpu_ids: [cpu:0, cpu:1]");
+  const PreparedJob roomy = prepare_on(job, survey_of({}));
+  REQUIRE(roomy.plan.devices.size() == 2);
+  CHECK_FALSE(smaller_plan(roomy, DeviceId::cuda(7)));
+  // Just what the first device needs: with less it can hold none of the blocks, and the second takes all.
+  const PhaseBytes& peak = roomy.plan.devices[0].peak;
+  const std::uint64_t most = std::max({peak.encode, peak.sample, peak.decode});
+  PreparedJob tight = prepare_on(job, survey_of({}));
+  tight.rooms[0].limit_bytes = most;
+  tight.plan = make_plan(tight.needs, tight.rooms, tight.request);
+  REQUIRE(tight.plan.fits());
+  const std::optional<Plan> smaller = smaller_plan(tight, DeviceId::cpu(0));
+  REQUIRE(smaller);
+  CHECK(smaller->fits());
+  for (const PlannedDevice& device : smaller->devices) {
+    if (device.room.id != DeviceId::cpu(0)) continue;
+    CHECK(device.room.limit_bytes == most);
+    CHECK(std::max({device.peak.encode, device.peak.sample, device.peak.decode}) <= most - most / 10);
+  }
+  tight.rooms[1].limit_bytes = most;
+  CHECK_FALSE(smaller_plan(tight, DeviceId::cpu(0)));  // there is no other place
 }
 
 TEST_CASE("limits and speeds of devices, virtual ones too") {

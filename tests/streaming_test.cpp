@@ -46,7 +46,11 @@ DeviceRoom cpu_room(int index) {
 std::unique_ptr<Engine> engine_on(const ModelSet& models, int devices, const std::string& allocation) {
   std::vector<DeviceRoom> rooms;
   for (int i = 0; i < devices; ++i) rooms.push_back(cpu_room(i));
-  PlacementRequest request{.mode = PlacementRequest::Mode::Shard, .donors = {cpu_room(-1), cpu_room(7)}};
+  PlacementRequest request{.mode = PlacementRequest::Mode::Shard,
+                           .evaluations = 4,
+                           .passes_a_run = 4,
+                           .texts_a_run = 2,
+                           .donors = {cpu_room(-1), cpu_room(7)}};
   if (!allocation.empty()) {
     request.mode = PlacementRequest::Mode::Auto;
     request.allocation["unet"] = parse_allocation(allocation);

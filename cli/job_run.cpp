@@ -1,0 +1,177 @@
+#include "cli/job_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/output.h"
+#include "cli/picture_job.h"
+#include "cli/run_flow.h"
+
+namespace mgpu {
+namespace {
+
+DeviceReport report_of(const PlannedDevice& planned) {
+  DeviceReport out;
+  out.id = planned.room.id.to_string();
+  out.name = planned.room.name;
+  out.uuid = planned.room.uuid;
+  out.total_bytes = planned.room.total_bytes;
+  out.limit_bytes = planned.room.limit_bytes;
+  out.driver_bytes = planned.room.driver_bytes;
+  out.predicted_peak_bytes = planned.peak;
+  out.assignments = planned.assignments;
+  return out;
+}
+
+/// A donor's row: it keeps blocks, and computes nothing.
+DeviceReport report_of(const PlannedDonor& donor) {
+  DeviceReport out = report_of(PlannedDevice{donor.room, {}, donor.lent});
+  out.lends = true;
+  return out;
+}
+
+void add(DeviceReport& report, const Meter::Measured& measured) {
+  report.before_bytes = measured.before_bytes;
+  report.after_load_bytes = measured.after_load_bytes;
+  report.peak_bytes = measured.peaks;
+  report.blocks_executed_per_pass = measured.blocks_per_pass();
+  report.passes = static_cast<std::int64_t>(measured.passes);
+  report.busy_seconds = measured.busy_seconds;
+}
+
+}  // namespace
+
+JobRun::JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options,
+               Progress& progress)
+    : job_(*prepared.job),
+      prepared_(prepared),
+      progress_(progress),
+      plan_(prepared.plan),
+      pictures_(job_.file, job_.output.directory.path + "/manifest.jsonl", progress) {
+  for (Picture& picture : pictures) {
+    std::string record = picture_record(job_, picture, prepared.types, prepared.models.files_of(*picture.image));
+    const bool keep = existing_picture(picture.path, record, options.overwrite, options.resume) == Existing::Keep;
+    pictures_.add(std::move(picture), std::move(record), keep);
+  }
+}
+
+Exit JobRun::run() {
+  pictures_.tell_kept();
+  if (!pictures_.is_any_open()) return Exit::Ok;
+  try {
+    render_all();
+  } catch (const Interrupted&) {  // what is open stays skipped
+  } catch (...) {
+    pictures_.fail(pictures_.all(), failure_of(std::current_exception(), first_device()));
+  }
+  progress_.watch({});
+  pictures_.close();
+  return pictures_.code();
+}
+
+Report JobRun::report() const {
+  Report out;
+  out.mode = plan_.mode;
+  out.mode_reason = plan_.mode_reason + again_;
+  out.job = job_.file;
+  out.kernel_table = "untuned";
+  out.images = pictures_.reports();
+  out.status = status_of(out.images, pictures_.is_any_open());
+  out.devices = device_reports();
+  return out;
+}
+
+void JobRun::render_all() {
+  std::optional<Failure> shortage = attempt();
+  if (!shortage) return;
+  // The plan counted too little, or somebody else took memory: first with the least that this placement can do with.
+  again_ = fmt::format("; {} ran out of memory, and what failed was rendered again, pass by pass",
+                       shortage->out_of_memory->to_string());
+  progress_.note(shortage->why);
+  saves_memory_ = true;
+  shortage = attempt();
+  if (shortage && make_smaller(*shortage->out_of_memory)) {
+    again_ += fmt::format(", then with less on {}", shortage->out_of_memory->to_string());
+    shortage = attempt();
+  }
+  if (!shortage) return;
+  std::string table = device_table(device_reports());
+  table.pop_back();
+  pictures_.fail(pictures_.all(), {shortage->code, shortage->why + "\n" + table, {}});
+}
+
+std::optional<Failure> JobRun::attempt() {
+  try {
+    set_up();
+  } catch (const Interrupted&) {
+    throw;
+  } catch (...) {
+    Failure failure = failure_of(std::current_exception(), first_device());
+    if (!failure.out_of_memory) throw;
+    return failure;
+  }
+  return RunFlow({job_, *engine_, *decoder_, *encodings_, pictures_, progress_}).render();
+}
+
+void JobRun::set_up() {
+  if (!engine_)
+    engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, plan_.of_devices_in_use());
+  progress_.watch([this] { return engine_->status(); });
+  if (saves_memory_) {
+    engine_->save_memory();
+    engine_->release_cached();
+  }
+  if (!encodings_) encode();
+  stop_if_interrupted();
+  progress_.phase(pictures_.runs().front().front()->picture.path, "load");
+  engine_->load_diffusion();
+  if (decoder_) return;
+  engine_->at_autoencoder(Phase::Decode,
+                          [&] { decoder_.emplace(engine_->models().vae.vae(), engine_->vae_weights()); });
+}
+
+/// What the runs start from. It is encoded together: each picture bears an equal share of the time.
+void JobRun::encode() {
+  Group group;
+  for (const Group& run : pictures_.runs()) group.insert(group.end(), run.begin(), run.end());
+  std::vector<const Picture*> pictures;
+  for (const Entry* entry : group) pictures.push_back(&entry->picture);
+  progress_.phase(pictures.front()->path, "encode");
+  const TextualInversions inversions(job_.embedding_folders);
+  const double seconds =
+      engine_->measure(Phase::Encode, [&] { encodings_.emplace(*engine_, inversions, pictures, stop_if_interrupted); });
+  for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
+}
+
+bool JobRun::make_smaller(const DeviceId& device) {
+  if (*job_.placement.mode != Mode::Auto) return false;
+  std::optional<Plan> smaller = smaller_plan(prepared_, device);
+  if (!smaller) return false;
+  progress_.watch({});
+  decoder_.reset();
+  engine_.reset();
+  plan_ = std::move(*smaller);
+  return true;
+}
+
+const DeviceId& JobRun::first_device() const {
+  return std::ranges::find_if(plan_.devices, &PlannedDevice::in_use)->room.id;
+}
+
+std::vector<DeviceReport> JobRun::device_reports() const {
+  std::vector<DeviceReport> out;
+  std::size_t number = 0;  // of the engine's devices, which are those in use
+  for (const PlannedDevice& planned : plan_.devices) {
+    DeviceReport& report = out.emplace_back(report_of(planned));
+    if (engine_ && planned.in_use()) add(report, engine_->meter(number++).measured());
+  }
+  for (const PlannedDonor& donor : plan_.donors) {
+    out.push_back(report_of(donor));
+    if (engine_) out.back().peak_bytes = engine_->lent(donor.room.id);
+  }
+  for (DeviceReport& report : out) report.warnings = count_warnings(report);
+  return out;
+}
+
+}  // namespace mgpu

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/encoding.h"
+#include "cli/job_pictures.h"
+#include "cli/prepare.h"
+#include "cli/render.h"
+#include "cli/report.h"
+#include "core/progress.h"
+#include "shard/engine.h"
+#include "vae/autoencoder.h"
+
+namespace mgpu {
+
+/// Renders one job's pictures on its engine.
+class JobRun {
+ public:
+  JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options, Progress& progress);
+
+  /// Returns the worst that happened: what is thrown on the way is in the report. Pictures that run out of memory are
+  /// tried again, one pass at a time, then, under `mode: auto`, in a smaller placement.
+  Exit run();
+
+  Report report() const;
+
+ private:
+  void render_all();
+  /// Renders what is open, and returns what of memory was lacking for what still is.
+  std::optional<Failure> attempt();
+  void set_up();
+  void encode();
+  /// Makes a plan that asks less of a device, and drops the engine. False: there is none.
+  bool make_smaller(const DeviceId& device);
+
+  const DeviceId& first_device() const;
+  std::vector<DeviceReport> device_reports() const;
+
+  const Job& job_;
+  const PreparedJob& prepared_;
+  Progress& progress_;
+  Plan plan_;
+  std::string again_;  ///< why pictures were rendered again
+  bool saves_memory_ = false;
+  JobPictures pictures_;
+  std::unique_ptr<Engine> engine_;
+  std::optional<Decoder> decoder_;
+  std::optional<Encodings> encodings_;
+};
+
+}  // namespace mgpu

@@ -1,0 +1,121 @@
+#include "cli/run_flow.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "cli/sampling.h"
+#include "cli/signals.h"
+#include "core/fault_point.h"
+#include "vae/codec.h"
+
+namespace mgpu {
+namespace {
+
+/// Passes that a run has on their way at once: every picture of its batch, told every text.
+std::size_t passes_of(const Run& run) {
+  return static_cast<std::size_t>(run.batch) * (1 + run.further.size() + (run.negative ? 1 : 0));
+}
+
+}  // namespace
+
+void stop_if_interrupted() {
+  if (caught_signal() != 0) throw Interrupted{};
+}
+
+std::optional<Failure> RunFlow::render() {
+  runs_ = with_.pictures.runs();
+  std::vector<std::size_t> passes;
+  for (const Group& run : runs_) passes.push_back(passes_of(with_.encodings.run_of(run.front()->picture)));
+  const std::size_t enough = with_.engine.passes_at_once(), devices = with_.engine.plan().devices.size();
+  queue_.emplace(std::move(passes), enough);
+  // One thread compresses as fast as two devices draw.
+  writer_.emplace(with_.job, with_.pictures, with_.progress, (devices + 1) / 2, [] { return caught_signal() != 0; });
+  {
+    // As many again as sample: theirs are the runs that have been sampled and are not decoded yet.
+    const std::size_t threads = enough == 1 ? 1 : std::min(2 * enough, runs_.size());
+    const auto where = enough == 1 ? Worker::Runs::InCaller : Worker::Runs::InThread;
+    std::vector<std::unique_ptr<Worker>> samplers;  // wait for their runs when they go
+    for (std::size_t i = 0; i < threads; ++i) {
+      samplers.push_back(std::make_unique<Worker>(with_.engine.home(), where));
+      samplers.back()->post([this] { serve(); });
+    }
+  }
+  writer_.reset();  // once everything is written
+  if (end_) std::rethrow_exception(end_);
+  return shortage_;
+}
+
+void RunFlow::serve() {
+  while (auto turn = queue_->next()) render_run(std::move(turn));
+}
+
+void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
+  const Group& group = runs_[turn->run()];
+  at::Tensor latents;
+  try {
+    fault_point("sample");
+    latents = sample_run(group);
+  } catch (...) {
+    settle(group, std::current_exception());
+    return;
+  }
+  turn.reset();  // the devices are the next run's
+  for (Entry* entry : group) {
+    try {
+      finish(*entry, latents.narrow(0, entry->picture.in_batch, 1));
+    } catch (...) {
+      settle({entry}, std::current_exception());
+    }
+  }
+}
+
+at::Tensor RunFlow::sample_run(const Group& group) {
+  const Picture& picture = group.front()->picture;
+  stop_if_interrupted();
+  with_.progress.phase(picture.path, "sample");
+  at::Tensor latents;
+  const double seconds = with_.engine.measure(Phase::Sample, [&] {
+    latents = sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps) {
+      stop_if_interrupted();
+      with_.progress.step(picture.path, step, steps);
+    });
+  });
+  for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(group.size());
+  return latents;
+}
+
+void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
+  std::shared_ptr<PictureWriter::Room> room = writer_->reserve();
+  stop_if_interrupted();
+  with_.progress.phase(entry.picture.path, "decode");
+  at::Tensor image;
+  entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] {
+    const LatentFormat& format = with_.engine.models().training().latent;
+    image = decode(latent, format, with_.decoder, with_.engine.ops())[0].cpu();
+  });
+  writer_->write(std::move(room), entry, to_rgb8(image));
+}
+
+void RunFlow::settle(const Group& group, const std::exception_ptr& thrown) {
+  const std::lock_guard lock(mutex_);
+  Failure failure{Exit::Device, {}, {}};
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Interrupted&) {
+  } catch (...) {
+    failure = failure_of(thrown, with_.engine.plan().devices.front().room.id);
+  }
+  if (failure.code == Exit::Device) {
+    if (!end_) end_ = thrown;
+    queue_->stop();
+  } else if (failure.out_of_memory) {
+    with_.pictures.set_aside(group);
+    shortage_ = std::move(failure);
+  } else {
+    with_.pictures.fail(group, failure);
+  }
+}
+
+}  // namespace mgpu

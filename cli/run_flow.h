@@ -1,0 +1,61 @@
+#pragma once
+
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "cli/encoding.h"
+#include "cli/job_pictures.h"
+#include "cli/picture_writer.h"
+#include "cli/run_queue.h"
+#include "core/progress.h"
+#include "shard/engine.h"
+#include "vae/autoencoder.h"
+
+namespace mgpu {
+
+/// Thrown between steps once a signal has been caught.
+struct Interrupted {};
+
+void stop_if_interrupted();
+
+/// What runs are rendered with.
+struct Rendering {
+  const Job& job;
+  Engine& engine;  ///< its diffusion model loaded
+  const Decoder& decoder;
+  const Encodings& encodings;
+  JobPictures& pictures;
+  Progress& progress;
+};
+
+/// Renders runs: samples as many side by side as keep the devices at work, decodes each between the passes of the
+/// others, and has the pictures written meanwhile. What fails in a run fails that run alone, unless the device is lost.
+class RunFlow {
+ public:
+  explicit RunFlow(const Rendering& with) : with_(with) {}
+
+  /// Once, for the pictures that are open. Returns what of memory was lacking for those that still are, in the end.
+  /// Throws what ended all: Interrupted, or a lost device's failure; what was decoded by then is written.
+  std::optional<Failure> render();
+
+ private:
+  /// What one sampler thread does: run after run.
+  void serve();
+  void render_run(std::unique_ptr<RunQueue::Turn> turn);
+  at::Tensor sample_run(const Group& group);
+  void finish(Entry& entry, const at::Tensor& latent);
+  /// Says what came of pictures that could not be finished.
+  void settle(const Group& group, const std::exception_ptr& thrown);
+
+  Rendering with_;
+  std::vector<Group> runs_;
+  std::optional<RunQueue> queue_;
+  std::optional<PictureWriter> writer_;
+  std::mutex mutex_;  // of what follows
+  std::optional<Failure> shortage_;
+  std::exception_ptr end_;
+};
+
+}  // namespace mgpu

@@ -1,0 +1,269 @@
+#include <c10/util/Exception.h>
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "cli/render.h"
+#include "core/error.h"
+#include "core/fault_point.h"
+#include "tests/drawn_weights.h"
+#include "tests/rendering.h"
+#include "tests/tensor_writer.h"
+#include "tests/testing.h"
+
+// A failure at every place where work passes from one owner to the next: nothing hangs, nothing else is lost.
+
+using namespace mgpu;
+using test::Folder;
+using test::read_all;
+using test::render_all;
+
+namespace {
+
+enum class Kind { Plain, OutOfMemory, Lost };
+
+[[noreturn]] void fail_as(Kind kind) {
+  switch (kind) {
+    case Kind::OutOfMemory:
+      throw c10::OutOfMemoryError({"", "", 0}, "CUDA out of memory. Tried to allocate 2.00 GiB.");
+    case Kind::Lost:
+      throw Error(Exit::Device, {}, "the device is lost");
+    default:
+      throw std::runtime_error("injected");
+  }
+}
+
+/// Counts the points that are passed, and fails at those that it is told to, while it lives.
+class Faults {
+ public:
+  using Where = std::function<bool(std::string_view place, int number)>;
+
+  explicit Faults(Kind kind = Kind::Plain, Where where = {}) {
+    fault_hook = [this, kind, where = std::move(where)](std::string_view place) {
+      {
+        const std::lock_guard lock(mutex_);
+        ++count_;
+        places_.emplace(place);
+        if (!where || !where(place, count_)) return;
+        failed_at_ = place;
+      }
+      fail_as(kind);
+    };
+  }
+  ~Faults() { fault_hook = nullptr; }
+  Faults(const Faults&) = delete;
+  Faults& operator=(const Faults&) = delete;
+
+  int count() const { return count_; }
+  const std::set<std::string>& places() const { return places_; }
+  const std::string& failed_at() const { return failed_at_; }
+
+ private:
+  std::mutex mutex_;
+  int count_ = 0;
+  std::set<std::string> places_;
+  std::string failed_at_;
+};
+
+/// Jobs over a small UNet on virtual devices.
+class Jobs {
+ public:
+  Jobs() { folder_.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1"))); }
+
+  /// Writes into a folder that bears the job's name.
+  Job job(const std::string& name, int devices, int pictures, const std::string& more = {}) const {
+    std::string ids;
+    for (int i = 0; i < devices; ++i) ids += "cpu:" + std::to_string(i) + ",";
+    ids.pop_back();
+    return load_job(
+        folder_.write(name + ".yaml",
+                      "checkpoint: sd1.safetensors\nencoders: {clip_l: picture_clip_l.safetensors}\n"
+                      "vae: vae_sd.safetensors\ntokenizers: {clip: picture_merges.txt, t5xxl: "
+                      "picture_spiece.model}\nmodel_paths: [\"" +
+                          std::string(MGPU_GOLDENS) + "\"]\ngpu_ids: [" + ids + "]\n" + more +
+                          "sampler: {steps: 2, cfg: 1}\nimages: [{prompt: a boat, width: 32, height: 32, seed: 5, "
+                          "count: " +
+                          std::to_string(pictures) + "}]\noutput: {directory: " + name + ", name: \"{index}.png\"}\n"));
+  }
+
+  std::string path(const std::string& name) const { return folder_.path(name); }
+  std::string picture(const std::string& job, std::size_t index) const {
+    return path(job + "/" + std::to_string(index) + ".png");
+  }
+  void clear(const std::string& job) const { std::filesystem::remove_all(path(job)); }
+
+ private:
+  Folder folder_;
+};
+
+std::vector<std::string> bytes_of(const Jobs& jobs, const std::string& job, std::size_t pictures) {
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < pictures; ++i) out.push_back(read_all(jobs.picture(job, i)));
+  return out;
+}
+
+/// The pictures that the manifest has a line of, in its order.
+std::vector<std::string> manifest_of(const Jobs& jobs, const std::string& job) {
+  std::vector<std::string> out;
+  std::istringstream lines(read_all(jobs.path(job + "/manifest.jsonl")));
+  for (std::string line; std::getline(lines, line);) out.push_back(nlohmann::json::parse(line)["file"]);
+  return out;
+}
+
+/// A report tells of whole pictures and of reasons; the folder and the manifest agree with it.
+void check_consistent(const Jobs& jobs, const Report& report, const std::string& job,
+                      const std::vector<std::string>& expected, bool manifest_failed) {
+  std::vector<std::string> written;
+  for (std::size_t i = 0; i < report.images.size(); ++i) {
+    const ImageReport& image = report.images[i];
+    CAPTURE(i);
+    CAPTURE(image.error);
+    if (image.status == "ok") {
+      CHECK(read_all(jobs.picture(job, i)) == expected[i]);
+      CHECK(image.error.empty());
+      written.push_back(image.file);
+    } else {
+      CHECK(image.status == "failed");
+      CHECK_FALSE(image.error.empty());
+      CHECK_FALSE(std::filesystem::exists(jobs.picture(job, i)));
+    }
+    CHECK_FALSE(std::filesystem::exists(jobs.picture(job, i) + ".tmp"));
+  }
+  if (!manifest_failed) CHECK(manifest_of(jobs, job) == written);
+}
+
+std::size_t failed_of(const Report& report) {
+  return static_cast<std::size_t>(std::ranges::count(report.images, "failed", &ImageReport::status));
+}
+
+/// In the writers' threads nothing is tried again.
+bool is_written(const std::string& place) {
+  return place == "compress" || place == "write" || place == "manifest";
+}
+
+/// Fails at every point in turn.
+void check_every_point(const Jobs& jobs, int devices, Kind kind, const std::vector<std::string>& expected) {
+  constexpr int kPictures = 3;
+  const Job first = jobs.job("first", devices, kPictures), second = jobs.job("second", devices, 1);
+  int points = 0;
+  {
+    jobs.clear("first");
+    const Faults none;
+    CHECK(render_all({first}).code == Exit::Ok);
+    points = none.count();
+  }
+  REQUIRE(points > 40);
+  for (int n = 1; n <= points; ++n) {
+    jobs.clear("first");
+    jobs.clear("second");
+    const Faults faults(kind, [n](std::string_view, int number) { return number == n; });
+    const RenderResult result = render_all({first, second});
+    CAPTURE(n);
+    CAPTURE(faults.failed_at());
+    const bool in_writer = is_written(faults.failed_at()), retried = kind == Kind::OutOfMemory && !in_writer;
+    CHECK(result.code == (kind == Kind::Lost ? Exit::Device : retried ? Exit::Ok : Exit::ImageFailed));
+    REQUIRE(result.reports.size() == 2);
+    const Report& report = result.reports[0];
+    REQUIRE(report.images.size() == kPictures);
+    check_consistent(jobs, report, "first", expected, faults.failed_at() == "manifest");
+    const bool none_failed = retried || faults.failed_at() == "manifest";
+    CHECK((failed_of(report) == 0) == none_failed);
+    CHECK((report.mode_reason.find("out of memory") != std::string::npos) == retried);
+    CHECK(result.reports[1].status == "ok");
+    CHECK(read_all(jobs.picture("second", 0)) == expected[0]);
+  }
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("fault");
+
+TEST_CASE("a failure at any hand-over leaves the other pictures whole, and the next job works") {
+  const Jobs jobs;
+  REQUIRE(render_all({jobs.job("alone", 1, 3)}).code == Exit::Ok);
+  const std::vector<std::string> expected = bytes_of(jobs, "alone", 3);
+  for (int devices = 1; devices <= 3; ++devices) {
+    CAPTURE(devices);
+    for (const Kind kind : {Kind::Plain, Kind::OutOfMemory, Kind::Lost}) {
+      CAPTURE(static_cast<int>(kind));
+      check_every_point(jobs, devices, kind, expected);
+    }
+  }
+}
+
+TEST_CASE("out of memory again and again fails the pictures with a table of who held what, and the next job works") {
+  const Jobs jobs;
+  for (const std::string mode : {"mode: auto\n", "mode: shard\n"}) {
+    CAPTURE(mode);
+    jobs.clear("first");
+    int stages = 0;
+    {
+      const Faults faults(Kind::OutOfMemory, [&](std::string_view place, int) { return place == "stage" && ++stages; });
+      const Report report = render_all({jobs.job("first", 2, 2, mode)}).reports.front();
+      CHECK(report.status == "failed");
+      CHECK(
+          report.mode_reason.ends_with("; cpu:0 ran out of memory, and what failed was rendered again, pass by pass"));
+      for (const ImageReport& image : report.images) {
+        CHECK(image.error.starts_with(
+            "out of memory on cpu:0: CUDA out of memory. Tried to allocate 2.00 GiB.\n  a smaller picture needs less\n"
+            "device   component            blocks    weights    limit |       peak encode   sample   decode  "
+            "GiB\ncpu:0 "));
+        CHECK(image.error.find("\ncpu:1 ") != std::string::npos);
+        CHECK(image.error.find(" down 0-") != std::string::npos);
+      }
+    }
+    CHECK(stages == 2 * 2);  // each picture twice
+    CHECK(render_all({jobs.job("first", 2, 2, mode)}).code == Exit::Ok);
+  }
+}
+
+TEST_CASE("what ran out of memory again is rendered in a smaller placement, where the mode is auto") {
+  const Jobs jobs;
+  REQUIRE(render_all({jobs.job("alone", 1, 2)}).code == Exit::Ok);
+  const Report shared = render_all({jobs.job("shared", 2, 2)}).reports.front();
+  REQUIRE(shared.mode == "shard");
+  const PhaseBytes& peak = shared.devices[0].predicted_peak_bytes;
+  const std::uint64_t most = std::max({peak.encode, peak.sample, peak.decode});
+  const std::string limit = "vram_limit: {cpu:0: " + std::to_string((most >> 20) + 1) + "MB}\n";
+  // The devices of the first placement load once; then there is another.
+  std::atomic<int> loads = 0;
+  const Faults faults(Kind::OutOfMemory, [&](std::string_view place, int) {
+    if (place == "load") ++loads;
+    return place == "stage" && loads <= 2;
+  });
+  const RenderResult result = render_all({jobs.job("first", 2, 2, limit)});
+  const Report& report = result.reports.front();
+  CAPTURE(report.mode_reason);
+  CHECK(result.code == Exit::Ok);
+  CHECK(loads > 2);
+  CHECK(report.mode_reason.ends_with(
+      "; cpu:0 ran out of memory, and what failed was rendered again, pass by pass, then with less on cpu:0"));
+  for (const DeviceReport& device : report.devices)
+    for (const Assignment& a : device.assignments) CHECK_FALSE((device.id == "cpu:0" && a.component == "unet"));
+  CHECK(bytes_of(jobs, "first", 2) == bytes_of(jobs, "alone", 2));
+}
+
+TEST_CASE("a device that is lost ends its job; what was finished stays, and nothing more is begun") {
+  const Jobs jobs;
+  int stages = 0;
+  const Faults faults(Kind::Lost, [&](std::string_view place, int) {
+    if (place == "stage") ++stages;
+    return place == "stage" && stages > 20;  // the first ten pictures have been sampled
+  });
+  const RenderResult result = render_all({jobs.job("first", 1, 20)});
+  CHECK(result.code == Exit::Device);
+  const Report& report = result.reports.front();
+  CHECK(report.status == "partial");
+  CHECK(report.images[0].status == "ok");
+  CHECK(report.images.back().status == "failed");
+  CHECK(report.images.back().error == "the device is lost");
+  CHECK(stages == 21);
+  CHECK(failed_of(report) == 10);
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,267 @@
+#include <ATen/ATen.h>
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <numeric>
+#include <thread>
+
+#include "cli/run_queue.h"
+#include "core/fault_point.h"
+#include "shard/device_error.h"
+#include "shard/pipeline.h"
+
+// What threads share: the pipeline, its workers and meters, and the queue of runs, around a model that only looks like
+// one. Small enough to be built again with -fsanitize=thread (tests/CMakeLists.txt).
+
+using namespace mgpu;
+
+namespace {
+
+constexpr int kBlocks = 4;
+
+/// Multiplies and adds. It counts its calls without a lock: a device's work is one thread's.
+class FakeShard final : public DiffusionShard {
+ public:
+  std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
+                                  const Ops&) const override {
+    ++calls_;
+    auto told = std::make_unique<FakeTold>();
+    for (std::size_t i = 0; i < texts.size(); ++i) told->texts.push_back(facts.guidance + static_cast<double>(i));
+    return told;
+  }
+  std::unique_ptr<DiffusionPass> begin(const Told&, const at::Tensor& x, double, std::size_t,
+                                       const Ops&) const override {
+    ++calls_;
+    auto pass = std::make_unique<FakePass>();
+    pass->x = x.clone();
+    return pass;
+  }
+  void run(int block, DiffusionPass& pass, Told& told, double timestep, std::size_t text, const Ops&) const override {
+    ++calls_;
+    double& value = static_cast<FakeTold&>(told).texts.at(text);
+    at::Tensor& x = static_cast<FakePass&>(pass).x;
+    x = x * 0.5 + value + timestep * block;
+  }
+  std::vector<at::Tensor*> block_tensors(int) override { return {}; }
+  at::Tensor finish(DiffusionPass& pass, Told&, double, std::size_t, const Ops&) const override {
+    ++calls_;
+    return static_cast<FakePass&>(pass).x;
+  }
+
+ private:
+  struct FakeTold final : Told {
+    std::vector<double> texts;
+  };
+  struct FakePass final : DiffusionPass {
+    std::vector<at::Tensor*> travelling() override { return {&x}; }
+    at::Tensor x;
+  };
+  mutable int calls_ = 0;
+};
+
+/// Two devices that the model goes down and up through.
+struct Devices {
+  Devices() {
+    std::vector<Pipeline::Member> members(2);
+    for (std::size_t i = 0; i < 2; ++i)
+      members[i] = {DeviceId::cpu(static_cast<int>(i)), at::kCPU, &workers[i], &meters[i],
+                    std::make_unique<FakeShard>()};
+    pipeline.emplace(std::move(members), std::vector<Pipeline::Stage>{{0, 0, 0}, {1, 1, 2}, {0, 3, kBlocks - 1}}, ops);
+  }
+
+  LocalOps ops;
+  std::array<Meter, 2> meters{Meter(at::kCPU), Meter(at::kCPU)};
+  std::array<Worker, 2> workers{{{at::kCPU, Worker::Runs::InThread}, {at::kCPU, Worker::Runs::InThread}}};
+  std::optional<Pipeline> pipeline;
+};
+
+/// Four steps of two texts, each begun from what the one before gave.
+at::Tensor sample(Pipeline& pipeline, int seed) {
+  const Conditioning nothing;
+  const std::vector<ToldText> texts = {{&nothing}, {&nothing, true}};
+  const std::vector<double> timesteps = {1.0, 0.5};
+  const auto run = pipeline.begin_run(timesteps, texts, {.guidance = static_cast<double>(seed)});
+  at::Tensor x = at::full({1, 4, 8, 8}, seed);
+  for (int step = 0; step < 4; ++step) {
+    const std::vector<Pipeline::Evaluation> evaluations = {{x, 0}, {x, 1}};
+    std::vector<std::future<at::Tensor>> passes = pipeline.submit(run, evaluations, 0.25);
+    for (const auto& pass : passes) pass.wait();
+    const at::Tensor told = passes[0].get(), untold = passes[1].get();
+    x = told + untold;
+  }
+  return x;
+}
+
+/// What one device alone makes of that.
+at::Tensor expected(int seed) {
+  Worker worker(at::kCPU, Worker::Runs::InCaller);
+  Meter meter(at::kCPU);
+  const LocalOps ops;
+  std::vector<Pipeline::Member> members(1);
+  members[0] = {DeviceId::cpu(), at::kCPU, &worker, &meter, std::make_unique<FakeShard>()};
+  Pipeline pipeline(std::move(members), {{0, 0, kBlocks - 1}}, ops);
+  return sample(pipeline, seed);
+}
+
+/// Samples runs 0 to count-1 side by side; what failed is undefined.
+std::vector<at::Tensor> sample_all(Pipeline& pipeline, std::size_t count) {
+  std::vector<at::Tensor> out(count);
+  RunQueue queue(std::vector<std::size_t>(count, 2), pipeline.stages() + 1);
+  {
+    std::vector<std::jthread> samplers;
+    for (int i = 0; i < 4; ++i)
+      samplers.emplace_back([&] {
+        while (const auto turn = queue.next()) {
+          try {
+            out[turn->run()] = sample(pipeline, static_cast<int>(turn->run()));
+          } catch (const std::exception&) {  // it stays undefined
+          }
+        }
+      });
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("threads");
+
+TEST_CASE("runs side by side give what each gives alone, and every pass is counted") {
+  Devices devices;
+  const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 12);
+  for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected(static_cast<int>(i))));
+  for (const Meter& meter : devices.meters) {
+    CHECK(meter.passes() == 12 * 4 * 2);
+    CHECK(meter.blocks_per_pass() == 2);
+  }
+}
+
+TEST_CASE("a run that fails anywhere ends, and the others give what they give") {
+  std::vector<at::Tensor> right;
+  for (int i = 0; i < 6; ++i) right.push_back(expected(i));
+  for (int n = 0; n < 40; ++n) {
+    CAPTURE(n);
+    std::atomic<int> count{0};
+    fault_hook = [&](std::string_view) {
+      if (count++ % 40 == n) throw std::runtime_error("injected");
+    };
+    Devices devices;
+    const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 6);
+    fault_hook = nullptr;
+    for (std::size_t i = 0; i < found.size(); ++i)
+      if (found[i].defined()) CHECK(found[i].equal(right[i]));
+    CHECK(sample(*devices.pipeline, 3).equal(right[3]));
+  }
+}
+
+TEST_CASE("a failure says whose work it ended, the receiver's where a state is handed over") {
+  Devices devices;
+  const auto device_that_fails = [&](std::string_view where, int after) {
+    std::atomic<int> count{0};
+    fault_hook = [&](std::string_view place) {
+      if (place == where && count++ == after) throw std::bad_alloc();
+    };
+    std::string name = "none";
+    try {
+      sample(*devices.pipeline, 1);
+    } catch (const DeviceError& error) {
+      name = error.device() == DeviceId::cpu(0) ? "cpu:0" : "cpu:1";
+    }
+    fault_hook = nullptr;
+    return name;
+  };
+  CHECK(device_that_fails("begin run", 0) != "none");
+  CHECK(device_that_fails("stage", 0) == "cpu:0");
+  CHECK(device_that_fails("finish", 0) == "cpu:0");
+  CHECK(device_that_fails("hand over", 0) == "cpu:1");
+  CHECK(device_that_fails("nowhere", 0) == "none");
+}
+
+TEST_CASE("the queue begins runs in order, as many as leave a device without work") {
+  RunQueue queue({1, 1, 4, 1, 2}, 3);
+  auto first = queue.next(), second = queue.next(), third = queue.next();
+  CHECK(first->run() == 0);
+  CHECK(second->run() == 1);
+  CHECK(third->run() == 2);  // six passes are under way: enough
+  std::unique_ptr<RunQueue::Turn> fourth;
+  {
+    const std::jthread waits([&] { fourth = queue.next(); });
+    first.reset();  // five
+    second.reset();
+    third.reset();
+  }
+  CHECK(fourth->run() == 3);
+  {
+    const std::jthread waits([&] { CHECK(queue.next()->run() == 4); });
+  }
+  CHECK(queue.next() == nullptr);
+
+  RunQueue stopped({1, 1}, 1);
+  const auto turn = stopped.next();
+  {
+    const std::jthread waits([&] { CHECK(stopped.next() == nullptr); });
+    stopped.stop();
+  }
+}
+
+TEST_CASE("a worker that goes first does what was posted, and what that posts") {
+  std::vector<int> order;
+  {
+    Worker second(at::kCPU, Worker::Runs::InThread);
+    Worker first(at::kCPU, Worker::Runs::InThread);
+    for (int i = 0; i < 50; ++i) first.post([&, i] { second.post([&, i] { order.push_back(i); }); });
+    for (int i = 0; i < 50; ++i) first.post([&] { first.post([] {}); });
+  }
+  std::vector<int> all(50);
+  std::iota(all.begin(), all.end(), 0);
+  CHECK(order == all);
+}
+
+TEST_CASE("work on several workers is waited for before what it refers to goes, whatever is thrown") {
+  for (const bool second_fails : {false, true}) {
+    Worker a(at::kCPU, Worker::Runs::InThread), b(at::kCPU, Worker::Runs::InThread);
+    int done = 0;
+    try {
+      Together together;
+      together.begin(a, [&] {
+        std::this_thread::yield();
+        ++done;
+      });
+      if (second_fails) together.begin(b, [] { throw std::runtime_error("second"); });
+      if (!second_fails) throw std::runtime_error("between");
+      together.finish();
+    } catch (const std::runtime_error& error) {
+      CHECK(error.what() == std::string(second_fails ? "second" : "between"));
+    }
+    CHECK(done == 1);
+  }
+}
+
+TEST_CASE("a meter is asked while devices work") {
+  Devices devices;
+  std::atomic<bool> over = false;
+  std::uint64_t asked = 0;
+  std::jthread asks([&] {
+    while (!over) asked += devices.meters[0].measured().passes > 0 ? 1 : 0;
+  });
+  {
+    const Meter::PhaseScope sampling(devices.meters[0], Phase::Sample);
+    std::jthread decodes([&] {
+      for (int i = 0; i < 10; ++i)
+        devices.workers[0].call([&] {
+          const Meter::PhaseScope decoding(devices.meters[0], Phase::Decode);
+          const Meter::Busy busy(devices.meters[0]);
+        });
+    });
+    sample_all(*devices.pipeline, 4);
+  }
+  over = true;
+  asks.join();
+  CHECK(devices.meters[0].passes() == 4 * 4 * 2);
+  CHECK(devices.meters[0].peaks().sample > 0);
+  CHECK(devices.meters[0].peaks().decode > 0);
+}
+
+TEST_SUITE_END();

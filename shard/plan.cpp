@@ -177,7 +177,7 @@ Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, c
   plan.mode = used > 1 ? "shard" : "single";
   plan.mode_reason = choice.reason + idle_devices(plan) + streamed_text(plan, components);
   plan.shortfall = describe(plan);
-  if (used > 1 && passes < wanted)
+  if (used > 1 && plan.fits() && passes < wanted)
     plan.mode_reason += fmt::format("; no more than {} passes at once, for want of memory", passes);
   return plan;
 }

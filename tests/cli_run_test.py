@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import termios
-import time
 import unittest
 
 from cli_case import write_t5, write_weights
@@ -255,13 +254,20 @@ class Run(unittest.TestCase):
         self.assertIn("File too large", result.stderr)
         self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
 
+    def interrupt(self, number, *words):
+        """Sends a signal to a run that would sample for long, once it samples."""
+        process = subprocess.Popen([BINARY, "run", "--verbose", *words, "--set", "sampler.steps=10000"], cwd=self.folder,
+                                   stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if line.endswith(": sample\n"):
+                break
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        return process
+
     def test_a_signal_drops_what_is_in_flight(self):
         for devices in ("[cpu]", "[cpu:0,cpu:1]"):
-            process = subprocess.Popen([BINARY, "run", "job.yaml", "--set", "sampler.steps=10000", "--set", f"gpu_ids={devices}"],
-                                       cwd=self.folder, stderr=subprocess.PIPE)
-            time.sleep(3)
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+            process = self.interrupt(signal.SIGTERM, "job.yaml", "--set", f"gpu_ids={devices}")
             self.assertEqual(process.returncode, 143, devices)
             self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
             self.assertEqual(self.report()["status"], "interrupted")
@@ -269,11 +275,7 @@ class Run(unittest.TestCase):
     def test_a_job_that_a_signal_kept_from_starting_was_interrupted_too(self):
         with open(self.path("later.yaml"), "w", encoding="utf-8") as f:
             f.write(JOB.replace("seed: ", "seed: 1"))
-        process = subprocess.Popen([BINARY, "run", "job.yaml", "later.yaml", "--set", "sampler.steps=10000"], cwd=self.folder,
-                                   stderr=subprocess.PIPE)
-        time.sleep(3)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process = self.interrupt(signal.SIGINT, "job.yaml", "later.yaml")
         self.assertEqual(process.returncode, 130)
         for name in ("report.json", "report-later.json"):
             report = self.report("out", name)

@@ -12,8 +12,8 @@ JobPictures::JobPictures(std::string job, std::string manifest, Progress& progre
 
 void JobPictures::add(Picture picture, std::string record, bool keep) {
   ImageReport report{picture.file, keep ? "kept" : "skipped", picture.seed, {}, {}, {}};
-  Entry& entry = entries_.emplace_back(std::move(picture), std::move(record), std::move(report), entries_.size());
-  if (keep) settle(entry, {});
+  entries_.push_back({std::move(picture), std::move(record), std::move(report), entries_.size()});
+  if (keep) settle(entries_.back(), {});
 }
 
 void JobPictures::tell_kept() const {

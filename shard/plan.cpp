@@ -6,6 +6,7 @@
 #include <iterator>
 #include <optional>
 #include <tuple>
+#include <utility>
 
 #include "core/error.h"
 #include "core/strings.h"
@@ -188,6 +189,14 @@ bool streams(const Plan& plan) {
   });
 }
 
+/// Of plans that do not fit that is best which asks nothing of donors that they have not, then that which lacks least.
+std::pair<bool, std::uint64_t> rank_of_refused(const Plan& plan) {
+  const bool donors_lack = std::ranges::any_of(plan.donors, [&](const PlannedDonor& donor) {
+    return std::ranges::find(plan.shortfalls, donor.room.id, &Shortfall::device) != plan.shortfalls.end();
+  });
+  return {donors_lack, plan.lacking_bytes()};
+}
+
 /// A device's assignment with that block, or null.
 const Assignment* find(const PlannedDevice& device, std::string_view component, std::string_view kind, int block) {
   for (const Assignment& a : device.assignments)
@@ -258,12 +267,17 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
     if (plan.fits() && !streams(plan)) return plan;
   } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again below
   }
-  for (std::int64_t passes = wanted; passes > 0; passes /= 2) {
-    Plan plan = with(false, false, passes);
+  std::vector<std::pair<bool, std::int64_t>> means;  // streaming, passes
+  for (std::int64_t passes = wanted; passes > 0; passes /= 2) means.emplace_back(false, passes);
+  means.emplace_back(true, wanted);
+  if (wanted > 1) means.emplace_back(true, 1);
+  std::optional<Plan> least;  // lacking
+  for (const auto& [streaming, passes] : means) {
+    Plan plan = with(false, streaming, passes);
     if (plan.fits()) return plan;
+    if (!least || rank_of_refused(plan) < rank_of_refused(*least)) least = std::move(plan);
   }
-  Plan plan = with(false, true, wanted);
-  return plan.fits() || wanted == 1 ? plan : with(false, true, 1);
+  return std::move(*least);
 }
 
 }  // namespace mgpu

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "cli/init_image.h"
+#include "core/host_memory.h"
 #include "vae/codec.h"
 
 namespace mgpu {
@@ -51,6 +52,7 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
                                    const std::function<void()>& between) {
   const ModelSet& models = engine.models();
   const LatentFormat& format = models.training().latent;
+  const HostDeviceScope scope(engine.vae_device());
   std::optional<Encoder> encoder;
   for (const Picture* picture : pictures) {
     const ImageJob& image = *picture->image;

@@ -21,6 +21,7 @@
 #include "cli/signals.h"
 #include "core/arithmetic.h"
 #include "core/error.h"
+#include "core/host_memory.h"
 #include "core/sha256.h"
 #include "shard/engine.h"
 #include "vae/codec.h"
@@ -114,12 +115,17 @@ class JobRun {
     stop_if_interrupted();
     progress_.phase(groups.front().front()->picture.path, "load");
     engine_->load_diffusion();
-    decoder_ = std::make_unique<Decoder>(engine_->models().vae.vae(), engine_->vae_weights());
+    load_decoder();
     const std::span all(groups);
     for (std::size_t i = 0; i < all.size(); i += engine_->runs_at_once()) {
       stop_if_interrupted();
       render_runs(all.subspan(i, std::min(engine_->runs_at_once(), all.size() - i)));
     }
+  }
+
+  void load_decoder() {
+    const HostDeviceScope scope(engine_->vae_device());
+    decoder_ = std::make_unique<Decoder>(engine_->models().vae.vae(), engine_->vae_weights());
   }
 
   /// What the runs start from. It is encoded together: each picture bears an equal share of the time.
@@ -203,6 +209,7 @@ class JobRun {
     progress_.phase(picture.path, "decode");
     Rgb8 pixels;
     report.seconds.decode = engine_->measure(Phase::Decode, [&] {
+      const HostDeviceScope scope(engine_->vae_device());
       const LatentFormat& format = engine_->models().training().latent;
       pixels = to_rgb8(decode(latent, format, *decoder_, engine_->ops())[0].cpu());
     });

@@ -6,15 +6,13 @@
 #include <chrono>
 
 #include "core/error.h"
+#include "core/hand_over.h"
+#include "core/host_memory.h"
 #include "core/memory.h"
 #include "core/text/prompt_encoder.h"
 
 namespace mgpu {
 namespace {
-
-at::Device torch_device(const DeviceId& id) {
-  return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
-}
 
 /// Neighbouring blocks of one device are a stage.
 std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
@@ -34,9 +32,8 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
   const auto runs = plan_.devices.size() == 1 ? Worker::Runs::InCaller : Worker::Runs::InThread;
   for (const PlannedDevice& planned : plan_.devices) {
     const DeviceRoom& room = planned.room;
-    const at::Device device = torch_device(room.id);
-    limit_allocations(device, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
-    devices_.push_back(std::make_unique<Device>(device, runs));
+    limit_allocations(room.id, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
+    devices_.push_back(std::make_unique<Device>(room.id, runs));
   }
 }
 
@@ -64,19 +61,17 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
       const Meter::Busy busy(device.meter);
       const Weights weights = encoder_weights(models_.encoder(kind), device.torch);
       const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions);
-      for (std::size_t k = 0; k < prompts.size(); ++k)
-        texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
+      for (std::size_t k = 0; k < prompts.size(); ++k) {
+        EncodedText text = encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_);
+        if (device.id != home()) bring_home(text);
+        texts[k].push_back(std::move(text));
+      }
       synchronize(device.torch);
     });
   }
+  const HostDeviceScope scope(home());
   std::vector<Conditioning> out;
-  for (std::vector<EncodedText>& pieces : texts) {
-    for (EncodedText& piece : pieces) {  // encoders may have devices of their own
-      if (piece.hidden.defined()) piece.hidden = piece.hidden.to(devices_.front()->torch);
-      if (piece.pooled.defined()) piece.pooled = piece.pooled.to(devices_.front()->torch);
-    }
-    out.push_back(assemble(recipe, pieces));
-  }
+  for (const std::vector<EncodedText>& pieces : texts) out.push_back(assemble(recipe, pieces));
   release_cached();
   return out;
 }
@@ -88,7 +83,7 @@ void Engine::load_diffusion() {
   std::vector<std::future<void>> loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
     Device& device = *devices_[i];
-    members[i] = {device.torch, &device.worker, &device.meter, nullptr};
+    members[i] = {device.id, &device.worker, &device.meter, nullptr};
     if (std::ranges::find(owner, i) == owner.end()) continue;
     std::vector<bool> held;
     for (const std::size_t o : owner) held.push_back(o == i);
@@ -127,8 +122,13 @@ std::vector<at::Tensor> Engine::evaluate(const Run& run, const at::Tensor& x, do
   return out;
 }
 
-at::Device Engine::home() const {
-  return pipeline_ ? pipeline_->home() : devices_.front()->torch;
+const DeviceId& Engine::home() const {
+  return devices_[owners().front()]->id;
+}
+
+void Engine::bring_home(EncodedText& text) const {
+  const HostDeviceScope scope(home());
+  for (at::Tensor* tensor : {&text.hidden, &text.pooled}) *tensor = hand_over(*tensor, torch_device(home()));
 }
 
 std::size_t Engine::runs_at_once() const {
@@ -136,7 +136,7 @@ std::size_t Engine::runs_at_once() const {
 }
 
 void Engine::release_cached() const {
-  for (const auto& device : devices_) mgpu::release_cached(device->torch);
+  for (const auto& device : devices_) mgpu::release_cached(device->id);
 }
 
 Engine::Device& Engine::device_of(std::string_view component) const {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/memory.h"
 #include "core/model_set.h"
 #include "core/ops.h"
 #include "core/text/conditioning.h"
@@ -64,8 +65,10 @@ class Engine {
   std::vector<at::Tensor> evaluate(const Run& run, const at::Tensor& x, double timestep,
                                    std::span<const std::size_t> texts);
 
-  /// Where a run should keep its latent.
-  at::Device home() const;
+  /// The device of the diffusion model's first block, where conditionings lie and a run should keep its latent.
+  const DeviceId& home() const;
+  /// The autoencoder's device.
+  const DeviceId& vae_device() const { return device_of("vae").id; }
   /// Runs that keep every device at work.
   std::size_t runs_at_once() const;
 
@@ -77,7 +80,9 @@ class Engine {
 
  private:
   struct Device {
-    Device(at::Device device, Worker::Runs runs) : torch(device), meter(device), worker(device, runs) {}
+    Device(const DeviceId& device, Worker::Runs runs)
+        : id(device), torch(torch_device(device)), meter(device), worker(device, runs) {}
+    DeviceId id;
     at::Device torch;
     Meter meter;
     Worker worker;
@@ -86,6 +91,7 @@ class Engine {
   /// The one device that the plan gives a component.
   Device& device_of(std::string_view component) const;
   Weights encoder_weights(const Part& part, at::Device device) const;
+  void bring_home(EncodedText& text) const;
   /// The plan's device of every block of the diffusion model, in the order in which they run.
   std::vector<std::size_t> owners() const;
 

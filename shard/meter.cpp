@@ -6,10 +6,10 @@
 
 namespace mgpu {
 
-Meter::Meter(at::Device device) : device_(device), before_(bytes_in_use(device)) {}
+Meter::Meter(const DeviceId& device) : device_(device), before_(bytes_in_use(device)) {}
 
 void Meter::loaded() {
-  synchronize(device_);
+  synchronize(torch_device(device_));
   after_load_ = bytes_in_use(device_);
 }
 

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <chrono>
 #include <cstdint>
 #include <mutex>
@@ -14,7 +12,7 @@ namespace mgpu {
 /// the highest of all.
 class Meter {
  public:
-  explicit Meter(at::Device device);
+  explicit Meter(const DeviceId& device);
 
   /// While it lives the device's memory belongs to a phase, whose peak it is at its highest.
   class PhaseScope {
@@ -63,7 +61,7 @@ class Meter {
   }
 
  private:
-  at::Device device_;
+  DeviceId device_;
   std::mutex passes_mutex_;  // a pass ends in the worker that runs its last block
   std::uint64_t before_ = 0, after_load_ = 0, blocks_ = 0, passes_ = 0;
   PhaseBytes peaks_{};

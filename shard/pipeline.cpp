@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/hand_over.h"
+#include "core/host_memory.h"
 #include "core/memory.h"
 
 namespace mgpu {
@@ -16,6 +17,13 @@ struct Pipeline::Pass {
   std::unique_ptr<DiffusionPass> state;
   std::vector<int> blocks;  ///< executed, by member
   std::promise<at::Tensor> result;
+
+  /// Before the result is there: tasks that are just ending hold the pass a little longer than who waits for it.
+  void let_go() {
+    state.reset();
+    run.reset();
+    x.reset();
+  }
 };
 
 Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops)
@@ -49,6 +57,7 @@ void Pipeline::enter(std::size_t stage, const std::shared_ptr<Pass>& pass) {
     try {
       work(stage, pass);
     } catch (...) {
+      pass->let_go();
       pass->result.set_exception(std::current_exception());
     }
   });
@@ -65,17 +74,22 @@ void Pipeline::work(std::size_t index, const std::shared_ptr<Pass>& pass) {
   if (index + 1 < stages_.size()) {
     const Member& next = members_[stages_[index + 1].member];
     if (stages_[index + 1].member != stage.member) {
-      for (at::Tensor* tensor : pass->state->travelling()) *tensor = hand_over(*tensor, next.device);
+      for (at::Tensor* tensor : pass->state->travelling()) *tensor = moved(*tensor, next.device);
     }
     enter(index + 1, pass);
     return;
   }
   at::Tensor prediction = member.shard->finish(*pass->state, told, pass->timestep, pass->text, ops_);
   prediction = prediction.to(pass->x.scalar_type());
-  if (prediction.device() != pass->x.device()) prediction = hand_over(prediction, pass->x.device());
-  pass->state.reset();
+  if (member.device != home()) prediction = moved(prediction, home());
   complete(*pass);
+  pass->let_go();
   pass->result.set_value(std::move(prediction));
+}
+
+at::Tensor Pipeline::moved(const at::Tensor& tensor, const DeviceId& to) {
+  const HostDeviceScope scope(to);
+  return hand_over(tensor, torch_device(to));
 }
 
 void Pipeline::complete(Pass& pass) {

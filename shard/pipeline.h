@@ -21,7 +21,7 @@ class Pipeline {
  public:
   /// A device with the blocks it holds.
   struct Member {
-    at::Device device = at::kCPU;
+    DeviceId device;
     Worker* worker = nullptr;
     Meter* meter = nullptr;
     std::unique_ptr<DiffusionShard> shard;
@@ -44,13 +44,13 @@ class Pipeline {
   std::shared_ptr<Run> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                  const RunFacts& facts);
 
-  /// Sends x [1, C, h, w] through all blocks. The prediction, likewise, comes back on x's device and in its type; the
-  /// future throws what a member threw.
+  /// Sends x [1, C, h, w], which lies on home(), through all blocks. The prediction, likewise, comes back there and in
+  /// x's type; the future throws what a member threw.
   std::future<at::Tensor> submit(const std::shared_ptr<Run>& run, const at::Tensor& x, double timestep,
                                  std::size_t text);
 
   /// The device of the first block: where a sampler should keep its latent.
-  at::Device home() const { return members_[stages_.front().member].device; }
+  const DeviceId& home() const { return members_[stages_.front().member].device; }
   /// Passes that keep every device busy.
   std::size_t depth() const { return stages_.size(); }
 
@@ -60,6 +60,8 @@ class Pipeline {
   void enter(std::size_t stage, const std::shared_ptr<Pass>& pass);
   void work(std::size_t stage, const std::shared_ptr<Pass>& pass);
   void complete(Pass& pass);
+  /// The tensor, if any, moved to a member's device, whose memory it takes from here on.
+  static at::Tensor moved(const at::Tensor& tensor, const DeviceId& to);
 
   std::vector<Member> members_;
   std::vector<Stage> stages_;

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "cli/sampling.h"
 #include "cli/yaml_reader.h"
 #include "core/error.h"
 #include "core/strings.h"
@@ -111,14 +112,14 @@ const Marked<ComponentAllocation>* allocation_for(const Job& job, std::string_vi
   return own.given ? &own : &a.clip;
 }
 
-std::int64_t evaluations_of(const Job& job) {
-  std::int64_t out = 0;
+/// Counts what the request has to say of the job's evaluations.
+void count_evaluations(const Job& job, PlacementRequest& request) {
+  request.evaluations = request.evaluations_of_run = 0;
   for (const ImageJob& image : job.images) {
-    const std::int64_t conditionings =
-        1 + static_cast<std::int64_t>(image.conditions->size()) + (*image.sampler.cfg == 1.0 ? 0 : 1);
-    out += std::int64_t{*image.count} * *image.batch * conditionings;
+    const std::int64_t of_run = *image.batch * conditionings_of(image);
+    request.evaluations += *image.count * of_run;
+    request.evaluations_of_run = std::max(request.evaluations_of_run, of_run);
   }
-  return out;
 }
 
 /// "24GB@0.5"
@@ -189,7 +190,7 @@ PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
   out.mode = *job.placement.mode == Mode::Single  ? Wanted::Single
              : *job.placement.mode == Mode::Shard ? Wanted::Shard
                                                   : Wanted::Auto;
-  out.evaluations = evaluations_of(job);
+  count_evaluations(job, out);
   for (const char* component : {"unet", "clip_l", "clip_g", "t5xxl", "vae"})
     if (const auto told = allocation_of(**allocation_for(job, component), devices)) out.allocation[component] = *told;
   return out;

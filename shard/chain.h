@@ -26,6 +26,8 @@ class Chain {
   int units() const { return static_cast<int>(bytes_.size()) - 1; }
   std::uint64_t bytes(Run run) const { return bytes_[index(run.last)] - bytes_[index(run.first)]; }
   std::uint64_t bytes() const { return bytes_.back(); }
+  /// What a device holds to run these: their bytes, and its copy of what each device needs.
+  std::uint64_t held(Run run) const { return bytes(run) + (run.empty() || run.first == 0 ? 0 : need_->each); }
   double time(Run run) const { return times_[index(run.last)] - times_[index(run.first)]; }
   double time() const { return times_.back(); }
 

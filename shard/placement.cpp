@@ -81,6 +81,16 @@ PlacedComponent place_encoder(const ComponentNeed& need, const Devices& devices)
   return should_cut ? cut.components.front() : whole.components.front();
 }
 
+/// As many runs are sampled at once as there are stages, if the job has them: a device's blocks are one, a UNet's two
+/// but for the innermost device's.
+std::int64_t most_under_way(const std::vector<ComponentNeed>& components, const Devices& devices,
+                            const PlacementRequest& request) {
+  const auto count = static_cast<std::int64_t>(devices.size());
+  if (count == 1) return 1;
+  const bool mirrored = std::ranges::any_of(components, &ComponentNeed::mirrored);
+  return std::min(request.evaluations, request.evaluations_of_run * (mirrored ? 2 * count - 1 : count));
+}
+
 /// The diffusion model cut beside the autoencoder, whichever device holds that: what is best for both.
 Placement place_resident(const Placement& told, const ComponentNeed* diffusion, const ComponentNeed* decoder,
                          const Devices& devices) {
@@ -117,12 +127,17 @@ PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
     const Run run = placed.runs[device];
     if (run.empty()) continue;
     used = true;
-    const std::uint64_t bytes = placed.chain.bytes(run);
+    const bool home = run.first == 0;
+    const std::uint64_t bytes = placed.chain.held(run) + (home ? placed.need->home : 0);
+    const std::uint64_t further = home ? placed.need->further_at_home : placed.need->further;
+    const std::uint64_t work =
+        placed.need->activation_on(room.id) + further * (static_cast<std::uint64_t>(under_way) - 1);
     for (const Phase phase : kPhases) {
       const bool stays = is_resident(*placed.need, phase);
       if (stays) resident[phase] += bytes;
-      if (placed.need->phase == phase)
-        turn[phase] = std::max(turn[phase], placed.need->activation + (stays ? 0 : bytes));
+      // Conditionings come there, wherever the encoders are, and are put together.
+      if (home && placed.need->phase != Phase::Encode) turn.encode = std::max(turn.encode, 2 * placed.need->home);
+      if (placed.need->phase == phase) turn[phase] = std::max(turn[phase], work + (stays ? 0 : bytes));
     }
   }
   if (!used) return {};
@@ -147,13 +162,14 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
 }
 
 Placement place_over(const std::vector<ComponentNeed>& components, const Devices& devices,
-                     const std::map<std::string, AllocationString>& allocations) {
+                     const PlacementRequest& request) {
   Placement encoders, told;
+  told.under_way = most_under_way(components, devices, request);
   const ComponentNeed *diffusion = nullptr, *decoder = nullptr;
   for (const ComponentNeed& need : components) {
-    const auto allocation = allocations.find(need.name);
+    const auto allocation = request.allocation.find(need.name);
     std::vector<PlacedComponent>& group = (need.phase == Phase::Encode ? encoders : told).components;
-    if (allocation != allocations.end()) {
+    if (allocation != request.allocation.end()) {
       group.push_back(place_as_told(need, allocation->second, devices));
     } else if (need.phase == Phase::Encode) {
       group.push_back(place_encoder(need, devices));

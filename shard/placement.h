@@ -19,6 +19,7 @@ struct PlacedComponent {
 /// Where every component lies.
 struct Placement {
   std::vector<PlacedComponent> components;
+  std::int64_t under_way = 1;  ///< evaluations of the diffusion model, at most, at once
 
   /// Predicted peaks of a device. Encoders take turns and leave with their phase; the diffusion model and the
   /// autoencoder are loaded together and stay, since the next picture's sampling follows a decode. All 0 where nothing
@@ -37,8 +38,8 @@ Placement place_on(const std::vector<ComponentNeed>& components, const std::vect
 PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation,
                               const std::vector<DeviceRoom>& devices);
 
-/// Each component where its allocation says, else where it is best: see make_plan(). Throws PlacementError.
+/// Each component where the request's allocation says, else where it is best: see make_plan(). Throws PlacementError.
 Placement place_over(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-                     const std::map<std::string, AllocationString>& allocations);
+                     const PlacementRequest& request);
 
 }  // namespace mgpu

@@ -156,9 +156,8 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
   const Choice choice = choose(components, devices, request);
-  Plan plan = plan_of(choice.spread ? place_over(components, devices, request.allocation)
-                                    : place_on(components, devices, choice.device),
-                      devices);
+  Plan plan = plan_of(
+      choice.spread ? place_over(components, devices, request) : place_on(components, devices, choice.device), devices);
   const auto used = std::ranges::count_if(plan.devices, [](const auto& d) { return !d.assignments.empty(); });
   plan.mode = used > 1 ? "shard" : "single";
   plan.mode_reason = choice.reason + idle_devices(plan);

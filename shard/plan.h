@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,6 +56,19 @@ struct ComponentNeed {
   /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between
   /// them with the innermost pair: a UNet.
   bool mirrored = false;
+  std::uint64_t each = 0;  ///< of its weights, what every device that runs any of its blocks holds a copy of
+  /// What lies on the device of its first block as long as its weights do: all conditionings, a run's latents.
+  std::uint64_t home = 0;
+  /// What each evaluation under way beside the first takes of a device that runs any of its blocks: where the first of
+  /// them is, `further_at_home`, since a run's latents lie there; of the others `further`.
+  std::uint64_t further = 0, further_at_home = 0;
+  /// `activation` on a CPU device, whose operations are LibTorch's own: unfused, and without a GPU's workspaces.
+  /// Absent: the same.
+  std::optional<std::uint64_t> activation_on_cpu = {};
+
+  std::uint64_t activation_on(const DeviceId& device) const {
+    return device.is_cuda() ? activation : activation_on_cpu.value_or(activation);
+  }
 };
 
 /// A device that may be used: what it has, and what of it this job may take.
@@ -118,6 +132,8 @@ struct PlacementRequest {
   /// Evaluations of the diffusion model that do not wait for each other: pictures times conditionings. One alone gains
   /// nothing from several devices, since they work in turn.
   std::int64_t evaluations = 1;
+  /// The most of them that one run makes at once: its conditionings times its batch.
+  std::int64_t evaluations_of_run = 1;
   std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
 };
 

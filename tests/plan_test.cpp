@@ -109,6 +109,8 @@ ComponentNeed random_component(std::mt19937_64& random, const char* name, Phase 
   }
   need.head = random() % (300 * kMiB);
   need.bytes += need.head + random() % (300 * kMiB);
+  need.each = random() % (50 * kMiB);
+  need.home = random() % (50 * kMiB);
   return need;
 }
 
@@ -183,10 +185,12 @@ void check_peaks(const Plan& plan, const std::vector<ComponentNeed>& needs) {
         if (bytes == 0) continue;
         for (const BlockNeed& block : need.blocks) in_blocks += block.bytes;
         const BlockNeed &first = need.blocks.front(), &last = need.blocks.back();
-        if (plan.device_of(need.name, first.kind, 0) == d) bytes += need.bytes - in_blocks;
+        const bool home = plan.device_of(need.name, first.kind, 0) == d;
+        bytes += home ? need.bytes - in_blocks + need.home : need.each;
         if (plan.device_of(need.name, last.kind, last.count - 1) == d) bytes += need.head;
         const bool stays = need.phase != Phase::Encode && phase != Phase::Encode;
         if (stays) resident += bytes;
+        if (home && need.phase != Phase::Encode && phase == Phase::Encode) turn = std::max(turn, 2 * need.home);
         if (need.phase == phase) turn = std::max(turn, need.activation + (stays ? 0 : bytes));
       }
       expected[phase] = device.assignments.empty() ? 0 : device.room.driver_bytes + resident + turn;
@@ -454,6 +458,59 @@ TEST_CASE("a component goes where it is told, the others where it is best") {
   CHECK_THROWS_WITH_AS(make_plan(components(), two, request),
                        "\"mode: single\" keeps everything on one device, and the allocation spreads it",
                        PlacementError);
+}
+
+TEST_CASE("what every device holds a copy of counts on each, what lies at home on the first") {
+  std::vector<ComponentNeed> needs = components();
+  const std::vector<DeviceRoom> devices = rooms({80000 * kMiB, 80000 * kMiB, 80000 * kMiB});
+  const PlacementRequest shard{.mode = PlacementRequest::Mode::Shard};
+  const Plan before = make_plan(needs, devices, shard);
+  needs[2].each = 7 * kMiB;
+  needs[2].home = 5 * kMiB;
+  const Plan after = make_plan(needs, devices, shard);
+  CHECK(summary(before) == summary(after));
+  for (std::size_t d = 0; d < 3; ++d) {
+    CHECK(after.devices[d].peak.sample - before.devices[d].peak.sample == (d == 0 ? 5 : 7) * kMiB);
+    CHECK(after.devices[d].peak.decode - before.devices[d].peak.decode == (d == 0 ? 5 : 7) * kMiB);
+    CHECK(after.devices[d].peak.encode == before.devices[d].peak.encode);
+  }
+}
+
+TEST_CASE("evaluations that are under way at once take their memory on every device") {
+  std::vector<ComponentNeed> needs = components();
+  const auto sample_peaks = [&](std::size_t count, std::int64_t evaluations, std::int64_t of_run) {
+    const std::vector<DeviceRoom> devices = rooms(std::vector<std::uint64_t>(count, 80000 * kMiB));
+    const PlacementRequest request{
+        .mode = PlacementRequest::Mode::Shard, .evaluations = evaluations, .evaluations_of_run = of_run};
+    needs[2].further = needs[2].further_at_home = 0;
+    const Plan without = make_plan(needs, devices, request);
+    needs[2].further = 10 * kMiB;
+    needs[2].further_at_home = 11 * kMiB;
+    const Plan with = make_plan(needs, devices, request);
+    std::vector<std::uint64_t> out;
+    for (std::size_t d = 0; d < count; ++d)
+      out.push_back((with.devices[d].peak.sample - without.devices[d].peak.sample) / kMiB);
+    return out;
+  };
+  using Mib = std::vector<std::uint64_t>;
+  CHECK(sample_peaks(1, 40, 4) == Mib{0});  // one after another
+  CHECK(sample_peaks(2, 1, 1) == Mib{0, 0});
+  CHECK(sample_peaks(2, 40, 1) == Mib{11, 10});  // as many runs as stages
+  CHECK(sample_peaks(2, 40, 4) == Mib{7 * 11, 7 * 10});
+  CHECK(sample_peaks(2, 6, 4) == Mib{5 * 11, 5 * 10});  // there are no more
+  CHECK(sample_peaks(3, 40, 2) == Mib{5 * 11, 5 * 10, 5 * 10});
+  needs[2] = unet().front();
+  CHECK(sample_peaks(2, 40, 2) == Mib{5 * 11, 5 * 10});  // down, the innermost, up
+}
+
+TEST_CASE("CPU devices have activations of their own") {
+  std::vector<ComponentNeed> needs = components();
+  needs[2].activation_on_cpu = needs[2].activation + 100 * kMiB;
+  std::vector<DeviceRoom> devices = {room(80000 * kMiB)};
+  const std::uint64_t on_gpu = make_plan(needs, devices).devices[0].peak.sample;
+  devices[0].id = DeviceId::cpu(0);
+  CHECK(make_plan(needs, devices).devices[0].peak.sample == on_gpu + 100 * kMiB);
+  CHECK(make_plan(components(), devices).devices[0].peak.sample == on_gpu);
 }
 
 // ---- Properties ----

@@ -6,6 +6,7 @@
 #include <new>
 #include <string_view>
 
+#include "core/host_memory.h"
 #include "shard/device_error.h"
 
 namespace mgpu {
@@ -22,11 +23,20 @@ bool is_out_of_memory(const c10::Error& error, const std::string& text) {
   return dynamic_cast<const c10::OutOfMemoryError*>(&error) || text.find("DefaultCPUAllocator") != std::string::npos;
 }
 
-Failure out_of_memory(const DeviceId& device, const std::string& detail) {
-  return {
-      Exit::ImageFailed,
-      fmt::format("out of memory on {}: {}\n  a smaller picture needs less", device.to_string(), first_line(detail)),
-      device};
+/// The GPU that LibTorch's text names ("... 2.00 GiB. GPU 1 has a total capacity of ..."): work for one device may ask
+/// another for memory, so that it is not always the one whose work failed.
+DeviceId device_in(const std::string& text, const DeviceId& otherwise) {
+  constexpr std::string_view kBefore = ". GPU ";
+  const std::size_t place = text.find(kBefore);
+  if (place == std::string::npos) return otherwise;
+  const std::size_t begin = place + kBefore.size();
+  return parse_device(std::string_view(text).substr(begin, text.find(' ', begin) - begin)).value_or(otherwise);
+}
+
+Failure out_of_memory(const DeviceId& device, const std::string& detail,
+                      std::string_view what_to_do = "a smaller picture needs less") {
+  return {Exit::ImageFailed,
+          fmt::format("out of memory on {}: {}\n  {}", device.to_string(), first_line(detail), what_to_do), device};
 }
 
 }  // namespace
@@ -38,9 +48,12 @@ Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device) {
     return failure_of(error.cause(), error.device());
   } catch (const Error& error) {
     return {error.code(), error.what(), {}};
+  } catch (const HostOutOfMemory& error) {
+    return out_of_memory(error.device(), error.what_without_backtrace(),
+                         "a smaller picture needs less, and a larger vram_limit gives it more");
   } catch (const c10::Error& error) {
     const std::string text = error.what_without_backtrace();
-    if (is_out_of_memory(error, text)) return out_of_memory(device, text);
+    if (is_out_of_memory(error, text)) return out_of_memory(device_in(text, device), text);
     if (device.is_cuda()) return {Exit::Device, fmt::format("{} failed: {}", device.to_string(), first_line(text)), {}};
     return {Exit::ImageFailed, first_line(text) + std::string(kReport), {}};
   } catch (const std::bad_alloc&) {

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "cli/sampling.h"
 #include "cli/yaml_reader.h"
 #include "core/error.h"
 #include "core/strings.h"
@@ -162,8 +163,7 @@ std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const 
 void count_evaluations(PlacementRequest& request, const Job& job) {
   request.evaluations = 0;
   for (const ImageJob& image : job.images) {
-    const std::int64_t texts =
-        1 + static_cast<std::int64_t>(image.conditions->size()) + (*image.sampler.cfg == 1.0 ? 0 : 1);
+    const std::int64_t texts = conditionings_of(image);
     request.evaluations += std::int64_t{*image.count} * *image.batch * texts;
     request.passes_a_run = std::max(request.passes_a_run, *image.batch * texts);
     request.texts_a_run = std::max(request.texts_a_run, texts);

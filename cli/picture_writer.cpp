@@ -22,7 +22,7 @@ PictureWriter::PictureWriter(const Job& job, JobPictures& pictures, Progress& pr
       dropped_(std::move(dropped)),
       room_(threads * kPicturesAThread) {
   for (std::size_t i = 0; i < threads; ++i)
-    threads_.push_back(std::make_unique<Worker>(at::kCPU, Worker::Runs::InThread));
+    threads_.push_back(std::make_unique<Worker>(DeviceId::cpu(), Worker::Runs::InThread));
 }
 
 PictureWriter::Room::Room(PictureWriter& writer) : writer_(writer) {

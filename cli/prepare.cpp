@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "cli/file_identity.h"
 #include "cli/init_image.h"
 #include "cli/inversion_files.h"
+#include "cli/sampling.h"
 #include "core/error.h"
 #include "core/strings.h"
 #include "shard/image_needs.h"
@@ -85,14 +87,20 @@ at::ScalarType scalar_type_of(ComputeType type) {
 
 LargestPicture largest_picture(const Job& job) {
   LargestPicture out;
+  std::set<std::string_view> prompts;
   for (const ImageJob& image : job.images) {
+    out.batch = std::max<std::int64_t>(out.batch, *image.batch);
+    out.steps = std::max<std::int64_t>(out.steps, *image.sampler.steps);
+    prompts.insert(image.prompt);
+    for (const ConditionOptions& condition : *image.conditions) prompts.insert(condition.prompt);
+    if (evaluates_negative(image.sampler)) prompts.insert(image.negative);
     if (std::int64_t{*image.width} * *image.height > out.width * out.height)
       out.width = *image.width, out.height = *image.height;
-    out.steps = std::max<std::int64_t>(out.steps, *image.sampler.steps);
     // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
     for (const std::string_view prompt : prompts_of(image))
       out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(prompt.size() / 2));
   }
+  out.prompts = static_cast<std::int64_t>(prompts.size());
   return out;
 }
 
@@ -114,7 +122,9 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
   const std::int64_t longer = std::max(picture.width, picture.height);
   const auto scaled = [&](std::int64_t side) {
     const auto length = [&](std::int64_t whole) { return std::max(unit, whole * side * unit / longer / unit * unit); };
-    return LargestPicture{length(picture.width), length(picture.height), picture.text_tokens, picture.steps};
+    LargestPicture smaller = picture;
+    smaller.width = length(picture.width), smaller.height = length(picture.height);
+    return smaller;
   };
   // The largest that fits, its longer side counted in units: a smaller picture never needs more.
   std::int64_t fits = kSmallestOffer / unit, too_large = longer / unit;

@@ -8,6 +8,8 @@
 #include "cli/sampling.h"
 #include "cli/signals.h"
 #include "core/fault_point.h"
+#include "core/hand_over.h"
+#include "core/host_memory.h"
 #include "vae/codec.h"
 
 namespace mgpu {
@@ -93,8 +95,11 @@ void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
   at::Tensor image;
   entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] {
     const LatentFormat& format = with_.engine.models().training().latent;
-    image = decode(latent, format, with_.decoder, with_.engine.ops())[0].cpu();
+    const at::Tensor decoded = decode(latent, format, with_.decoder, with_.engine.ops())[0];
+    const HostDeviceScope nobody;  // a finished picture is the program's, not the device's
+    image = hand_over(decoded, at::kCPU);
   });
+  const HostDeviceScope nobody;
   writer_->write(std::move(room), entry, to_rgb8(image));
 }
 

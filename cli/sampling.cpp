@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "samplers/denoiser.h"
 #include "samplers/inpaint.h"
 #include "samplers/noise.h"
@@ -92,6 +93,10 @@ bool evaluates_negative(const SamplerOptions& options) {
   return uses_negative(denoiser_options(options));
 }
 
+std::int64_t conditionings_of(const ImageJob& image) {
+  return 1 + static_cast<std::int64_t>(image.conditions->size()) + (evaluates_negative(image.sampler) ? 1 : 0);
+}
+
 at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int step, int steps)>& on_step) {
   const SamplerOptions& options = *run.options;
   const Training& training = engine.models().training();
@@ -111,8 +116,8 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
     return engine.evaluate(begun, x, timestep, numbers);
   };
 
-  const at::Tensor noise = initial_noise(run.seed, shape).to(engine.home());
-  const at::Tensor latent = run.latent.defined() ? run.latent.to(engine.home()) : at::zeros_like(noise);
+  const at::Tensor noise = initial_noise(run.seed, shape).to(torch_device(engine.home()));
+  const at::Tensor latent = run.latent.defined() ? run.latent.to(noise.device()) : at::zeros_like(noise);
   const int steps = static_cast<int>(sigmas.size()) - 1;
   const SampleContext context{
       .table = schedule.table,

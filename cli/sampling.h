@@ -51,6 +51,10 @@ struct Run {
 /// Whether a run with these options evaluates its negative prompt.
 bool evaluates_negative(const SamplerOptions& options);
 
+/// Conditionings that a step of an entry's runs evaluates: its prompt, its conditions, and the negative prompt where
+/// that is evaluated.
+std::int64_t conditionings_of(const ImageJob& image);
+
 /// Samples a run: noise from its seed, then the sampler over the engine's diffusion model -> latents [batch, C, h, w]
 /// fp32 on the CPU. `on_step` hears of every step (from 1) and may throw to stop. Throws Error (an image failed) when a
 /// latent is not finite.

@@ -1,8 +1,8 @@
+#include "core/device_id.h"
+
 #include <fmt/format.h>
 
 #include <charconv>
-
-#include "core/devices.h"
 
 namespace mgpu {
 

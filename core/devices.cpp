@@ -58,7 +58,7 @@ GpuInfo ask_gpu(int index) {
 void ask_host(DeviceSurvey& survey) {
   survey.host_total_bytes = proc_bytes("/proc/meminfo", "MemTotal:");
   survey.host_free_bytes = proc_bytes("/proc/meminfo", "MemAvailable:");
-  survey.process_bytes = proc_bytes("/proc/self/status", "VmRSS:");
+  survey.process_bytes = program_bytes();
 }
 
 }  // namespace

@@ -1,14 +1,17 @@
 #include "core/memory.h"
 
 #include <ATen/ATen.h>
+#include <c10/cuda/CUDAAllocatorConfig.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
-#include <fstream>
+#include <cstdlib>
+#include <mutex>
 
+#include "core/host_memory.h"
 #include "core/proc.h"
 
 namespace mgpu {
@@ -16,12 +19,18 @@ namespace {
 
 /// LibTorch sets its allocator up at the first CUDA tensor; we ask it for numbers before that.
 void start_cuda() {
+  static std::once_flag once;
+  std::call_once(once, prefer_expandable_segments);
   at::globalContext().lazyInitDevice(at::kCUDA);
 }
 
-c10::CachingDeviceAllocator::DeviceStats stats(at::Device device) {
+at::DeviceIndex index_of(const DeviceId& device) {
+  return static_cast<at::DeviceIndex>(device.index);
+}
+
+c10::CachingDeviceAllocator::DeviceStats stats(const DeviceId& device) {
   start_cuda();
-  return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+  return c10::cuda::CUDACachingAllocator::getDeviceStats(index_of(device));
 }
 
 /// The allocator's total over both its pools.
@@ -34,51 +43,69 @@ struct DriverMemory {
   std::size_t free = 0, total = 0;
 };
 
-DriverMemory driver_memory(at::Device device) {
-  const c10::cuda::CUDAGuard guard(device);
+DriverMemory driver_memory(const DeviceId& device) {
+  const c10::cuda::CUDAGuard guard(torch_device(device));
   DriverMemory out;
   C10_CUDA_CHECK(cudaMemGetInfo(&out.free, &out.total));
   return out;
 }
 
 /// What the driver charges beyond the allocator: the context and the libraries' modules.
-std::uint64_t driver_bytes(at::Device device) {
+std::uint64_t driver_bytes(const DeviceId& device) {
   const DriverMemory memory = driver_memory(device);
   const auto used = static_cast<std::uint64_t>(memory.total - memory.free);
   const auto reserved = static_cast<std::uint64_t>(total(stats(device).reserved_bytes).current);
   return used > reserved ? used - reserved : 0;
 }
 
+/// What plain `cpu` holds beside tensors.
+std::uint64_t program_share(const DeviceId& device) {
+  return device == DeviceId::cpu() ? program_bytes() : 0;
+}
+
 }  // namespace
 
-std::uint64_t bytes_in_use(at::Device device) {
-  if (!device.is_cuda()) return proc_bytes("/proc/self/status", "VmRSS:");
-  return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).reserved_bytes).current);
+at::Device torch_device(const DeviceId& id) {
+  return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
 }
 
-std::uint64_t peak_bytes(at::Device device) {
-  if (!device.is_cuda()) return proc_bytes("/proc/self/status", "VmHWM:");
-  return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).reserved_bytes).peak);
+std::uint64_t bytes_in_use(const DeviceId& device) {
+  if (!device.is_cuda()) return program_share(device) + HostAccount::of(device).current();
+  return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).allocated_bytes).current);
 }
 
-void reset_peak_bytes(at::Device device) {
+std::uint64_t peak_bytes(const DeviceId& device) {
+  if (!device.is_cuda()) return program_share(device) + HostAccount::of(device).peak();
+  return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).allocated_bytes).peak);
+}
+
+void reset_peak_bytes(const DeviceId& device) {
   if (device.is_cuda()) {
     start_cuda();
-    c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+    c10::cuda::CUDACachingAllocator::resetPeakStats(index_of(device));
   } else {
-    std::ofstream("/proc/self/clear_refs") << "5";  // proc(5): resets VmHWM to VmRSS
+    HostAccount::of(device).reset_peak();
   }
 }
 
-void release_cached(at::Device device) {
+void release_cached(const DeviceId& device) {
   if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
-void limit_allocations(at::Device device, std::uint64_t bytes) {
-  if (!device.is_cuda()) return;
+void limit_allocations(const DeviceId& device, std::uint64_t bytes) {
+  if (!device.is_cuda()) {
+    HostAccount::of(device).set_limit(bytes);
+    return;
+  }
   start_cuda();
   const double share = static_cast<double>(bytes) / static_cast<double>(driver_memory(device).total);
-  c10::cuda::CUDACachingAllocator::setMemoryFraction(std::min(1.0, share), device.index());
+  c10::cuda::CUDACachingAllocator::setMemoryFraction(std::min(1.0, share), index_of(device));
+}
+
+void prefer_expandable_segments() {
+  for (const char* variable : {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"})
+    if (std::getenv(variable)) return;
+  c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
 }
 
 void synchronize(at::Device device) {

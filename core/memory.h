@@ -1,25 +1,37 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 
+#include "core/device_id.h"
+
 namespace mgpu {
 
-/// Bytes that this process holds on a device: on CUDA what the driver charges it (allocator, context and libraries
-/// together), on the CPU its resident set, mapped weights included.
-std::uint64_t bytes_in_use(at::Device device);
+/// LibTorch's name for a device: it has one CPU, whichever virtual device it computes for.
+at::Device torch_device(const DeviceId& id);
+
+/// Bytes that this process has in use on a device: on CUDA those of tensors and what the driver charges beside the
+/// allocator (context and libraries), without free blocks that the allocator caches; on a CPU device what is booked
+/// with it (HostAccount; mapped weights included), and on plain `cpu`, which the program is on as well, program_bytes()
+/// besides.
+std::uint64_t bytes_in_use(const DeviceId& device);
 
 /// The highest bytes_in_use since the last call of reset_peak_bytes (or the start).
-std::uint64_t peak_bytes(at::Device device);
-void reset_peak_bytes(at::Device device);
+std::uint64_t peak_bytes(const DeviceId& device);
+void reset_peak_bytes(const DeviceId& device);
 
 /// Gives cached but unused memory back to the device, once its queued work is done.
-void release_cached(at::Device device);
+void release_cached(const DeviceId& device);
 
-/// From here on allocations on a CUDA device fail with out of memory where they would pass `bytes`. No effect on the
-/// CPU.
-void limit_allocations(at::Device device, std::uint64_t bytes);
+/// From here on allocations on the device fail with out of memory where they would pass `bytes`, on CUDA with what is
+/// cached: c10::OutOfMemoryError, on a CPU device HostOutOfMemory.
+void limit_allocations(const DeviceId& device, std::uint64_t bytes);
+
+/// Has LibTorch's CUDA allocator grow its segments in place, so that free memory between tensors of other sizes is used
+/// and what is reserved does not pass the plan. To be called before the first CUDA tensor; the functions above do.
+/// Settings of the user's (PYTORCH_CUDA_ALLOC_CONF or PYTORCH_ALLOC_CONF) are left as they are.
+void prefer_expandable_segments();
 
 /// Waits for the device's queued work.
 void synchronize(at::Device device);

@@ -14,4 +14,9 @@ std::uint64_t proc_bytes(const char* file, std::string_view key) {
   return 0;
 }
 
+std::uint64_t program_bytes() {
+  static const std::uint64_t bytes = proc_bytes("/proc/self/status", "VmRSS:");
+  return bytes;
+}
+
 }  // namespace mgpu

@@ -52,7 +52,7 @@ double measure_rate(at::Device device, at::ScalarType dtype) {
 
 double probe_rate(at::Device device, at::ScalarType dtype) {
   const double rate = measure_rate(device, dtype);
-  release_cached(device);
+  if (device.is_cuda()) release_cached(DeviceId::cuda(device.index()));
   return rate;
 }
 

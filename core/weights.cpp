@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/host_memory.h"
 #include "core/strings.h"
 #include "core/upload.h"
 
@@ -111,8 +112,9 @@ at::Tensor mapped_tensor(const std::shared_ptr<const TensorFile>& file, const Te
     if (!bytes.empty()) std::memcpy(copy.data_ptr(), bytes.data(), bytes.size());
     return copy;
   }
+  const auto charge = std::make_shared<HostCharge>(bytes.size());
   return at::from_blob(
-      const_cast<std::byte*>(bytes.data()), info.shape, [file](void*) {}, options);
+      const_cast<std::byte*>(bytes.data()), info.shape, [file, charge](void*) {}, options);
 }
 
 Weights::Weights(std::shared_ptr<const TensorFile> file, std::string prefix, at::ScalarType dtype, at::Device device)

@@ -87,7 +87,7 @@ Linear rows(const Linear& linear, std::int64_t first, std::int64_t count);
 at::ScalarType scalar_type(DType dtype);
 
 /// The tensor as it lies in the mapping: no copy, read-only; it keeps `file` alive. A tensor that the file does not
-/// align to its element size is copied.
+/// align to its element size is copied. Either way its bytes are booked with the thread's CPU device while it lives.
 at::Tensor mapped_tensor(const std::shared_ptr<const TensorFile>& file, const TensorInfo& info);
 
 }  // namespace mgpu

@@ -117,7 +117,7 @@ std::vector<Run> fill(const Chain& chain, const std::vector<AllocationEntry>& en
   const auto is_rest = [&](std::size_t k) { return entries[k].amount.kind == Kind::Rest; };
   std::vector<Run> runs(entries.size());
   Run left{0, chain.units()};
-  const auto fits = [&](Run run, std::size_t k) { return static_cast<double>(chain.bytes(run)) <= capacities[k]; };
+  const auto fits = [&](Run run, std::size_t k) { return static_cast<double>(chain.held(run)) <= capacities[k]; };
   std::size_t front = 0, back = entries.size();
   for (; front < back && !is_rest(front); ++front) {
     Run& run = runs[front] = {left.first, left.first};

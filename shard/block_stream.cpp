@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/host_memory.h"
 #include "core/memory.h"
 #include "core/pinned.h"
 #include "shard/loan.h"
@@ -47,6 +48,7 @@ struct BlockStream::Slot {
 };
 
 BlockStream::Packed BlockStream::pack(Block block) const {
+  const HostDeviceScope scope(block.donor);  // what it keeps is its own
   Packed out;
   std::int64_t size = 0;
   for (const at::Tensor* tensor : block.tensors) {
@@ -60,7 +62,7 @@ BlockStream::Packed BlockStream::pack(Block block) const {
     place(bytes, out.offsets[i], out.shapes[i]).copy_(*block.tensors[i]);
     *block.tensors[i] = at::Tensor();
   }
-  if (block.donor.is_cuda()) bytes = bytes.to(at::Device(at::kCUDA, static_cast<at::DeviceIndex>(block.donor.index)));
+  if (block.donor.is_cuda()) bytes = bytes.to(torch_device(block.donor));
   out.bytes = std::move(bytes);
   out.block = std::move(block);
   return out;

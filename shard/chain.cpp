@@ -67,8 +67,12 @@ std::uint64_t Chain::bytes_of(const BlockNeed& kind, int block) const {
   return kind.bytes_of(block) - (keeps_ahead_ ? 0 : kind.ahead_of(block));
 }
 
-std::uint64_t Chain::activation() const {
-  return keeps_ahead_ ? need_->activation : std::max(need_->activation, need_->ahead_activation);
+std::uint64_t Chain::activation_on(const DeviceId& device) const {
+  const bool on_gpu = device.is_cuda();
+  const std::uint64_t work = on_gpu ? need_->activation : need_->activation_on_cpu.value_or(need_->activation);
+  const std::uint64_t ahead =
+      on_gpu ? need_->ahead_activation : need_->ahead_activation_on_cpu.value_or(need_->ahead_activation);
+  return keeps_ahead_ ? work : std::max(work, ahead);
 }
 
 Run Chain::blocks_of(std::size_t kind, Run run) const {

@@ -30,11 +30,13 @@ class Chain {
   /// What a waiting pass, and a text, keep where those units lie.
   std::uint64_t of_pass(Run run) const { return of_pass_[index(run.last)] - of_pass_[index(run.first)]; }
   std::uint64_t of_text(Run run) const { return of_text_[index(run.last)] - of_text_[index(run.first)]; }
+  /// What a device holds to run these: their bytes, and its copy of what each device needs.
+  std::uint64_t held(Run run) const { return bytes(run) + (run.empty() || run.first == 0 ? 0 : need_->each); }
   double time(Run run) const { return times_[index(run.last)] - times_[index(run.first)]; }
   double time() const { return times_.back(); }
 
   /// Highest need beside the weights.
-  std::uint64_t activation() const;
+  std::uint64_t activation_on(const DeviceId& device) const;
 
   /// Bytes of the blocks of a run, in the order in which they run: without stem and head.
   std::vector<std::uint64_t> block_bytes(Run run) const;

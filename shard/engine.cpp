@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <set>
 
 #include "core/error.h"
 #include "core/fault_point.h"
+#include "core/hand_over.h"
+#include "core/host_memory.h"
 #include "core/memory.h"
 #include "core/text/prompt_encoder.h"
 #include "shard/device_error.h"
@@ -22,10 +25,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-at::Device torch_device(const DeviceId& id) {
-  return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
-}
-
 /// Neighbouring blocks of one device are a stage.
 std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
   std::vector<Pipeline::Stage> out;
@@ -35,6 +34,15 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
     out.back().last = block;
   }
   return out;
+}
+
+/// SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
+std::string_view component_of(TextEncoder kind) {
+  return kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind);
+}
+
+int layers_of(const Part& encoder) {
+  return encoder.row->role == Role::T5 ? encoder.t5().layers : encoder.clip().layers;
 }
 
 /// Brings an encoder's streamed blocks from their donors.
@@ -63,10 +71,12 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
   const auto runs = plan_.devices.size() == 1 ? Worker::Runs::InCaller : Worker::Runs::InThread;
   for (const PlannedDevice& planned : plan_.devices) {
     const DeviceRoom& room = planned.room;
-    const at::Device device = torch_device(room.id);
-    limit_allocations(device, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
-    devices_.push_back(std::make_unique<Device>(room.id, device, runs));
+    limit_allocations(room.id, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
+    devices_.push_back(std::make_unique<Device>(room.id, runs));
   }
+  // What a donor keeps is the plan's; the limit of a job before this one is not.
+  for (const PlannedDonor& donor : plan_.donors)
+    if (!donor.room.id.is_cuda()) limit_allocations(donor.room.id, std::numeric_limits<std::uint64_t>::max());
 }
 
 PhaseBytes Engine::lent(const DeviceId& donor) const {
@@ -116,34 +126,28 @@ double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
 std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, const TextualInversions& inversions) {
   const TextRecipe& recipe = models_.text();
   std::vector<std::vector<EncodedText>> texts(prompts.size());
+  const HostDeviceScope scope(home());  // what is put together here
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
     const TextEncoder kind = recipe.encoders[i].encoder;
     const std::string& tokenizer = kind == TextEncoder::T5xxl ? models_.t5xxl_tokenizer : models_.clip_tokenizer;
     const Part& part = models_.encoder(kind);
     const Weights weights = weights_of(part, dtypes_.encoders.value_or(stored_type(part)), at::kCPU);
     const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions, encoder_pieces(kind));
-    for (std::size_t k = 0; k < prompts.size(); ++k)
+    const bool is_away = plan_.device_of(component_of(kind), "layer", layers_of(part) - 1) != home_device();
+    for (std::size_t k = 0; k < prompts.size(); ++k) {
       texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
+      if (is_away) bring_home(texts[k].back());
+    }
   }
   std::vector<Conditioning> out;
-  for (std::vector<EncodedText>& pieces : texts) {
-    for (EncodedText& piece : pieces) {  // encoders may have devices of their own
-      if (piece.hidden.defined()) piece.hidden = piece.hidden.to(devices_.front()->torch);
-      if (piece.pooled.defined()) piece.pooled = piece.pooled.to(devices_.front()->torch);
-    }
-    out.push_back(assemble(recipe, pieces));
-  }
+  for (const std::vector<EncodedText>& pieces : texts) out.push_back(assemble(recipe, pieces));
   release_cached();
   return out;
 }
 
 std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
-  const Part& part = models_.encoder(kind);
-  const int layers = kind == TextEncoder::T5xxl ? part.t5().layers : part.clip().layers;
-  // SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
-  const std::string_view component = kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind);
   std::vector<EncoderPiece> out;
-  for (const EncoderRun& run : encoder_runs(plan_, component, layers)) {
+  for (const EncoderRun& run : encoder_runs(plan_, component_of(kind), layers_of(models_.encoder(kind)))) {
     Device& device = *devices_[run.device];
     const auto work_of = [&device](std::function<void()> work) {
       fault_point("to an encoder");
@@ -168,12 +172,12 @@ void Engine::load_diffusion() {
   if (pipeline_) return;
   const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_);
   std::vector<std::size_t> owners;
-  for (const DiffusionBlock& block : blocks) owners.push_back(plan_.device_of("unet", block.kind, block.number));
+  for (const DiffusionBlock& block : blocks) owners.push_back(owner_of(block));
   std::vector<Pipeline::Member> members(devices_.size());
   Together loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
     Device& device = *devices_[i];
-    members[i] = {device.id, device.torch, &device.worker, &device.meter, nullptr, nullptr};
+    members[i] = {device.id, &device.worker, &device.meter, nullptr, nullptr};
     if (std::ranges::find(owners, i) == owners.end()) continue;
     fault_point("to load");
     loads.begin(device.worker, [&, i] {
@@ -194,7 +198,7 @@ void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& b
   std::vector<BlockStream::Block> lent;
   for (const DiffusionBlock& block : blocks) {
     const Assignment& assignment = plan_.assignment_of("unet", block.kind, block.number);
-    held.push_back(plan_.device_of("unet", block.kind, block.number) == index);
+    held.push_back(owner_of(block) == index);
     streamed.push_back(held.back() && assignment.streamed);
     if (streamed.back()) lent.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
   }
@@ -227,8 +231,22 @@ std::vector<at::Tensor> Engine::evaluate(const Run& run, const at::Tensor& x, do
   return out;
 }
 
-at::Device Engine::home() const {
-  return pipeline_ ? pipeline_->home() : devices_.front()->torch;
+std::size_t Engine::owner_of(const DiffusionBlock& block) const {
+  return plan_.device_of("unet", block.kind, block.number);
+}
+
+std::size_t Engine::home_device() const {
+  return owner_of(diffusion_blocks(models_).front());
+}
+
+const DeviceId& Engine::home() const {
+  return devices_[home_device()]->id;
+}
+
+void Engine::bring_home(EncodedText& text) const {
+  on_device(home(), [&] {
+    for (at::Tensor* tensor : {&text.hidden, &text.pooled}) *tensor = hand_over(*tensor, torch_device(home()));
+  });
 }
 
 std::size_t Engine::passes_at_once() const {
@@ -248,7 +266,7 @@ void Engine::limit_passes() {
 }
 
 void Engine::release_cached() const {
-  for (const auto& device : devices_) mgpu::release_cached(device->torch);
+  for (const auto& device : devices_) mgpu::release_cached(device->id);
 }
 
 Engine::Device& Engine::device_of(std::string_view component) const {

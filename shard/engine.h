@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/memory.h"
 #include "core/model_set.h"
 #include "core/ops.h"
 #include "core/text/conditioning.h"
@@ -76,8 +77,8 @@ class Engine {
   std::vector<at::Tensor> evaluate(const Run& run, const at::Tensor& x, double timestep,
                                    std::span<const std::size_t> texts);
 
-  /// Where a run should keep its latent.
-  at::Device home() const;
+  /// The device of the diffusion model's first block, where conditionings lie and a run should keep its latent.
+  const DeviceId& home() const;
   /// Passes on their way at once, of one run or several: they keep every device at work, one waiting while each stage
   /// has one, as far as the plan has memory for them. A device that is alone takes them one by one anyway.
   std::size_t passes_at_once() const;
@@ -92,8 +93,8 @@ class Engine {
 
  private:
   struct Device {
-    Device(DeviceId name, at::Device device, Worker::Runs runs)
-        : id(name), torch(device), meter(device), worker(device, runs) {}
+    Device(const DeviceId& device, Worker::Runs runs)
+        : id(device), torch(torch_device(device)), meter(device), worker(device, runs) {}
     DeviceId id;
     at::Device torch;
     Meter meter;
@@ -104,6 +105,11 @@ class Engine {
   Device& device_of(std::string_view component) const;
   /// A text encoder as the plan spreads it.
   std::vector<EncoderPiece> encoder_pieces(TextEncoder kind);
+  /// What an encoder gives, brought from its last layer's device; what is allocated then is home()'s.
+  void bring_home(EncodedText& text) const;
+  /// Index of the plan's device that has a block of the diffusion model, and of that which has the first.
+  std::size_t owner_of(const DiffusionBlock& block) const;
+  std::size_t home_device() const;
   /// Loads the blocks of the diffusion model that the plan gives a device.
   void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member);
 

@@ -19,7 +19,8 @@ ComponentNeed image_encoder_need(const Part& vae, at::ScalarType dtype, std::int
           .blocks = {{"encoder level", levels, bytes}},
           .bytes = bytes,
           .activation = activation + workspace,
-          .whole = true};
+          .whole = true,
+          .activation_on_cpu = activation};
 }
 
 }  // namespace mgpu

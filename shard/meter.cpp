@@ -16,12 +16,12 @@ double seconds(Clock::duration time) {
 
 }  // namespace
 
-Meter::Meter(at::Device device) : device_(device) {
+Meter::Meter(const DeviceId& device) : device_(device) {
   measured_.before_bytes = bytes_in_use(device);
 }
 
 void Meter::loaded() {
-  synchronize(device_);
+  synchronize(torch_device(device_));
   const std::lock_guard lock(mutex_);
   measured_.after_load_bytes = bytes_in_use(device_);
 }

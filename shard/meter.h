@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <chrono>
 #include <cstdint>
 #include <mutex>
@@ -16,7 +14,7 @@ namespace mgpu {
 /// the highest of all. For several threads at once.
 class Meter {
  public:
-  explicit Meter(at::Device device);
+  explicit Meter(const DeviceId& device);
 
   /// While it lives the device's memory belongs to a phase, whose peak it is at its highest: the phase that was entered
   /// last of those that have not been left. One decode among the passes of other pictures is a phase of its own.
@@ -80,7 +78,7 @@ class Meter {
   /// With the work that is under way; the lock held.
   double busy_now() const;
 
-  at::Device device_;
+  DeviceId device_;
   mutable std::mutex mutex_;  // a pass ends in the worker that runs its last block, and a report may be asked for then
   Measured measured_;
   std::vector<Phase> phases_;  // entered and not left

@@ -1,6 +1,7 @@
 #include "shard/needs.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,7 +11,11 @@ namespace mgpu {
 namespace {
 
 constexpr std::uint64_t kFp32 = 4;
+constexpr std::uint64_t kFluxHeadDim = 128;
+constexpr std::uint64_t kShortText = 256;                      // tokens: LargestPicture's least
 constexpr std::uint64_t kWorkspace = std::uint64_t{64} << 20;  // cuBLAS and cuDNN, for every component
+// That a sampler keeps of a picture: noise, x, what was denoised, a few of earlier steps and what is being computed.
+constexpr std::uint64_t kLatentsOfPicture = 10;
 
 std::size_t size(std::int64_t value) {
   return static_cast<std::size_t>(value);
@@ -23,6 +28,24 @@ std::uint64_t bytes_below(const Part& part, std::string_view level, at::ScalarTy
   return loaded_bytes(below, dtype);
 }
 
+/// LibTorch's attention on a CPU takes tiles of 256 queries and 512 keys, a thread each.
+std::uint64_t attention_scratch(std::uint64_t head_dim) {
+  return size(at::get_num_threads()) * (256 * 512 + 2 * 256 + 256 * head_dim) * kFp32;
+}
+
+/// What loading adds for a moment on a CPU: a weight as it is stored beside itself widened, a convolution's beside
+/// itself rearranged.
+std::uint64_t loading_bytes(const Part& part, at::ScalarType dtype) {
+  std::uint64_t most = 0;
+  for (const auto& [name, info] : part.file->tensors()) {
+    if (!name.starts_with(part.prefix)) continue;
+    const bool narrow = size_of(info.dtype) == 1;
+    if (!narrow && scalar_type(info.dtype) != dtype) most = std::max(most, info.bytes());
+    if (info.shape.size() == 4) most = std::max(most, size(info.count()) * c10::elementSize(dtype));
+  }
+  return most;
+}
+
 /// CLIP and T5 compute in fp32: beside the weights lies one linear layer's weight, widened, and a block's activations.
 std::uint64_t encoder_activation(std::uint64_t tokens, std::uint64_t hidden, std::uint64_t mlp, std::uint64_t heads) {
   const std::uint64_t widened = hidden * mlp;
@@ -30,11 +53,25 @@ std::uint64_t encoder_activation(std::uint64_t tokens, std::uint64_t hidden, std
   return (widened + block) * kFp32;
 }
 
+/// The same on a CPU, whose attention keeps no scores: T5's is its gated MLP's product beside attention's bias, or that
+/// bias in the making (64-bit distances, or as it is looked up); CLIP's the product of its GELU.
+std::uint64_t encoder_activation_on_cpu(std::uint64_t tokens, std::uint64_t hidden, std::uint64_t mlp,
+                                        std::uint64_t heads, bool t5) {
+  const std::uint64_t pairs = t5 ? tokens * tokens * kFp32 : 0;
+  const std::uint64_t attention = tokens * 7 * hidden * kFp32 + attention_scratch(hidden / heads);
+  const std::uint64_t mlps = (hidden * mlp + tokens * (5 * hidden + (t5 ? 3 : 4) * mlp)) * kFp32;
+  return std::max({mlps + heads * pairs, attention + heads * pairs, 16 * pairs, (2 + 2 * heads) * pairs});
+}
+
 /// A single block's widest point is before its last product: the state, q, k, v, attention's output, the packed
 /// projections and the last product's input.
 std::uint64_t flux_activation(const FluxSizes& sizes, std::uint64_t tokens, std::uint64_t width) {
   const auto hidden = static_cast<std::uint64_t>(sizes.hidden), mlp = static_cast<std::uint64_t>(sizes.mlp);
   return tokens * (9 * hidden + 2 * mlp + hidden) * width;
+}
+
+std::uint64_t flux_tokens(const LargestPicture& picture) {
+  return size(picture.text_tokens + picture.width * picture.height / 256);  // 8 pixels a latent value, 2 of them a side
 }
 
 /// A state that waits: image and text, and the rotary table's cosines and sines.
@@ -50,6 +87,34 @@ void set_modulation(std::vector<BlockNeed>& blocks, const FluxSizes& sizes, std:
     const std::uint64_t vectors = kind.kind == "double" ? 12 : 3;
     kind.of_text.assign(size(kind.count), vectors * size(sizes.hidden) * steps * width);
   }
+}
+
+/// On a CPU a single block's widest point is where attention's output and GELU of the MLP's are joined: the state, the
+/// packed projections, both, and the two joined. With short MLPs it is where queries and keys are normalised and
+/// turned: the state, the packed projections, q, k, v, and five more as wide in fp32. A product by an 8-bit weight has
+/// that widened beside it.
+std::uint64_t flux_activation_on_cpu(const FluxSizes& sizes, const LargestPicture& picture, bool widens,
+                                     std::uint64_t width) {
+  const std::uint64_t tokens = flux_tokens(picture), hidden = size(sizes.hidden), mlp = size(sizes.mlp);
+  const std::uint64_t first = widens ? hidden * (3 * hidden + mlp) : 0, last = widens ? hidden * (hidden + mlp) : 0;
+  const std::uint64_t project_in = (tokens * (5 * hidden + mlp) + first) * width;
+  const std::uint64_t turn = tokens * ((7 * hidden + mlp) * width + 5 * hidden * kFp32);
+  const std::uint64_t attend = tokens * (8 * hidden + mlp) * width + attention_scratch(kFluxHeadDim);
+  const std::uint64_t join = tokens * (6 * hidden + 3 * mlp) * width;
+  const std::uint64_t project_out = (tokens * (7 * hidden + 2 * mlp) + last) * width;
+  return std::max({project_in, turn, attend, join, project_out}) + flux_state(sizes, tokens, 0);
+}
+
+/// What a run's sampler keeps for a picture.
+std::uint64_t latent_bytes(std::uint64_t channels, const LargestPicture& picture) {
+  return kLatentsOfPicture * size(picture.width * picture.height / 64) * channels * kFp32;
+}
+
+/// Whether the part has 8-bit weights.
+bool is_narrow(const Part& part) {
+  return std::ranges::any_of(part.file->tensors(), [&](const auto& tensor) {
+    return tensor.first.starts_with(part.prefix) && size_of(tensor.second.dtype) == 1;
+  });
 }
 
 /// Values a position of a UNet's block at its widest: in the residual block its input, that normalised and that again
@@ -91,6 +156,26 @@ std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& pict
     if (up.resamples) most = std::max(most, waiting[skip] + size(up.out) * (positions[skip] + 2 * positions[skip - 1]));
   }
   return most * width;
+}
+
+/// What an evaluation that waits for a device keeps: its skips, and the image at the first level.
+std::uint64_t unet_waiting(const UNetSizes& sizes, const LargestPicture& picture, std::uint64_t width) {
+  const std::vector<std::uint64_t> positions = unet_positions(sizes, picture);
+  std::uint64_t values = positions.front() * size(sizes.down.front().out);
+  for (std::size_t i = 0; i < sizes.down.size(); ++i) values += positions[i] * size(sizes.down[i].out);
+  return values * width;
+}
+
+/// On a CPU the same, but that many threads' attention may take more where skips wait for all ways up: the image, the
+/// tokens, those normalised, q, k, v and what comes of them.
+std::uint64_t unet_activation_on_cpu(const UNetSizes& sizes, const LargestPicture& picture, std::uint64_t width) {
+  constexpr std::uint64_t kWidestHead = 160;
+  const std::vector<std::uint64_t> positions = unet_positions(sizes, picture);
+  std::uint64_t tokens = 0;
+  for (std::size_t i = 0; i < sizes.down.size(); ++i)
+    if (sizes.down[i].depth > 0) tokens = std::max(tokens, 8 * positions[i] * size(sizes.down[i].out));
+  return std::max(unet_activation(sizes, picture, width),
+                  unet_waiting(sizes, picture, width) + tokens * width + attention_scratch(kWidestHead));
 }
 
 /// Sets what a UNet's blocks keep: of a pass the skips, of a text the keys and values of each transformer block.
@@ -158,6 +243,15 @@ std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std
   return pixels * (2 * channels(1) + 4 * channels(0)) * width * 5 / 4;
 }
 
+/// On a CPU the same block's is its end: its input, and four tensors of its own, the shortcut's among them; without a
+/// shortcut three. Beside them lie latents, and the caller adds a weight that is rearranged.
+std::uint64_t decode_activation_on_cpu(const VaeSizes& sizes, std::uint64_t pixels, std::uint64_t width) {
+  const std::uint64_t own = size(sizes.channels.front());
+  const std::uint64_t in = size(sizes.channels[std::min<std::size_t>(1, sizes.channels.size() - 1)]);
+  const std::uint64_t latents = 4 * size(sizes.latent_channels) * pixels / 64 * kFp32;
+  return pixels * (in == own ? 4 * own : in + 4 * own) * width + latents;
+}
+
 /// Whether a tensor serves only what is computed before the steps: Flux's modulation, and the text's keys and values of
 /// a UNet's cross-attention.
 bool serves_ahead(std::string_view name) {
@@ -185,24 +279,26 @@ BlockNeed blocks_below(const char* kind, int count, const Part& part, std::strin
 }
 
 /// The largest layer that serves ahead, as it is stored and as it is computed with.
-std::uint64_t ahead_activation(const Part& part, at::ScalarType dtype) {
+std::uint64_t ahead_weights(const Part& part, at::ScalarType dtype) {
   std::uint64_t most = 0;
   for (const auto& [name, info] : part.file->tensors())
     if (name.starts_with(part.prefix) && serves_ahead(name))
       most = std::max(most, static_cast<std::uint64_t>(info.count()) * (size_of(info.dtype) + c10::elementSize(dtype)));
-  return most + kWorkspace;
+  return most;
 }
 
 /// What an encoder reads of its part; files hold more (T5's token embedding twice, a projection that is not used).
-ComponentNeed encoder_need(const char* name, BlockNeed layers, std::uint64_t stem, std::uint64_t head,
-                           std::uint64_t activation) {
+ComponentNeed encoder_need(const char* name, const Part& part, at::ScalarType dtype, BlockNeed layers,
+                           std::uint64_t stem, std::uint64_t head, std::uint64_t activation,
+                           std::uint64_t activation_on_cpu) {
   const std::uint64_t bytes = stem + layers.bytes + head;
   return {.name = name,
           .phase = Phase::Encode,
           .blocks = {std::move(layers)},
           .bytes = bytes,
           .activation = activation + kWorkspace,
-          .head = head};
+          .head = head,
+          .activation_on_cpu = std::max(activation_on_cpu, loading_bytes(part, dtype))};
 }
 
 ComponentNeed clip_need(const char* name, const Part& part, const ComputeDtypes& dtypes, bool projects) {
@@ -216,10 +312,12 @@ ComponentNeed clip_need(const char* name, const Part& part, const ComputeDtypes&
   const std::uint64_t stem =
       is_open_clip ? below("token_embedding.") + below("positional_embedding")
                    : below(model + "embeddings.token_embedding.") + below(model + "embeddings.position_embedding.");
+  const std::uint64_t tokens = size(clip.positions), hidden = size(clip.hidden), mlp = size(clip.mlp);
   return encoder_need(
-      name, blocks_below("layer", clip.layers, part, clip.layers_prefix, dtype), stem,
+      name, part, dtype, blocks_below("layer", clip.layers, part, clip.layers_prefix, dtype), stem,
       below(is_open_clip ? "ln_final." : model + "final_layer_norm.") + (projects ? below("text_projection") : 0),
-      encoder_activation(size(clip.positions), size(clip.hidden), size(clip.mlp), size(clip.heads)));
+      encoder_activation(tokens, hidden, mlp, size(clip.heads)),
+      encoder_activation_on_cpu(tokens, hidden, mlp, size(clip.heads), false));
 }
 
 ComponentNeed t5_need(const Part& part, const ComputeDtypes& dtypes, std::uint64_t text) {
@@ -231,9 +329,11 @@ ComponentNeed t5_need(const Part& part, const ComputeDtypes& dtypes, std::uint64
       bytes_below(part, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.", dtype);
   layers.each.front() -= positions;
   layers.bytes -= positions;
-  return encoder_need("t5xxl", std::move(layers), bytes_below(part, t5.embedding, dtype) + positions,
+  const std::uint64_t hidden = size(t5.hidden), mlp = size(t5.mlp);
+  return encoder_need("t5xxl", part, dtype, std::move(layers), bytes_below(part, t5.embedding, dtype) + positions,
                       bytes_below(part, "encoder.final_layer_norm.", dtype),
-                      encoder_activation(text, size(t5.hidden), size(t5.mlp), size(t5.heads)));
+                      encoder_activation(text, hidden, mlp, size(t5.heads)),
+                      encoder_activation_on_cpu(text, hidden, mlp, size(t5.heads), true));
 }
 
 /// Whether the family multiplies the encoder's pooled output with its projection.
@@ -245,11 +345,10 @@ bool projects(const TextRecipe& recipe, TextEncoder encoder) {
 
 ComponentNeed flux_need(const Part& part, at::ScalarType dtype, const LargestPicture& picture) {
   const FluxSizes& flux = part.flux();
-  // 8 pixels a latent value, 2 latent values a patch
-  const std::uint64_t tokens = size(picture.text_tokens + picture.width * picture.height / 256);
-  const std::uint64_t width = c10::elementSize(dtype);
+  const std::uint64_t tokens = flux_tokens(picture), width = c10::elementSize(dtype);
   std::vector<BlockNeed> blocks{blocks_below("double", flux.depth, part, "double_blocks.", dtype),
                                 blocks_below("single", flux.depth_single, part, "single_blocks.", dtype)};
+  const std::uint64_t latents = latent_bytes(size(flux.channels), picture);
   set_modulation(blocks, flux, size(picture.steps), width);
   // A double block weighs 2.4 times a single one and computes the same: each of its matrices serves some of the tokens.
   return {.name = "unet",
@@ -257,9 +356,16 @@ ComponentNeed flux_need(const Part& part, at::ScalarType dtype, const LargestPic
           .blocks = std::move(blocks),
           .bytes = loaded_bytes(part, dtype),
           .activation = flux_activation(flux, tokens, width) + kWorkspace,
-          .ahead_activation = ahead_activation(part, dtype),
+          .ahead_activation = ahead_weights(part, dtype) + kWorkspace,
           .passing = flux_state(flux, tokens, width),
-          .head = bytes_below(part, "final_layer.", dtype)};
+          .head = bytes_below(part, "final_layer.", dtype),
+          .each = bytes_below(part, "time_in.", dtype) + bytes_below(part, "vector_in.", dtype) +
+                  bytes_below(part, "guidance_in.", dtype),
+          .home = size(picture.batch) * latents,
+          .latents = latents,
+          .activation_on_cpu =
+              std::max(loading_bytes(part, dtype), flux_activation_on_cpu(flux, picture, is_narrow(part), width)),
+          .ahead_activation_on_cpu = ahead_weights(part, dtype)};
 }
 
 ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPicture& picture) {
@@ -269,16 +375,21 @@ ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPic
   if (unet.middle_residuals > 0) blocks.push_back({"middle", 1, bytes_below(part, "middle_block.", dtype)});
   blocks.push_back(blocks_below("up", ways, part, "output_blocks.", dtype));
   set_block_times(blocks, unet, picture);
-  const std::uint64_t passing = set_kept(blocks, unet, picture, c10::elementSize(dtype));
+  const std::uint64_t width = c10::elementSize(dtype), latents = latent_bytes(size(unet.channels_out), picture);
+  const std::uint64_t passing = set_kept(blocks, unet, picture, width);
   return {.name = "unet",
           .phase = Phase::Sample,
           .blocks = std::move(blocks),
           .bytes = loaded_bytes(part, dtype),
-          .activation = unet_activation(unet, picture, c10::elementSize(dtype)) + kWorkspace,
-          .ahead_activation = ahead_activation(part, dtype),
+          .activation = unet_activation(unet, picture, width) + kWorkspace,
+          .ahead_activation = ahead_weights(part, dtype) + kWorkspace,
           .passing = passing,
           .head = bytes_below(part, "out.", dtype),
-          .mirrored = true};
+          .mirrored = true,
+          .home = size(picture.batch) * latents,
+          .latents = latents,
+          .activation_on_cpu = std::max(loading_bytes(part, dtype), unet_activation_on_cpu(unet, picture, width)),
+          .ahead_activation_on_cpu = ahead_weights(part, dtype)};
 }
 
 ComponentNeed vae_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels) {
@@ -288,7 +399,29 @@ ComponentNeed vae_need(const Part& part, at::ScalarType dtype, std::uint64_t pix
           .blocks = {{"level", static_cast<int>(part.vae().channels.size()), bytes}},
           .bytes = bytes,
           .activation = decode_activation(part.vae(), pixels, c10::elementSize(dtype)) + kWorkspace,
-          .whole = true};
+          .whole = true,
+          .activation_on_cpu =
+              decode_activation_on_cpu(part.vae(), pixels, c10::elementSize(dtype)) + loading_bytes(part, dtype)};
+}
+
+/// What encoders give for a prompt, in fp32; put together it is at most as much. CLIP reads a long prompt in chunks.
+std::uint64_t conditioning_bytes(const ModelSet& models, std::uint64_t text) {
+  std::uint64_t values = models.t5xxl ? text * size(models.t5xxl->t5().hidden) : 0;
+  for (const std::optional<Part>* clip : {&models.clip_l, &models.clip_g})
+    if (*clip) values += (text > kShortText ? text : size((*clip)->clip().positions)) * size((*clip)->clip().hidden);
+  return values * kFp32;
+}
+
+/// Adds every prompt's conditioning: beside the encoders, then once more as it is put together; from there on beside
+/// the diffusion model's first block.
+void add_conditionings(std::vector<ComponentNeed>& needs, const ModelSet& models, const LargestPicture& picture) {
+  const std::uint64_t bytes = size(picture.prompts) * conditioning_bytes(models, size(picture.text_tokens));
+  for (ComponentNeed& need : needs) {
+    if (need.phase == Phase::Sample) need.home += bytes;
+    if (need.phase != Phase::Encode) continue;
+    need.activation += bytes;
+    *need.activation_on_cpu = std::max(*need.activation_on_cpu + bytes, 2 * bytes);
+  }
 }
 
 }  // namespace
@@ -305,6 +438,7 @@ std::vector<ComponentNeed> component_needs(const ModelSet& models, const Compute
   out.push_back(models.is_flux() ? flux_need(models.diffusion, dtypes.unet, picture)
                                  : unet_need(models.diffusion, dtypes.unet, picture));
   out.push_back(vae_need(models.vae, dtypes.vae, pixels));
+  add_conditionings(out, models, picture);
   return out;
 }
 

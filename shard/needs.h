@@ -16,12 +16,14 @@ struct ComputeDtypes {
   std::optional<at::ScalarType> encoders;  ///< absent: weights as stored; their activations are fp32 in any case
 };
 
-/// The largest picture of a job, in pixels, the longest of its prompts, in T5 tokens, and the most steps.
+/// The most that a job's pictures ask for.
 struct LargestPicture {
-  std::int64_t width = 0;
+  std::int64_t width = 0;  ///< in pixels
   std::int64_t height = 0;
-  std::int64_t text_tokens = 256;
-  std::int64_t steps = 1;
+  std::int64_t text_tokens = 256;  ///< of the longest prompt, in T5 tokens
+  std::int64_t steps = 1;          ///< of a run
+  std::int64_t batch = 1;          ///< pictures of a run
+  std::int64_t prompts = 1;        ///< different ones of the whole job
 };
 
 /// What a job's components ask of memory, from headers alone. Activations are counted tensor by tensor at each

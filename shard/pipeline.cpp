@@ -8,6 +8,8 @@
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
+#include "core/host_memory.h"
+#include "core/memory.h"
 #include "shard/device_error.h"
 
 namespace mgpu {
@@ -22,6 +24,13 @@ struct Pipeline::Pass {
   int taken = -1;           ///< the stage that took it last
   std::vector<int> blocks;  ///< executed, by member
   std::promise<at::Tensor> result;
+
+  /// Before the result is there: tasks that are just ending hold the pass a little longer than who waits for it.
+  void let_go() {
+    state.reset();
+    run.reset();
+    x.reset();
+  }
 };
 
 Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops)
@@ -66,7 +75,7 @@ std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> times
     if (!member.shard) continue;
     fault_point("run");
     beginnings.begin(*member.worker, [&, i] {
-      on_device(member.id, [&] {
+      on_device(member.device, [&] {
         fault_point("begin run");
         run->told_[i] = member.shard->begin_run(timesteps, texts, facts, ops_);
       });
@@ -148,7 +157,7 @@ void Pipeline::work(std::size_t index, const Passes& passes) {
   const Member& member = members_[stage.member];
   const Meter::Busy busy(*member.meter);
   try {
-    on_device(member.id, [&] {
+    on_device(member.device, [&] {
       fault_point("stage");
       if (index == 0)
         for (const auto& pass : passes)
@@ -161,7 +170,7 @@ void Pipeline::work(std::size_t index, const Passes& passes) {
   }
   for (const auto& pass : passes) {
     try {
-      on_device(member.id, [&] { leave(index, pass); });
+      on_device(member.device, [&] { leave(index, pass); });
     } catch (...) {
       fail(*pass, std::current_exception());
     }
@@ -191,29 +200,34 @@ void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
   DiffusionShard::Told& told = *pass->run->told_[stage.member];
   at::Tensor prediction = members_[stage.member].shard->finish(*pass->state, told, pass->timestep, pass->text, ops_);
   prediction = prediction.to(pass->x.scalar_type());
-  if (prediction.device() != pass->x.device()) prediction = hand_over(prediction, pass->x.device());
-  pass->state.reset();
+  const Member& home = members_[stages_.front().member];
+  if (&members_[stage.member] != &home) prediction = handed_over(prediction, home);
   succeed(*pass, std::move(prediction));
 }
 
-/// The copies lie on the device that they go to, which answers for them.
 void Pipeline::travel(Pass& pass, const Member& to) {
-  on_device(to.id, [&] {
-    for (at::Tensor* tensor : pass.state->travelling()) {
-      fault_point("hand over");
-      *tensor = hand_over(*tensor, to.device);
-    }
+  for (at::Tensor* tensor : pass.state->travelling()) {
+    fault_point("hand over");
+    *tensor = handed_over(*tensor, to);
+  }
+}
+
+at::Tensor Pipeline::handed_over(const at::Tensor& tensor, const Member& to) {
+  return on_device(to.device, [&] {
+    const HostDeviceScope scope(to.device);
+    return hand_over(tensor, torch_device(to.device));
   });
 }
 
 void Pipeline::succeed(Pass& pass, at::Tensor prediction) {
   for (std::size_t i = 0; i < members_.size(); ++i)
     if (pass.blocks[i] > 0) members_[i].meter->pass_done(pass.blocks[i]);
+  pass.let_go();
   pass.result.set_value(std::move(prediction));
 }
 
 void Pipeline::fail(Pass& pass, const std::exception_ptr& error) {
-  pass.state.reset();
+  pass.let_go();
   pass.result.set_exception(error);
 }
 

@@ -28,8 +28,7 @@ class Pipeline {
  public:
   /// A device with the blocks it holds.
   struct Member {
-    DeviceId id;
-    at::Device device = at::kCPU;
+    DeviceId device;
     Worker* worker = nullptr;
     Meter* meter = nullptr;
     std::unique_ptr<DiffusionShard> shard;
@@ -62,17 +61,17 @@ class Pipeline {
 
   /// What a pass evaluates.
   struct Evaluation {
-    at::Tensor x;          ///< [1, C, h, w]
+    at::Tensor x;          ///< [1, C, h, w], on home()
     std::size_t text = 0;  ///< number in the run
   };
-  /// Sends each through all blocks, as many at once as may be on their way. Its prediction, like x, comes back on x's
-  /// device and in its type; the future throws what a member threw, DeviceError among it, and never waits for a pass
+  /// Sends each through all blocks, as many at once as may be on their way. Its prediction, like x, comes back on
+  /// home() and in its type; the future throws what a member threw, DeviceError among it, and never waits for a pass
   /// that was dropped.
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);
 
   /// The device of the first block: where a sampler should keep its latent.
-  at::Device home() const { return members_[stages_.front().member].device; }
+  const DeviceId& home() const { return members_[stages_.front().member].device; }
   std::size_t stages() const { return stages_.size(); }
   /// Bytes of blocks that a donor keeps for its members.
   std::uint64_t lent_bytes(const DeviceId& donor) const;
@@ -102,7 +101,9 @@ class Pipeline {
   void work(std::size_t stage, const Passes& passes);
   void run_blocks(const Stage& stage, const Passes& passes);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
-  void travel(Pass& pass, const Member& to);
+  static void travel(Pass& pass, const Member& to);
+  /// A copy on a member's device, which answers for its memory from here on.
+  static at::Tensor handed_over(const at::Tensor& tensor, const Member& to);
   void succeed(Pass& pass, at::Tensor prediction);
   static void fail(Pass& pass, const std::exception_ptr& error);
 

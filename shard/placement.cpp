@@ -184,14 +184,18 @@ PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
   for (const PlacedComponent& placed : components) {
     if (placed.runs[device].empty()) continue;
     used = true;
-    const std::uint64_t bytes = placed.bytes(device);
+    const ComponentNeed& need = *placed.need;
+    const bool home = placed.runs[device].first == 0;
+    const std::uint64_t bytes = placed.bytes(device) + (home ? need.home : 0);
     for (const Phase phase : kPhases) {
-      const bool stays = is_resident(*placed.need, phase);
+      const bool stays = is_resident(need, phase);
       if (stays) resident[phase] += bytes;
-      if (placed.need->phase == phase)
-        turn[phase] = std::max(turn[phase], placed.chain.activation() + (stays ? 0 : bytes));
+      if (need.phase == phase)
+        turn[phase] = std::max(turn[phase], placed.chain.activation_on(room.id) + (stays ? 0 : bytes));
     }
-    const std::uint64_t pass = placed.need->passing + placed.chain.of_pass(placed.runs[device]);
+    // Conditionings come there, wherever the encoders are, and are put together.
+    if (home && need.phase != Phase::Encode) turn.encode = std::max(turn.encode, 2 * need.home);
+    const std::uint64_t pass = need.passing + placed.chain.of_pass(placed.runs[device]) + (home ? need.latents : 0);
     const std::uint64_t text = placed.chain.of_text(placed.runs[device]);
     resident.sample += in_flight.sampling.passes * pass + in_flight.sampling.texts * text;
     resident.decode += in_flight.decoding.passes * pass + in_flight.decoding.texts * text;

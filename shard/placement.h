@@ -41,7 +41,7 @@ struct PlacedComponent {
 
   /// Bytes that lie on a device, those of a ring included.
   std::uint64_t bytes(std::size_t device) const {
-    return chain.bytes(runs[device]) - loans[device].bytes + loans[device].ring;
+    return chain.held(runs[device]) - loans[device].bytes + loans[device].ring;
   }
 };
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,6 +62,13 @@ struct ComponentNeed {
   /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between
   /// them with the innermost pair: a UNet.
   bool mirrored = false;
+  std::uint64_t each = 0;  ///< of its weights, what every device that runs any of its blocks holds a copy of
+  /// What lies on the device of its first block as long as its weights do: all conditionings, a run's latents.
+  std::uint64_t home = 0;
+  std::uint64_t latents = 0;  ///< of one picture, which lie there as long as its run is on its way
+  /// `activation` and `ahead_activation` on a CPU device, whose operations are LibTorch's own: unfused, and without a
+  /// GPU's workspaces. Absent: the same.
+  std::optional<std::uint64_t> activation_on_cpu = {}, ahead_activation_on_cpu = {};
 };
 
 /// A device that may be used: what it has, and what of it this job may take.

@@ -3,9 +3,12 @@
 #include <ATen/Parallel.h>
 #include <c10/core/DeviceGuard.h>
 
+#include "core/host_memory.h"
+#include "core/memory.h"
+
 namespace mgpu {
 
-Worker::Worker(at::Device device, Runs runs) : device_(device) {
+Worker::Worker(const DeviceId& device, Runs runs) : device_(device) {
   if (runs == Runs::InThread) thread_ = std::thread([this, threads = at::get_num_threads()] { serve(threads); });
 }
 
@@ -21,6 +24,7 @@ Worker::~Worker() {
 
 void Worker::post(std::function<void()> task) {
   if (!thread_.joinable()) {
+    const HostDeviceScope scope(device_);
     task();
     return;
   }
@@ -33,7 +37,8 @@ void Worker::post(std::function<void()> task) {
 
 void Worker::serve(int threads) {
   at::set_num_threads(threads);
-  const c10::DeviceGuard guard(device_);
+  const c10::DeviceGuard guard(torch_device(device_));
+  const HostDeviceScope scope(device_);
   std::unique_lock lock(mutex_);
   while (true) {
     wakes_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });

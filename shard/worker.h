@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -11,15 +9,17 @@
 #include <thread>
 #include <vector>
 
+#include "core/device_id.h"
+
 namespace mgpu {
 
 /// One device's thread: runs what it is given, one after another, in order. It computes with as many threads as the
-/// one that made it, so that a CPU's sums do not depend on who computes them.
+/// one that made it, so that a CPU's sums do not depend on who computes them. What it allocates is its device's.
 class Worker {
  public:
   /// A worker that has the only device needs no thread: it runs a task at once, in the caller's.
   enum class Runs : std::uint8_t { InCaller, InThread };
-  Worker(at::Device device, Runs runs);
+  Worker(const DeviceId& device, Runs runs);
   /// Waits for what was posted, and for what that posts here in turn.
   ~Worker();
   Worker(const Worker&) = delete;
@@ -46,7 +46,7 @@ class Worker {
  private:
   void serve(int threads);
 
-  at::Device device_;
+  DeviceId device_;
   std::mutex mutex_;
   std::condition_variable wakes_;
   std::deque<std::function<void()>> tasks_;

@@ -292,12 +292,12 @@ class Plan(Case):
         self.assertEqual((second["limit_bytes"], second["speed"], second["assignments"]), (24 << 30, 0.5, []))
 
     def test_what_does_not_fit(self):
-        words = ("plan", "job.yaml", "--devices", "cpu:0=65MB,cpu:1=65MB", "--set", "gpu_ids=[cpu:0, cpu:1]")
+        words = ("plan", "job.yaml", "--devices", "cpu:0=3MB,cpu:1=3MB", "--set", "gpu_ids=[cpu:0, cpu:1]")
         result = run(*words, folder=self.folder)
         self.assertEqual(result.returncode, 3)
         self.assertRegex(result.stdout, r"^job.yaml: does not fit, mode shard: no device alone holds it\n")
         self.assertRegex(result.stdout, r"\ncpu:0 lacks [0-9.]+ MB to sample\n")
-        self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 65.0 MB: [0-9.]+ MB short; "
+        self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 3.0 MB: [0-9.]+ MB short; "
                                         r"cpu:1 needs [^\n]*\n  \d+MB more on each device would fit\n$")
         answer = run(*words, "--json", folder=self.folder)
         plan = json.loads(answer.stdout)
@@ -306,7 +306,7 @@ class Plan(Case):
             device = next(d for d in plan["devices"] if d["id"] == lack["device"])
             self.assertEqual(device["predicted_peak_bytes"][lack["phase"]] - device["limit_bytes"], lack["bytes"])
         more = int(result.stderr.splitlines()[1].split("MB")[0])
-        words = [w.replace("65MB", f"{65 + more}MB") for w in words]
+        words = [w.replace("3MB", f"{3 + more}MB") for w in words]
         self.assertEqual(run(*words, folder=self.folder).returncode, 0)
 
     def test_an_allocation_at_its_column(self):

@@ -287,7 +287,7 @@ class Run(unittest.TestCase):
         self.assertEqual(device["warnings"], [])
         for phase, predicted in device["predicted_peak_bytes"].items():
             measured = device["peak_bytes"][phase]
-            self.assertLess(measured, 1.1 * predicted, phase)
+            self.assertLessEqual(measured, predicted, phase)
             self.assertLess(predicted, 1.5 * measured, phase)
 
     def run_on_terminal(self, *words, term="xterm", no_color=None, columns=80):

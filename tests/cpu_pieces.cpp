@@ -16,7 +16,7 @@ std::vector<EncoderPiece> cpu_pieces(const std::vector<int>& blocks) {
     std::vector<bool> held(count, false);
     std::fill_n(held.begin() + first, own, true);
     first += own;
-    const auto worker = std::make_shared<Worker>(at::kCPU, runs);
+    const auto worker = std::make_shared<Worker>(DeviceId::cpu(), runs);
     out.push_back({at::kCPU, HeldBlocks(std::move(held)),
                    [worker](std::function<void()> work) { return worker->begin(std::move(work)); }});
   }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <new>
 
+#include "core/host_memory.h"
+
 using namespace mgpu;
 
 namespace {
@@ -34,6 +36,22 @@ TEST_CASE("a device out of memory fails the picture, not the device") {
   CHECK(f.code == Exit::ImageFailed);
   CHECK(f.why ==
         "out of memory on cuda:1: CUDA out of memory. Tried to allocate 2.00 GiB.\n  a smaller picture needs less");
+}
+
+TEST_CASE("the device that ran out is named, not the one whose work failed") {
+  const auto why = [](const char* text) { return failure(c10::OutOfMemoryError(here(), text), DeviceId::cuda(0)).why; };
+  const std::string begin = "CUDA out of memory. Tried to allocate 2.00 GiB";
+  CHECK(why((begin + ". GPU 3 has a total capacity of 7.79 GiB of which 1.0 GiB is free.\nmore").c_str()) ==
+        "out of memory on cuda:3: " + begin +
+            ". GPU 3 has a total capacity of 7.79 GiB of which 1.0 GiB is free.\n  a smaller picture needs less");
+  CHECK(why((begin + ". GPU x").c_str()) ==
+        "out of memory on cuda:0: " + begin + ". GPU x\n  a smaller picture needs less");
+  const Failure host = failure(
+      HostOutOfMemory(DeviceId::cpu(1), "tried to allocate 2.0 MB, with 3.0 MB of 4.0 MB in use"), DeviceId::cpu(0));
+  CHECK(host.code == Exit::ImageFailed);
+  CHECK(host.why ==
+        "out of memory on cpu:1: tried to allocate 2.0 MB, with 3.0 MB of 4.0 MB in use\n  a smaller "
+        "picture needs less, and a larger vram_limit gives it more");
 }
 
 TEST_CASE("main memory used up, as LibTorch and as C++ say it") {

@@ -10,7 +10,7 @@ using namespace mgpu;
 TEST_SUITE_BEGIN("meter");
 
 TEST_CASE("what a device is at: its phase, and work that has not ended counts") {
-  Meter meter(at::kCPU);
+  Meter meter(DeviceId::cpu());
   CHECK(meter.status().doing == "");
   CHECK(meter.status().busy_seconds == 0.0);
   CHECK(meter.status().bytes_in_use > 0);
@@ -34,7 +34,7 @@ TEST_CASE("what a device is at: its phase, and work that has not ended counts") 
 }
 
 TEST_CASE("a device is watched from another thread while it works") {
-  Meter meter(at::kCPU);
+  Meter meter(DeviceId::cpu());
   std::atomic<bool> stop = false;
   std::thread works([&] {
     while (!stop) {

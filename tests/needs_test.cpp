@@ -76,6 +76,9 @@ TEST_CASE("blocks are the model's, and weigh no more than the component") {
   CHECK(unet.blocks[0].bytes_of(0) == bytes_of("flux_dev.safetensors", "double_blocks.0.", 4));
   CHECK(unet.head == bytes_of("flux_dev.safetensors", "final_layer.", 4));
   CHECK_FALSE(unet.mirrored);
+  CHECK(unet.each == bytes_of("flux_dev.safetensors", "time_in.", 4) +
+                         bytes_of("flux_dev.safetensors", "vector_in.", 4) +
+                         bytes_of("flux_dev.safetensors", "guidance_in.", 4));
   CHECK(needs()[1].head == bytes_of("picture_t5xxl.safetensors", "encoder.final_layer_norm.", 2));
   CHECK(needs()[3].whole);
 }
@@ -225,6 +228,41 @@ TEST_CASE("what a waiting pass and a run keep of Flux: the state with its rotary
   CHECK(need.blocks[0].of_text == std::vector<std::uint64_t>(flux.depth, 12 * hidden * 7 * 2));
   CHECK(need.blocks[1].of_text == std::vector<std::uint64_t>(flux.depth_single, 3 * hidden * 7 * 2));
   CHECK(need.blocks[0].of_pass.empty());
+}
+
+TEST_CASE("prompts, steps, texts and the batch count where they lie") {
+  const std::vector<ComponentNeed> base = needs();
+  const ModelSet set = models();
+  const std::uint64_t prompt = 4 * (77 * static_cast<std::uint64_t>(set.clip_l->clip().hidden) +
+                                    256 * static_cast<std::uint64_t>(set.t5xxl->t5().hidden));
+  const std::vector<ComponentNeed> prompts = needs({}, {.width = 512, .height = 512, .prompts = 6});
+  CHECK(prompts[1].activation == base[1].activation + 5 * prompt);
+  CHECK(*prompts[1].activation_on_cpu == *base[1].activation_on_cpu + 5 * prompt);
+  CHECK(prompts[2].home == base[2].home + 5 * prompt);
+  CHECK(prompts[2].activation == base[2].activation);
+  const std::vector<ComponentNeed> batch = needs({}, {.width = 512, .height = 512, .batch = 3});
+  CHECK(batch[2].home > base[2].home);
+  CHECK((batch[2].home - base[2].home) % (std::uint64_t{64} * 64 * 16 * 4) == 0);  // latents, of two pictures more
+  CHECK(batch[2].latents == base[2].latents);
+}
+
+TEST_CASE("a CPU needs no GPU's workspaces, but Flux more beside") {
+  constexpr std::uint64_t workspace = std::uint64_t{64} << 20;
+  const std::vector<ComponentNeed> small = needs({}, {64, 64, 256});
+  for (const ComponentNeed& need : small) {
+    CAPTURE(need.name);
+    REQUIRE(need.activation_on_cpu);
+    CHECK(*need.activation_on_cpu < workspace);
+  }
+  const ComponentNeed flux = needs({}, {2048, 2048, 256})[2];
+  CHECK(*flux.activation_on_cpu > flux.activation - workspace);
+  // A small picture's takes little more than a weight that is being rearranged: the largest convolution.
+  std::uint64_t largest = 0;
+  const auto file = TensorFile::open(golden("vae_flux.safetensors"));
+  for (const auto& [name, info] : file->tensors())
+    if (info.shape.size() == 4) largest = std::max(largest, static_cast<std::uint64_t>(info.count()) * 4);
+  const std::uint64_t own = 32, pixels = 16 * 16, latents = 4 * 16 * pixels / 64;
+  CHECK(*needs({}, {16, 16, 256})[3].activation_on_cpu == largest + (pixels * 4 * own + latents) * 4);
 }
 
 TEST_CASE("encoding an init image takes the encoder alone, in the encode phase, less than decoding it") {

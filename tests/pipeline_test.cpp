@@ -142,7 +142,7 @@ TEST_CASE("what a device does not hold it does not run") {
 TEST_CASE("a worker runs what it is given in order, gives back what it threw, and ends with nothing left") {
   std::vector<int> order;
   {
-    Worker worker(at::kCPU, Worker::Runs::InThread);
+    Worker worker(DeviceId::cpu(), Worker::Runs::InThread);
     for (int i = 0; i < 100; ++i) worker.post([&order, i] { order.push_back(i); });
     CHECK(worker.call([] { return std::this_thread::get_id(); }) != std::this_thread::get_id());
     CHECK(order.size() == 100);
@@ -152,7 +152,7 @@ TEST_CASE("a worker runs what it is given in order, gives back what it threw, an
   }
   CHECK(order.size() == 200);
   CHECK(std::ranges::is_sorted(order));
-  Worker inline_worker(at::kCPU, Worker::Runs::InCaller);
+  Worker inline_worker(DeviceId::cpu(), Worker::Runs::InCaller);
   CHECK(inline_worker.call([] { return std::this_thread::get_id(); }) == std::this_thread::get_id());
 }
 

@@ -52,6 +52,8 @@ ComponentNeed random_component(std::mt19937_64& random, const char* name, Phase 
   }
   need.head = random() % (300 * kMiB);
   need.bytes += need.head + random() % (300 * kMiB);
+  need.each = random() % (50 * kMiB);
+  need.home = random() % (50 * kMiB);
   return need;
 }
 
@@ -126,10 +128,12 @@ void check_peaks(const Plan& plan, const std::vector<ComponentNeed>& needs) {
         if (bytes == 0) continue;
         for (const BlockNeed& block : need.blocks) in_blocks += block.bytes;
         const BlockNeed &first = need.blocks.front(), &last = need.blocks.back();
-        if (plan.device_of(need.name, first.kind, 0) == d) bytes += need.bytes - in_blocks;
+        const bool home = plan.device_of(need.name, first.kind, 0) == d;
+        bytes += home ? need.bytes - in_blocks + need.home : need.each;
         if (plan.device_of(need.name, last.kind, last.count - 1) == d) bytes += need.head;
         const bool stays = need.phase != Phase::Encode && phase != Phase::Encode;
         if (stays) resident += bytes;
+        if (home && need.phase != Phase::Encode && phase == Phase::Encode) turn = std::max(turn, 2 * need.home);
         if (need.phase == phase) turn = std::max(turn, need.activation + (stays ? 0 : bytes));
       }
       expected[phase] = device.assignments.empty() ? 0 : device.room.driver_bytes + resident + turn;
@@ -363,6 +367,32 @@ TEST_CASE("what does not fit says who lacks what, and what lacks least is shown"
     const auto device = std::ranges::find_if(plan.devices, [&](const auto& d) { return d.room.id == lack.device; });
     CHECK(device->peak[lack.phase] - device->room.limit_bytes == lack.bytes);
   }
+}
+
+TEST_CASE("what every device holds a copy of counts on each, what lies at home on the first") {
+  std::vector<ComponentNeed> needs = components();
+  const std::vector<DeviceRoom> devices = rooms({80000 * kMiB, 80000 * kMiB, 80000 * kMiB});
+  const PlacementRequest shard{.mode = PlacementRequest::Mode::Shard};
+  const Plan before = make_plan(needs, devices, shard);
+  needs[2].each = 7 * kMiB;
+  needs[2].home = 5 * kMiB;
+  const Plan after = make_plan(needs, devices, shard);
+  CHECK(summary(before) == summary(after));
+  for (std::size_t d = 0; d < 3; ++d) {
+    CHECK(after.devices[d].peak.sample - before.devices[d].peak.sample == (d == 0 ? 5 : 7) * kMiB);
+    CHECK(after.devices[d].peak.decode - before.devices[d].peak.decode == (d == 0 ? 5 : 7) * kMiB);
+    CHECK(after.devices[d].peak.encode == before.devices[d].peak.encode);
+  }
+}
+
+TEST_CASE("CPU devices have activations of their own") {
+  std::vector<ComponentNeed> needs = components();
+  needs[2].activation_on_cpu = needs[2].activation + 100 * kMiB;
+  std::vector<DeviceRoom> devices = {room(80000 * kMiB)};
+  const std::uint64_t on_gpu = make_plan(needs, devices).devices[0].peak.sample;
+  devices[0].id = DeviceId::cpu(0);
+  CHECK(make_plan(needs, devices).devices[0].peak.sample == on_gpu + 100 * kMiB);
+  CHECK(make_plan(components(), devices).devices[0].peak.sample == on_gpu);
 }
 
 // ---- Properties ----

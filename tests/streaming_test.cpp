@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include "core/host_memory.h"
 #include "core/models/flux.h"
 #include "core/models/unet.h"
 #include "shard/block_stream.h"
@@ -173,6 +174,27 @@ TEST_CASE("two streamed blocks stay in the ring's two slots") {
   for (int round = 0; round < 4; ++round)
     for (int i = 0; i < 2; ++i) const BlockStream::Use use(&stream, i);
   CHECK(stream.copied_bytes() == 2 * 512);
+}
+
+TEST_CASE("streamed blocks are booked with their donors, the ring with the device that computes") {
+  const auto held = [](int device) { return HostAccount::of(DeviceId::cpu(device)).current(); };
+  const std::uint64_t before = held(0), donor_before = held(1);
+  const HostDeviceScope scope(DeviceId::cpu(0));
+  std::vector<at::Tensor> weights;
+  {
+    const HostDeviceScope nobody;
+    for (int i = 0; i < 3; ++i) weights.push_back(at::ones({256}));
+  }
+  {
+    const BlockStream stream(at::kCPU, {{0, {&weights[0]}, DeviceId::cpu(1)},
+                                        {1, {&weights[1]}, DeviceId::cpu(1)},
+                                        {2, {&weights[2]}, DeviceId::cpu(1)}});
+    CHECK(held(0) == before + 2 * 1024);
+    CHECK(held(1) == donor_before + 3 * 1024);
+    CHECK(stream.lent_bytes(DeviceId::cpu(1)) == 3 * 1024);
+  }
+  CHECK(held(0) == before);
+  CHECK(held(1) == donor_before);
 }
 
 TEST_SUITE_END();

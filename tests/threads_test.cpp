@@ -66,14 +66,14 @@ struct Devices {
   Devices() {
     std::vector<Pipeline::Member> members(2);
     for (std::size_t i = 0; i < 2; ++i)
-      members[i] = {DeviceId::cpu(static_cast<int>(i)), at::kCPU, &workers[i], &meters[i],
-                    std::make_unique<FakeShard>()};
+      members[i] = {DeviceId::cpu(static_cast<int>(i)), &workers[i], &meters[i], std::make_unique<FakeShard>()};
     pipeline.emplace(std::move(members), std::vector<Pipeline::Stage>{{0, 0, 0}, {1, 1, 2}, {0, 3, kBlocks - 1}}, ops);
   }
 
   LocalOps ops;
-  std::array<Meter, 2> meters{Meter(at::kCPU), Meter(at::kCPU)};
-  std::array<Worker, 2> workers{{{at::kCPU, Worker::Runs::InThread}, {at::kCPU, Worker::Runs::InThread}}};
+  std::array<Meter, 2> meters{Meter(DeviceId::cpu(0)), Meter(DeviceId::cpu(1))};
+  std::array<Worker, 2> workers{
+      {{DeviceId::cpu(0), Worker::Runs::InThread}, {DeviceId::cpu(1), Worker::Runs::InThread}}};
   std::optional<Pipeline> pipeline;
 };
 
@@ -96,11 +96,11 @@ at::Tensor sample(Pipeline& pipeline, int seed) {
 
 /// What one device alone makes of that.
 at::Tensor expected(int seed) {
-  Worker worker(at::kCPU, Worker::Runs::InCaller);
-  Meter meter(at::kCPU);
+  Worker worker(DeviceId::cpu(), Worker::Runs::InCaller);
+  Meter meter(DeviceId::cpu());
   const LocalOps ops;
   std::vector<Pipeline::Member> members(1);
-  members[0] = {DeviceId::cpu(), at::kCPU, &worker, &meter, std::make_unique<FakeShard>()};
+  members[0] = {DeviceId::cpu(), &worker, &meter, std::make_unique<FakeShard>()};
   Pipeline pipeline(std::move(members), {{0, 0, kBlocks - 1}}, ops);
   return sample(pipeline, seed);
 }
@@ -209,8 +209,8 @@ TEST_CASE("the queue begins runs in order, as many as leave a device without wor
 TEST_CASE("a worker that goes first does what was posted, and what that posts") {
   std::vector<int> order;
   {
-    Worker second(at::kCPU, Worker::Runs::InThread);
-    Worker first(at::kCPU, Worker::Runs::InThread);
+    Worker second(DeviceId::cpu(), Worker::Runs::InThread);
+    Worker first(DeviceId::cpu(), Worker::Runs::InThread);
     for (int i = 0; i < 50; ++i) first.post([&, i] { second.post([&, i] { order.push_back(i); }); });
     for (int i = 0; i < 50; ++i) first.post([&] { first.post([] {}); });
   }
@@ -221,7 +221,7 @@ TEST_CASE("a worker that goes first does what was posted, and what that posts") 
 
 TEST_CASE("work on several workers is waited for before what it refers to goes, whatever is thrown") {
   for (const bool second_fails : {false, true}) {
-    Worker a(at::kCPU, Worker::Runs::InThread), b(at::kCPU, Worker::Runs::InThread);
+    Worker a(DeviceId::cpu(), Worker::Runs::InThread), b(DeviceId::cpu(), Worker::Runs::InThread);
     int done = 0;
     try {
       Together together;

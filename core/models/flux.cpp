@@ -98,11 +98,13 @@ Flux::Flux(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& hel
   }
   for (int i = 0; i < sizes.depth; ++i) {
     if (!held.has(i)) continue;
+    const HeldBlocks::Loading loading(held, i);
     const BlockWeights block = held.block_weights(i, weights.at(fmt::format("double_blocks.{}", i)));
     doubles_[static_cast<std::size_t>(i)] = {load_stream(block, "img"), load_stream(block, "txt")};
   }
   for (int i = 0; i < sizes.depth_single; ++i) {
     if (!held.has(sizes.depth + i)) continue;
+    const HeldBlocks::Loading loading(held, sizes.depth + i);
     singles_[static_cast<std::size_t>(i)] =
         load_single(held.block_weights(sizes.depth + i, weights.at(fmt::format("single_blocks.{}", i))));
   }
@@ -216,6 +218,7 @@ void Flux::run(const DoubleBlock& block, std::size_t index, FluxState& state, co
   project(block.text, state.text, ta, 0);
   project(block.image, state.image, ia, n_text);
   const at::Tensor mixed = merge_heads(ops.attention(joint.q, joint.k, joint.v));
+  joint = {};
 
   const auto rest = [&](const Stream& s, const at::Tensor& x, const at::Tensor& attention, const Triple& after,
                         const Triple& mlp) {
@@ -235,6 +238,7 @@ void Flux::run(const SingleBlock& block, std::size_t index, FluxState& state, co
   Qkv all = empty_qkv(packed, packed.size(1), qkv_width / (3 * kHeadDim), kHeadDim);
   split_norm_rotate(packed.narrow(-1, 0, qkv_width), block.q_norm, block.k_norm, *state.rotary, 0, all);
   const at::Tensor attention = merge_heads(ops.attention(all.q, all.k, all.v));
+  all = {};  // before the wide tensors below
   const at::Tensor inner = concat_gelu(attention, packed.narrow(-1, qkv_width, packed.size(-1) - qkv_width));
   state.image = gated_add(state.image, mod.gate, ops.linear_row(inner, block.out));
 }

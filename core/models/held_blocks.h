@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "core/host_memory.h"
 #include "core/weights.h"
 
 namespace mgpu {
@@ -58,6 +60,18 @@ class HeldBlocks {
   BlockWeights block_weights(int block, const Weights& weights) const {
     return {weights_of(block, weights), weights, keeps_ahead_};
   }
+
+  /// While it lives a block is loaded: what main memory a streamed one takes is booked with nobody, since it is its
+  /// donor's soon.
+  class Loading {
+   public:
+    Loading(const HeldBlocks& held, int block) {
+      if (held.streams(block)) nobody_.emplace();
+    }
+
+   private:
+    std::optional<HostDeviceScope> nobody_;
+  };
 
  private:
   std::vector<bool> held_, streamed_;

@@ -82,6 +82,7 @@ UNet::UNet(const UNetSizes& sizes, const Weights& weights, const HeldBlocks& hel
   for (int i = 0; i < block_count(); ++i) {
     std::optional<Block>& block = blocks_.emplace_back();
     if (!held.has(i)) continue;
+    const HeldBlocks::Loading loading(held, i);
     block = load_block(held.block_weights(i, weights), names_[index_of(i)]);
     block->first_attention = attentions;
     if (block->transformer) attentions += index_of(block->transformer->depth());

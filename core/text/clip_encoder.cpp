@@ -95,8 +95,9 @@ ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options, con
     positions_ = layout.weights.get(layout.positions);
   }
   for (int i = 0; i < held.count(); ++i) {
-    if (held.has(i))
-      blocks_[static_cast<std::size_t>(i)] = layout.load(held.weights_of(i, layout.weights).at(layout.layer(i)));
+    if (!held.has(i)) continue;
+    const HeldBlocks::Loading loading(held, i);
+    blocks_[static_cast<std::size_t>(i)] = layout.load(held.weights_of(i, layout.weights).at(layout.layer(i)));
   }
   if (!held.head()) return;
   final_norm_ = wide(layout.weights.norm(layout.final_norm));

@@ -55,8 +55,11 @@ T5Encoder::T5Encoder(const Weights& weights, const HeldBlocks& held)
     tokens_ = weights.get(token_table(weights));
     position_bias_ = weights.get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight").to(at::kFloat);
   }
-  for (int i = 0; i < held.count(); ++i)
-    if (held.has(i)) blocks_[static_cast<std::size_t>(i)] = load_block(held.weights_of(i, weights), i);
+  for (int i = 0; i < held.count(); ++i) {
+    if (!held.has(i)) continue;
+    const HeldBlocks::Loading loading(held, i);
+    blocks_[static_cast<std::size_t>(i)] = load_block(held.weights_of(i, weights), i);
+  }
   if (held.head()) final_norm_ = weights.get("encoder.final_layer_norm.weight").to(at::kFloat);
 }
 

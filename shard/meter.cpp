@@ -1,7 +1,6 @@
 #include "shard/meter.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "core/memory.h"
 
@@ -39,9 +38,17 @@ Meter::Measured Meter::measured() const {
   return out;
 }
 
+std::optional<Phase> Meter::phase() const {
+  std::optional<Phase> out;
+  for (const Phase phase : kPhases)
+    if (entered_[phase] > 0) out = phase;
+  return out;
+}
+
 void Meter::note_peak() {
-  if (phases_.empty()) return;
-  std::uint64_t& peak = measured_.peaks[phases_.back()];
+  const std::optional<Phase> now = phase();
+  if (!now) return;
+  std::uint64_t& peak = measured_.peaks[*now];
   peak = std::max(peak, peak_bytes(device_));
 }
 
@@ -55,27 +62,25 @@ DeviceStatus Meter::status() const {
   const std::lock_guard lock(mutex_);
   out.busy_seconds = busy_now();
   out.clock_seconds = seconds(Clock::now().time_since_epoch());
-  if (!phases_.empty()) out.doing = name_of(phases_.back());
+  if (const std::optional<Phase> now = phase()) out.doing = name_of(*now);
   return out;
 }
 
 Meter::PhaseScope::PhaseScope(Meter& meter, Phase phase) : meter_(meter), phase_(phase) {
   const std::lock_guard lock(meter_.mutex_);
-  const bool changes = meter_.phases_.empty() || meter_.phases_.back() != phase;
-  if (changes) {
-    meter_.note_peak();
-    reset_peak_bytes(meter_.device_);
-  }
-  meter_.phases_.push_back(phase);
+  const std::optional<Phase> before = meter_.phase();
+  meter_.note_peak();
+  ++meter_.entered_[phase];
+  if (meter_.phase() != before) reset_peak_bytes(meter_.device_);
 }
 
 // Also when the work throws: a phase that ran out of memory is the one whose peak is asked for.
 Meter::PhaseScope::~PhaseScope() {
   const std::lock_guard lock(meter_.mutex_);
+  const std::optional<Phase> before = meter_.phase();
   meter_.note_peak();
-  std::vector<Phase>& phases = meter_.phases_;
-  phases.erase(std::find(phases.rbegin(), phases.rend(), phase_).base() - 1);
-  if (!phases.empty() && phases.back() != phase_) reset_peak_bytes(meter_.device_);
+  --meter_.entered_[phase_];
+  if (meter_.phase() != before) reset_peak_bytes(meter_.device_);
 }
 
 Meter::Busy::Busy(Meter& meter) : meter_(meter) {

@@ -3,7 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <mutex>
-#include <vector>
+#include <optional>
 
 #include "core/progress.h"
 #include "shard/plan.h"
@@ -16,8 +16,9 @@ class Meter {
  public:
   explicit Meter(const DeviceId& device);
 
-  /// While it lives the device's memory belongs to a phase, whose peak it is at its highest: the phase that was entered
-  /// last of those that have not been left. One decode among the passes of other pictures is a phase of its own.
+  /// While it lives the device's memory belongs to a phase, whose peak it is at its highest: the last in order of those
+  /// that have not been left. One decode among the passes of other pictures is a phase of its own, also where another
+  /// picture's sampling begins meanwhile.
   class PhaseScope {
    public:
     PhaseScope(Meter& meter, Phase phase);
@@ -73,6 +74,8 @@ class Meter {
   double blocks_per_pass() const { return measured().blocks_per_pass(); }
 
  private:
+  /// The phase that the device is in; the lock held here and below.
+  std::optional<Phase> phase() const;
   /// The peak so far is that of the phase the device is in.
   void note_peak();
   /// With the work that is under way; the lock held.
@@ -81,8 +84,8 @@ class Meter {
   DeviceId device_;
   mutable std::mutex mutex_;  // a pass ends in the worker that runs its last block, and a report may be asked for then
   Measured measured_;
-  std::vector<Phase> phases_;  // entered and not left
-  int busy_ = 0;               // scopes
+  Phases<int> entered_;  // and not left: scopes of each
+  int busy_ = 0;         // scopes
   std::chrono::steady_clock::time_point busy_since_;
 };
 

@@ -89,10 +89,15 @@ void set_modulation(std::vector<BlockNeed>& blocks, const FluxSizes& sizes, std:
   }
 }
 
+/// All modulation vectors of a run, for one text: those of the blocks, and two of the head.
+std::uint64_t flux_modulation(const FluxSizes& sizes, std::int64_t steps, std::uint64_t width) {
+  return size(steps * (12 * sizes.depth + 3 * sizes.depth_single + 2) * sizes.hidden) * width;
+}
+
 /// On a CPU a single block's widest point is where attention's output and GELU of the MLP's are joined: the state, the
 /// packed projections, both, and the two joined. With short MLPs it is where queries and keys are normalised and
 /// turned: the state, the packed projections, q, k, v, and five more as wide in fp32. A product by an 8-bit weight has
-/// that widened beside it.
+/// that widened beside it. What a run's vectors are computed from, and the head's, are less than a text's modulation.
 std::uint64_t flux_activation_on_cpu(const FluxSizes& sizes, const LargestPicture& picture, bool widens,
                                      std::uint64_t width) {
   const std::uint64_t tokens = flux_tokens(picture), hidden = size(sizes.hidden), mlp = size(sizes.mlp);
@@ -102,7 +107,8 @@ std::uint64_t flux_activation_on_cpu(const FluxSizes& sizes, const LargestPictur
   const std::uint64_t attend = tokens * (8 * hidden + mlp) * width + attention_scratch(kFluxHeadDim);
   const std::uint64_t join = tokens * (6 * hidden + 3 * mlp) * width;
   const std::uint64_t project_out = (tokens * (7 * hidden + 2 * mlp) + last) * width;
-  return std::max({project_in, turn, attend, join, project_out}) + flux_state(sizes, tokens, 0);
+  return std::max({project_in, turn, attend, join, project_out}) + flux_state(sizes, tokens, 0) +
+         flux_modulation(sizes, picture.steps, width);
 }
 
 /// What a run's sampler keeps for a picture.

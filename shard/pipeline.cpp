@@ -206,10 +206,12 @@ void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
 }
 
 void Pipeline::travel(Pass& pass, const Member& to) {
-  for (at::Tensor* tensor : pass.state->travelling()) {
-    fault_point("hand over");
-    *tensor = handed_over(*tensor, to);
-  }
+  on_device(to.device, [&] {
+    for (at::Tensor* tensor : pass.state->travelling()) {
+      fault_point("hand over");
+      *tensor = handed_over(*tensor, to);
+    }
+  });
 }
 
 at::Tensor Pipeline::handed_over(const at::Tensor& tensor, const Member& to) {

@@ -75,7 +75,7 @@ void check_budgets(Job job, std::size_t devices) {
   const RenderResult result = render_all({job});
   const Report& report = result.reports.front();
   CHECK(result.code == Exit::Ok);
-  for (const ImageReport& image : report.images) CHECK(image.error.empty());
+  for (const ImageReport& image : report.images) CHECK(image.error == "");
   CHECK(report.devices.size() == devices);
   for (const DeviceReport& device : report.devices) {
     CAPTURE(device.id);

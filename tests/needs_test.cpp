@@ -118,7 +118,7 @@ TEST_CASE("an encoder's projection is counted where the family multiplies with i
   // CLIP-G is told by its layers, of which the small one has three.
   const FamilyRow row;
   ClipSizes sizes;
-  sizes.hidden = 64, sizes.mlp = 128, sizes.layers = 3;
+  sizes.hidden = 64, sizes.mlp = 128, sizes.layers = 3, sizes.heads = 2;
   sizes.layers_prefix = "text_model.encoder.layers.";
   set.clip_l = {TensorFile::open(golden("text_clip_l.safetensors")), &row, "conditioner.embedders.0.transformer.",
                 sizes};

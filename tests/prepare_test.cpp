@@ -90,13 +90,15 @@ TEST_CASE("a smaller plan asks less of the device that ran out of memory, which 
   const PreparedJob roomy = prepare_on(job, survey_of({}));
   REQUIRE(roomy.plan.devices.size() == 2);
   CHECK_FALSE(smaller_plan(roomy, DeviceId::cuda(7)));
-  // Just what the first device needs: with less it can hold none of the blocks, and the second takes all.
-  const PhaseBytes& peak = roomy.plan.devices[0].peak;
-  const std::uint64_t most = std::max({peak.encode, peak.sample, peak.decode});
+  // Just what the first device needs, also once it has no more: what serves only before the steps has gone by then.
   PreparedJob tight = prepare_on(job, survey_of({}));
-  tight.rooms[0].limit_bytes = most;
-  tight.plan = make_plan(tight.needs, tight.rooms, tight.request);
-  REQUIRE(tight.plan.fits());
+  std::uint64_t most = 0;
+  for (int i = 0; i < 2; ++i) {
+    const PhaseBytes& peak = tight.plan.devices[0].peak;
+    most = tight.rooms[0].limit_bytes = std::max({peak.encode, peak.sample, peak.decode});
+    tight.plan = make_plan(tight.needs, tight.rooms, tight.request);
+    REQUIRE(tight.plan.fits());
+  }
   const std::optional<Plan> smaller = smaller_plan(tight, DeviceId::cpu(0));
   REQUIRE(smaller);
   CHECK(smaller->fits());

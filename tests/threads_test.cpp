@@ -71,7 +71,7 @@ struct Devices {
   }
 
   LocalOps ops;
-  std::array<Meter, 2> meters{Meter(DeviceId::cpu(0)), Meter(DeviceId::cpu(1))};
+  std::array<Meter, 2> meters{Meter(DeviceId::cpu()), Meter(DeviceId::cpu())};
   std::array<Worker, 2> workers{
       {{DeviceId::cpu(0), Worker::Runs::InThread}, {DeviceId::cpu(1), Worker::Runs::InThread}}};
   std::optional<Pipeline> pipeline;

@@ -143,14 +143,10 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
                       devices[sole.device].id.to_string())};
 }
 
-/// Passes that keep so many devices at work, one for each stage and one that waits: a UNet goes through each device
-/// twice, on its way down and up.
-std::int64_t wanted_passes(const std::vector<ComponentNeed>& components, std::size_t devices,
-                           const PlacementRequest& request) {
-  const auto diffusion = std::ranges::find(components, Phase::Sample, &ComponentNeed::phase);
-  const bool twice = diffusion != components.end() && diffusion->mirrored;
-  const auto count = static_cast<std::int64_t>(devices);
-  return std::min(twice ? 2 * count : count + 1, request.evaluations);
+/// Passes that keep so many devices at work: while each computes with one, another is on its way to it, or in a sampler's
+/// hands between two steps. A UNet goes through each device twice, on its way down and up.
+std::int64_t wanted_passes(std::size_t devices, const PlacementRequest& request) {
+  return std::min(devices == 1 ? 2 : 2 * static_cast<std::int64_t>(devices), request.evaluations);
 }
 
 /// Passes of a device alone: a block that is streamed, by the plan or by the allocation, serves all that a run has.
@@ -258,7 +254,7 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
   // The means of saving memory, each slower than the one before it. What is streamed is not kept ahead.
-  const std::int64_t wanted = wanted_passes(components, devices.size(), request);
+  const std::int64_t wanted = wanted_passes(devices.size(), request);
   const auto with = [&](bool keeps_ahead, bool streams, std::int64_t passes) {
     return plan_with(components, site_for(devices, request, keeps_ahead, streams, passes), request, passes, wanted);
   };

@@ -116,11 +116,11 @@ TEST_CASE("an encoder that finds no room on any card is streamed too, and device
   CHECK(one.donors[0].lent.encode == one.streamed_bytes("t5xxl").at("cpu"));
 }
 
-TEST_CASE("main memory that is short is a shortfall of its own") {
+TEST_CASE("main memory that is short does not help: the device's own shortfall is told") {
   const PlacementRequest request{.donors = {main_memory(1024 * kMiB)}};
   const Plan plan = make_plan(components_with_ahead(), rooms({12288 * kMiB}), request);
   CHECK_FALSE(plan.fits());
-  CHECK(plan.shortfall == "cpu needs 8.7 GB to sample and may use 1.0 GB: 7.7 GB short");
+  CHECK(plan.shortfall == "cuda:0 needs 19.7 GB to decode and may use 12.0 GB: 7.7 GB short");
 }
 
 TEST_CASE("an allocation's donors lend to the device before them, else to the first") {

@@ -10,8 +10,8 @@
 namespace mgpu {
 namespace {
 
-/// A stream of each GPU for copies alone, always the same one: memory that has been copied to is reused by the next copy
-/// there, while another of the pool's streams would ask for more.
+/// A stream of each GPU for copies alone, always the same one: memory that has been copied to is reused by the next
+/// copy there, while another of the pool's streams would ask for more.
 c10::cuda::CUDAStream copy_stream(c10::DeviceIndex gpu) {
   static std::mutex mutex;
   static std::map<c10::DeviceIndex, c10::cuda::CUDAStream> streams;

@@ -154,8 +154,7 @@ Placement place_resident(const Placement& told, const ComponentNeed* diffusion, 
     Rank rank{lacking(placement, site), 0.0, 1.0 / room.speed, 0.0, 0.0, -room_for_weights(room)};
     if (diffusion) {
       const Split split = add_cut(placement, *diffusion, site);
-      rank = {split.worst[0], split.worst[1], split.worst[2],
-              split.sums[0],  split.sums[1],  -room_for_weights(room)};
+      rank = {split.worst[0], split.worst[1], split.worst[2], split.sums[0], split.sums[1], -room_for_weights(room)};
     }
     if (best && !(rank < *best)) continue;
     best = rank;

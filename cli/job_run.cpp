@@ -115,8 +115,7 @@ std::optional<Failure> JobRun::attempt() {
 }
 
 void JobRun::set_up() {
-  if (!engine_)
-    engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, plan_.of_devices_in_use());
+  if (!engine_) engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, plan_.of_devices_in_use());
   progress_.watch([this] { return engine_->status(); });
   if (saves_memory_) {
     engine_->save_memory();

@@ -38,8 +38,7 @@ std::string to_json(const PlanReport& report) {
   const Plan& plan = report.plan;
   Json devices = Json::array(), shortfalls = Json::array();
   for (const PlannedDevice& device : plan.devices) devices.push_back(device_json(device, slowest(plan)));
-  for (const PlannedDonor& donor : plan.donors)
-    devices.push_back(device_json({donor.room, {}, donor.lent}, 0.0));
+  for (const PlannedDonor& donor : plan.donors) devices.push_back(device_json({donor.room, {}, donor.lent}, 0.0));
   for (const Shortfall& lack : plan.shortfalls)
     shortfalls.push_back({{"device", lack.device.to_string()}, {"phase", name_of(lack.phase)}, {"bytes", lack.bytes}});
   const Json json{{"version", 1},

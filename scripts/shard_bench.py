@@ -6,7 +6,7 @@ RENDER: the binary. FLUX: a folder with a full-size set (flux1, clip_l, t5xxl, a
 NAME: cases to run beside the first; all that the machine's GPUs allow without. The table goes to stdout as well.
 
 latency: sampling of one picture, the second job of the process (kernels loaded, weights in the page cache).
-pictures: of a batch of eight, the time between pictures from the second on. Peaks: of the device that comes nearest its prediction.
+pictures: eight of one prompt, from the first's sampling to the last's file. Peaks: every device's highest, measured and predicted.
 """
 import json
 import os
@@ -45,7 +45,7 @@ class Bench:
         os.makedirs(out, exist_ok=True)
 
     def run(self, name, settings, count, times):
-        """The job so many times in one process; its reports, and when each picture was finished."""
+        """The job so many times in one process; its reports, and the seconds from the first sampling to the last file."""
         base = os.path.join(self.out, re.sub(r"\W+", "_", name) + f"_{count}")
         jobs = []
         for i in range(times):
@@ -58,8 +58,10 @@ class Bench:
         if result.returncode != 0:
             raise SystemExit(f"{name}: exit {result.returncode}\n{result.stderr}")
         reports = [json.load(open(f"{base}_{i}/report.json")) for i in range(times)]
-        ends = [float(line.split()[0]) for line in open(log) if re.search(r"\] .*: ok", line)]
-        return reports, ends, f"{base}_{times - 1}"
+        lines = open(log).read().splitlines()
+        begins = [float(line.split()[0]) for line in lines if line.endswith(": sample")]
+        ends = [float(line.split()[0]) for line in lines if ": ok, " in line]
+        return reports, ends[-1] - begins[0], f"{base}_{times - 1}"
 
     def same_bytes(self, folder):
         """Whether its first picture is the resident one's."""
@@ -73,8 +75,8 @@ class Bench:
         reports, _, folder = self.run(name, settings, 1, 2)
         latency = reports[1]["images"][0]["seconds"]["sample"]
         same = self.same_bytes(folder)
-        batch, ends, _ = self.run(name, settings, 8, 1)
-        each = (ends[-1] - ends[0]) / (len(ends) - 1)
+        batch, seconds, _ = self.run(name, settings, 8, 1)
+        each = seconds / 8
         return {"name": name, "gpus": len(settings["gpu_ids"]), "latency": latency, "each": each, "same": same,
                 "peaks": peaks(batch[0]), "streamed": streamed(batch[0])}
 

@@ -251,7 +251,7 @@ void Engine::bring_home(EncodedText& text) const {
 
 std::size_t Engine::passes_at_once() const {
   if (!pipeline_ || devices_.size() == 1 || saves_memory_) return 1;
-  return std::min(pipeline_->stages() + 1, static_cast<std::size_t>(plan_.passes_at_once));
+  return static_cast<std::size_t>(plan_.passes_at_once);
 }
 
 void Engine::save_memory() {

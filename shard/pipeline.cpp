@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 
 #include "core/error.h"
@@ -13,6 +14,12 @@
 #include "shard/device_error.h"
 
 namespace mgpu {
+namespace {
+
+// A streamed block costs a multiple of this, and a sampler's step less.
+constexpr std::chrono::milliseconds kPatience{3};
+
+}  // namespace
 
 struct Pipeline::Pass {
   std::optional<Place> place;  ///< while it is on its way: given back last, once what it holds has gone
@@ -127,6 +134,7 @@ void Pipeline::enter(std::size_t stage, const Passes& passes) {
       const std::lock_guard lock(mutex_);
       waiting_[stage].insert(waiting_[stage].end(), passes.begin(), passes.end());
     }
+    pass_comes_.notify_all();
     for (std::size_t i = 0; i < passes.size(); ++i)  // a task each; one that finds nobody waiting has nothing to do
       members_[stages_[stage].member].worker->post([this, stage] { work(stage, take(stage)); });
   } catch (...) {
@@ -139,16 +147,23 @@ void Pipeline::enter(std::size_t stage, const Passes& passes) {
 }
 
 Pipeline::Passes Pipeline::take(std::size_t stage) {
-  const std::lock_guard lock(mutex_);
-  // A streamed block serves as many passes as leave the other stages their share of work.
-  const bool streams = members_[stages_[stage].member].stream != nullptr;
-  const std::size_t share = streams ? (in_flight_ + stages_.size() - 1) / stages_.size() : 1;
+  std::unique_lock lock(mutex_);
   std::deque<std::shared_ptr<Pass>>& waiting = waiting_[stage];
+  const std::size_t share = share_of(stage);
+  // Passes that went through a stage together come to the next one after another: a moment's patience keeps them so.
+  if (!waiting.empty() && waiting.size() < share)
+    pass_comes_.wait_for(lock, kPatience, [&] { return waiting.size() >= share; });
   const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(share, waiting.size()));
   Passes out(waiting.begin(), end);
   waiting.erase(waiting.begin(), end);
   for (const auto& pass : out) pass->taken = static_cast<int>(stage);
   return out;
+}
+
+std::size_t Pipeline::share_of(std::size_t stage) const {
+  if (!members_[stages_[stage].member].stream) return 1;
+  const std::size_t most = limit_ == kNoLimit ? in_flight_ : limit_;
+  return (most + stages_.size() - 1) / stages_.size();
 }
 
 void Pipeline::work(std::size_t index, const Passes& passes) {

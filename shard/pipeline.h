@@ -98,6 +98,8 @@ class Pipeline {
   void enter(std::size_t stage, const Passes& passes);
   /// Passes that wait before a stage, to go through it together.
   Passes take(std::size_t stage);
+  /// How many those should be: a streamed block serves as many as leave the other stages their share of work.
+  std::size_t share_of(std::size_t stage) const;
   void work(std::size_t stage, const Passes& passes);
   void run_blocks(const Stage& stage, const Passes& passes);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
@@ -111,10 +113,11 @@ class Pipeline {
   std::vector<Stage> stages_;
   const Ops& ops_;
   std::mutex mutex_;
-  std::condition_variable pass_ends_;
+  std::condition_variable pass_ends_, pass_comes_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
   std::size_t in_flight_ = 0;
-  std::size_t limit_ = std::numeric_limits<std::size_t>::max();
+  static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
+  std::size_t limit_ = kNoLimit;
 };
 
 }  // namespace mgpu

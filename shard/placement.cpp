@@ -62,6 +62,13 @@ double lend(Placement& placement, PlacedComponent& placed, std::size_t device, c
   return lacking(placement, device, site.devices[device]);
 }
 
+/// Whether the autoencoder lies there: its device has so much less time for blocks.
+bool decodes(const Placement& placement, std::size_t device) {
+  return std::ranges::any_of(placement.components, [&](const PlacedComponent& placed) {
+    return placed.need->phase == Phase::Decode && !placed.runs[device].empty();
+  });
+}
+
 /// Costs of every run on every device.
 struct RunCosts {
   double lacks = 0.0;
@@ -75,9 +82,10 @@ RunCosts costs_of(Placement& placement, PlacedComponent& placed, std::size_t dev
   out.lacks = lend(placement, placed, device, site);
   out.lent = static_cast<double>(placed.loans[device].bytes);
   const Chain& chain = placed.chain;
+  const double work = chain.time(run) + (decodes(placement, device) ? chain.time() / kPassesPerDecode : 0.0);
   // Blocks are brought while others are computed.
   out.time =
-      std::max(chain.time(run) / site.devices[device].speed,
+      std::max(work / site.devices[device].speed,
                kStreamTime * chain.time() * out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes())));
   return out;
 }
@@ -146,9 +154,7 @@ Placement place_resident(const Placement& told, const ComponentNeed* diffusion, 
     Rank rank{lacking(placement, site), 0.0, 1.0 / room.speed, 0.0, 0.0, -room_for_weights(room)};
     if (diffusion) {
       const Split split = add_cut(placement, *diffusion, site);
-      const double decode = placement.components.back().chain.time() / room.speed;
-      rank = {split.worst[0], split.worst[1], kPassesPerDecode * split.worst[2] + decode,
-              split.sums[0],  split.sums[1],  -room_for_weights(room)};
+      rank = {split.worst[0], split.worst[1], split.worst[2], split.sums[0], split.sums[1], -room_for_weights(room)};
     }
     if (best && !(rank < *best)) continue;
     best = rank;

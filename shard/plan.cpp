@@ -16,6 +16,9 @@
 namespace mgpu {
 namespace {
 
+// Reading Flux's modulation anew costs a run some hundredths of its time.
+constexpr double kWorthReading = 0.95;
+
 /// Index of the best device to hold everything alone, and how many bytes it lacks.
 struct Sole {
   std::size_t device = 0;
@@ -86,6 +89,16 @@ std::string idle_devices(const Plan& plan) {
   return idle.empty() ? std::string{} : fmt::format("; {} idle", fmt::join(idle, ", "));
 }
 
+/// What is said where weights that serve only before the steps leave the devices.
+std::string ahead_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
+  std::uint64_t bytes = 0;
+  for (const ComponentNeed& need : components)
+    for (const BlockNeed& kind : need.blocks)
+      for (int i = 0; i < kind.count; ++i) bytes += kind.ahead_of(i);
+  if (plan.keeps_ahead || bytes == 0) return {};
+  return fmt::format("; {} that serve only before the steps are read when a run begins", bytes_text(bytes));
+}
+
 /// "; 5.2 GB of the unet streamed from cpu"
 std::string streamed_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
   std::map<std::string, std::vector<std::string>> parts;  // by donor
@@ -143,14 +156,10 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
                       devices[sole.device].id.to_string())};
 }
 
-/// Passes that keep so many devices at work, one for each stage and one that waits: a UNet goes through each device
-/// twice, on its way down and up.
-std::int64_t wanted_passes(const std::vector<ComponentNeed>& components, std::size_t devices,
-                           const PlacementRequest& request) {
-  const auto diffusion = std::ranges::find(components, Phase::Sample, &ComponentNeed::phase);
-  const bool twice = diffusion != components.end() && diffusion->mirrored;
-  const auto count = static_cast<std::int64_t>(devices);
-  return std::min(twice ? 2 * count : count + 1, request.evaluations);
+/// Passes that keep so many devices at work: while each computes with one, another is on its way to it, or in a
+/// sampler's hands between two steps. A UNet goes through each device twice, on its way down and up.
+std::int64_t wanted_passes(std::size_t devices, const PlacementRequest& request) {
+  return std::min(devices == 1 ? 2 : 2 * static_cast<std::int64_t>(devices), request.evaluations);
 }
 
 /// Passes of a device alone: a block that is streamed, by the plan or by the allocation, serves all that a run has.
@@ -176,11 +185,17 @@ Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, c
   const bool alone = !choice.spread || site.devices.size() == 1;
   plan.passes_at_once = alone ? passes_alone(request, site.streams, passes) : passes;
   plan.mode = used > 1 ? "shard" : "single";
-  plan.mode_reason = choice.reason + idle_devices(plan) + streamed_text(plan, components);
+  plan.mode_reason =
+      choice.reason + idle_devices(plan) + ahead_text(plan, components) + streamed_text(plan, components);
   plan.shortfall = describe(plan);
   if (used > 1 && plan.fits() && passes < wanted)
     plan.mode_reason += fmt::format("; no more than {} passes at once, for want of memory", passes);
   return plan;
+}
+
+/// Time of a pass on the device that takes longest.
+double slowest(const Plan& plan) {
+  return std::ranges::max(plan.devices, {}, &PlannedDevice::time).time;
 }
 
 bool streams(const Plan& plan) {
@@ -258,13 +273,18 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
   // The means of saving memory, each slower than the one before it. What is streamed is not kept ahead.
-  const std::int64_t wanted = wanted_passes(components, devices.size(), request);
+  const std::int64_t wanted = wanted_passes(devices.size(), request);
   const auto with = [&](bool keeps_ahead, bool streams, std::int64_t passes) {
     return plan_with(components, site_for(devices, request, keeps_ahead, streams, passes), request, passes, wanted);
   };
   try {
     Plan plan = with(true, false, wanted);
-    if (plan.fits() && !streams(plan)) return plan;
+    if (plan.fits() && !streams(plan)) {
+      if (request.evaluations == 1 || plan.mode == "single") return plan;
+      // With less to hold the devices may share the work more evenly.
+      Plan even = with(false, false, wanted);
+      return even.fits() && slowest(even) < kWorthReading * slowest(plan) ? even : plan;
+    }
   } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again below
   }
   std::vector<std::pair<bool, std::int64_t>> means;  // streaming, passes

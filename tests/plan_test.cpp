@@ -238,7 +238,7 @@ TEST_CASE("one device suffices for one picture; several evaluations go over seve
   const Plan shared = make_plan(components(), two, {.evaluations = 4});
   CHECK(shared.mode == "shard");
   CHECK(shared.mode_reason == "4 evaluations that do not wait for each other keep 2 devices busy");
-  CHECK(ranges_of(shared, "unet") == "cuda:0 double 0-18, cuda:0 single 0-8, cuda:1 single 9-37");
+  CHECK(ranges_of(shared, "unet") == "cuda:0 double 0-18, cuda:0 single 0-7, cuda:1 single 8-37");
   const Plan asked = make_plan(components(), two, {.mode = PlacementRequest::Mode::Shard});
   CHECK(ranges_of(asked, "unet") == ranges_of(shared, "unet"));
   CHECK(asked.mode_reason == "the job asks for it");
@@ -254,7 +254,7 @@ TEST_CASE("what no device holds alone is cut, and an encoder too") {
   CHECK(plan.mode == "shard");
   CHECK(plan.mode_reason == "no device alone holds it");
   CHECK(ranges_of(plan, "unet") ==
-        "cuda:0 double 0-8, cuda:1 double 9-18, cuda:1 single 0-0, cuda:2 single 1-18, cuda:3 single 19-37");
+        "cuda:0 double 0-8, cuda:1 double 9-18, cuda:1 single 0-0, cuda:2 single 1-17, cuda:3 single 18-37");
   CHECK(ranges_of(plan, "clip_l") == "cuda:0 layer 0-11");
   CHECK(ranges_of(plan, "t5xxl") == "cuda:0 layer 0-5, cuda:1 layer 6-11, cuda:2 layer 12-17, cuda:3 layer 18-23");
   CHECK(ranges_of(plan, "vae") == "cuda:2 level 0-3");
@@ -262,18 +262,18 @@ TEST_CASE("what no device holds alone is cut, and an encoder too") {
   CHECK(plan.device_of("unet", "single", 1) == 2);
   CHECK(plan.device_of("vae", "level", 0) == 2);  // whose share takes less time
   CHECK(plan.devices[0].time == 9.0);
-  CHECK(plan.devices[2].time == 18.0);
+  CHECK(plan.devices[2].time == 17.0);  // and the decodes
 }
 
 TEST_CASE("unequal rooms and speeds get unequal shares") {
   const Plan rooms_differ = make_plan(components(), rooms({8192 * kMiB, 24576 * kMiB}));
   CHECK(rooms_differ.fits());
-  CHECK(ranges_of(rooms_differ, "unet") == "cuda:0 double 0-8, cuda:1 double 9-18, cuda:1 single 0-37");
+  CHECK(ranges_of(rooms_differ, "unet") == "cuda:0 double 0-6, cuda:1 double 7-18, cuda:1 single 0-37");
   std::vector<DeviceRoom> speeds = rooms({49152 * kMiB, 49152 * kMiB, 49152 * kMiB});
   speeds[1].speed = 0.5;
   const Plan speeds_differ = make_plan(components(), speeds, {.evaluations = 8});
-  // 57 blocks over 2.5 speeds: 22.8, 11.4 and 22.8 of them.
-  CHECK((blocks_of(speeds_differ) == std::vector{23, 11, 23}));
+  // 57 blocks and the decodes, as long as 2.85 of them, over 2.5 speeds: 23.9, 12.0 and 23.9.
+  CHECK(fmt::format("{}", fmt::join(blocks_of(speeds_differ), " ")) == "21 12 24");
   CHECK(ranges_of(speeds_differ, "t5xxl") == "cuda:0 layer 0-23");  // the fastest, and the first of equals
 }
 
@@ -435,7 +435,7 @@ TEST_CASE("equal devices with room get shares within one block of each other") {
     CAPTURE(round);
     const auto count = static_cast<std::size_t>(random() % 6 + 2);
     std::vector<ComponentNeed> needs = random_components(random);
-    std::erase_if(needs, [](const ComponentNeed& need) { return need.phase == Phase::Encode; });
+    std::erase_if(needs, [](const ComponentNeed& need) { return need.phase != Phase::Sample; });
     const Plan plan =
         make_plan(needs, rooms(std::vector<std::uint64_t>(count, std::uint64_t{1} << 40)), {.evaluations = 9});
     const ComponentNeed& unet = needs.front();

@@ -240,6 +240,7 @@ std::optional<Plan> smaller_plan(const PreparedJob& job, const DeviceId& device)
   std::vector<DeviceRoom> rooms = job.rooms;
   const auto own = std::ranges::find(rooms, device, &DeviceRoom::id);
   if (own == rooms.end()) return std::nullopt;
+  own->limit_bytes = std::min(own->limit_bytes, most_on(job.plan, device));
   own->limit_bytes -= own->limit_bytes / 10;
   Plan plan = make_plan(job.needs, rooms, job.request);
   if (!plan.fits()) return std::nullopt;

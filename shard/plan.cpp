@@ -221,18 +221,6 @@ const Assignment* find(const PlannedDevice& device, std::string_view component, 
 
 }  // namespace
 
-std::string_view name_of(Phase phase) {
-  switch (phase) {
-    case Phase::Encode:
-      return "encode";
-    case Phase::Sample:
-      return "sample";
-    case Phase::Decode:
-      return "decode";
-  }
-  return "";
-}
-
 std::uint64_t BlockNeed::bytes_of(int block) const {
   if (!each.empty()) return each[static_cast<std::size_t>(block)];
   const auto i = static_cast<std::uint64_t>(block), all = static_cast<std::uint64_t>(count);

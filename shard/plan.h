@@ -17,7 +17,10 @@ namespace mgpu {
 /// with its phase.
 enum class Phase : std::uint8_t { Encode, Sample, Decode };
 inline constexpr std::array kPhases = {Phase::Encode, Phase::Sample, Phase::Decode};
-std::string_view name_of(Phase phase);
+inline std::string_view name_of(Phase phase) {
+  constexpr std::array<std::string_view, 3> kNames = {"encode", "sample", "decode"};
+  return kNames[static_cast<std::size_t>(phase)];
+}
 
 /// A number for each phase.
 template <class T>

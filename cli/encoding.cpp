@@ -55,15 +55,16 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
   for (const Picture* picture : pictures) {
     const ImageJob& image = *picture->image;
     if (!image.init_image) continue;
-    const auto [place, is_new] = init_images_.try_emplace(key_of(image));
-    if (!is_new) continue;
+    const auto placed = init_images_.try_emplace(key_of(image));
+    if (!placed.second) continue;
+    auto& encoded = placed.first->second;
     between();
     engine.at_autoencoder(Phase::Encode, [&] {
       if (!encoder) encoder.emplace(models.vae.vae(), engine.vae_weights());
       const at::Tensor pixels = read_init_image(image);
-      place->second.latent = encode(pixels, format, *encoder, engine.ops()).cpu();
+      encoded.latent = encode(pixels, format, *encoder, engine.ops()).cpu();
       if (inpaint_model_ && image.mask)
-        place->second.channels = inpaint_channels(pixels, read_cut_mask(image), format, *encoder, engine.ops()).cpu();
+        encoded.channels = inpaint_channels(pixels, read_cut_mask(image), format, *encoder, engine.ops()).cpu();
     });
   }
   if (!encoder) return;

@@ -1,9 +1,8 @@
 #include "cli/picture_writer.h"
 
-#include <chrono>
-
 #include "cli/output.h"
 #include "cli/picture_job.h"
+#include "core/clock.h"
 #include "core/fault_point.h"
 #include "core/sha256.h"
 
@@ -57,12 +56,12 @@ void PictureWriter::write_now(Entry& entry, const Rgb8& pixels) {
   const Picture& picture = entry.picture;
   progress_.phase(picture.path, "write");
   fault_point("compress");
-  const auto start = std::chrono::steady_clock::now();
+  const Clock::time_point start = Clock::now();
   const std::string png =
       encode_png(pixels, {{"parameters", a1111_parameters(job_, picture)}, {"mgpu_job", entry.record}});
   fault_point("write");
   write_file(picture.path, png);
-  entry.report.seconds.write = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  entry.report.seconds.write = seconds_since(start);
   entry.report.sha256 = sha256_hex(png);
   pictures_.written(entry);
 }

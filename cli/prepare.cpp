@@ -139,9 +139,7 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
   const auto in_use = std::ranges::count_if(refused.devices, &PlannedDevice::in_use);
   if (in_use > 1) return fmt::format("{}MB more on each device would fit", (refused.lacking_bytes() >> 20) + 1);
   const auto device = std::ranges::find_if(refused.devices, &PlannedDevice::in_use);
-  const PhaseBytes& peak = device->peak;
-  return fmt::format("it takes a device or a vram_limit of {}MB",
-                     (std::max({peak.encode, peak.sample, peak.decode}) >> 20) + 1);
+  return fmt::format("it takes a device or a vram_limit of {}MB", (highest(device->peak) >> 20) + 1);
 }
 
 /// Throws Error at a clip_skip that would change nothing.
@@ -157,7 +155,7 @@ void check_clip_skip(const Job& job, const ModelSet& set) {
 /// The highest predicted peak of a device; 0 where it is not used.
 std::uint64_t most_on(const Plan& plan, const DeviceId& device) {
   for (const PlannedDevice& planned : plan.devices)
-    if (planned.room.id == device) return std::max({planned.peak.encode, planned.peak.sample, planned.peak.decode});
+    if (planned.room.id == device) return highest(planned.peak);
   return 0;
 }
 

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "core/clock.h"
+
 namespace mgpu {
 namespace {
 
@@ -153,8 +155,7 @@ void ProgressPrinter::clear() {
 
 void ProgressPrinter::log(const std::string& line) {
   if (!log_) return;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  log_(fmt::format("{:10.3f} {}\n", seconds, line));
+  log_(fmt::format("{:10.3f} {}\n", seconds_since(start_), line));
 }
 
 }  // namespace mgpu

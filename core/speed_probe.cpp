@@ -3,8 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <chrono>
 
+#include "core/clock.h"
 #include "core/memory.h"
 
 namespace mgpu {
@@ -34,13 +34,13 @@ double measure_rate(at::Device device, at::ScalarType dtype) {
   const at::Tensor x = numbers({work.tokens, kWidth}, options), weight = numbers({work.columns, kWidth}, options);
   const at::Tensor heads = numbers({1, kHeads, work.tokens, kHeadWidth}, options);
   const auto seconds_of = [&](int times) {
-    const auto start = std::chrono::steady_clock::now();
+    const Clock::time_point start = Clock::now();
     for (int i = 0; i < times; ++i) {
       at::linear(x, weight);
       at::scaled_dot_product_attention(heads, heads, heads);
     }
     synchronize(device);
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return seconds_since(start);
   };
   synchronize(device);
   seconds_of(1);  // loads the libraries' kernels

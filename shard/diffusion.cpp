@@ -18,7 +18,7 @@ namespace {
 /// A pass whose state is the model's own.
 template <class State>
 struct PassOf final : DiffusionPass {
-  explicit PassOf(State begun) : state(std::move(begun)) {}
+  PassOf(double at, std::size_t told, State begun) : DiffusionPass(at, told), state(std::move(begun)) {}
   std::vector<at::Tensor*> travelling() override { return state.travelling(); }
 
   State state;
@@ -41,19 +41,18 @@ class FluxShard final : public DiffusionShard {
     return told;
   }
 
-  std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double, std::size_t text,
+  std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
                                        const Ops& ops) const override {
     const FluxCondition& condition = static_cast<const FluxTold&>(told).texts.at(text).condition;
-    return std::make_unique<PassOf<FluxState>>(model_.begin(x, condition, ops));
+    return std::make_unique<PassOf<FluxState>>(timestep, text, model_.begin(x, condition, ops));
   }
 
-  void run(int block, DiffusionPass& pass, Told& told, double timestep, std::size_t text,
-           const Ops& ops) const override {
-    model_.block(block, state_of(pass, told, timestep, text, ops), ops);
+  void run(int block, DiffusionPass& pass, Told& told, const Ops& ops) const override {
+    model_.block(block, state_of(pass, told, ops), ops);
   }
 
-  at::Tensor finish(DiffusionPass& pass, Told& told, double timestep, std::size_t text, const Ops& ops) const override {
-    return model_.finish(state_of(pass, told, timestep, text, ops), ops);
+  at::Tensor finish(DiffusionPass& pass, Told& told, const Ops& ops) const override {
+    return model_.finish(state_of(pass, told, ops), ops);
   }
 
   std::vector<at::Tensor*> block_tensors(int block) override { return model_.block_tensors(block); }
@@ -89,10 +88,10 @@ class FluxShard final : public DiffusionShard {
   }
 
   /// The pass's state, with this device's rotary table and its modulation of the step.
-  FluxState& state_of(DiffusionPass& pass, Told& told, double timestep, std::size_t text, const Ops& ops) const {
-    FluxText& one = static_cast<FluxTold&>(told).texts.at(text);
-    const auto [step, is_new] = one.steps->try_emplace(timestep);
-    if (is_new) step->second = std::move(model_.modulate({&timestep, 1}, one.condition, ops).front());
+  FluxState& state_of(DiffusionPass& pass, Told& told, const Ops& ops) const {
+    FluxText& one = static_cast<FluxTold&>(told).texts.at(pass.text);
+    const auto [step, is_new] = one.steps->try_emplace(pass.timestep);
+    if (is_new) step->second = std::move(model_.modulate({&pass.timestep, 1}, one.condition, ops).front());
     FluxState& state = static_cast<PassOf<FluxState>&>(pass).state;
     if (!one.rotary.cos.defined()) one.rotary = model_.rotary(state);
     state.modulation = &step->second;
@@ -122,16 +121,17 @@ class UNetShard final : public DiffusionShard {
                                        const Ops& ops) const override {
     const auto& [texts, channels] = static_cast<const UNetTold&>(told);
     const at::Tensor input = channels.defined() ? at::cat({x, channels.to(x.device())}, 1) : x;
-    return std::make_unique<PassOf<UNetState>>(model_.begin(input, timestep, texts.at(text).vector, ops));
+    return std::make_unique<PassOf<UNetState>>(timestep, text,
+                                               model_.begin(input, timestep, texts.at(text).vector, ops));
   }
 
-  void run(int block, DiffusionPass& pass, Told& told, double, std::size_t text, const Ops& ops) const override {
+  void run(int block, DiffusionPass& pass, Told& told, const Ops& ops) const override {
     UNetState& state = static_cast<PassOf<UNetState>&>(pass).state;
-    state.text = &static_cast<UNetTold&>(told).texts.at(text).text;
+    state.text = &static_cast<UNetTold&>(told).texts.at(pass.text).text;
     model_.block(block, state, ops);
   }
 
-  at::Tensor finish(DiffusionPass& pass, Told&, double, std::size_t, const Ops& ops) const override {
+  at::Tensor finish(DiffusionPass& pass, Told&, const Ops& ops) const override {
     return model_.finish(static_cast<PassOf<UNetState>&>(pass).state, ops);
   }
 

@@ -28,10 +28,15 @@ struct RunFacts {
   at::Tensor channels = {};  ///< [1, c, h, w] beside the latent: inpainting UNets
 };
 
-/// One evaluation on its way through the blocks of a diffusion model.
+/// One evaluation on its way through the blocks of a diffusion model: at a timestep (as SigmaTable::timestep gives it),
+/// told the run's text of that number.
 class DiffusionPass {
  public:
+  DiffusionPass(double at, std::size_t told) : timestep(at), text(told) {}
   virtual ~DiffusionPass() = default;
+
+  const double timestep;
+  const std::size_t text;
   /// The tensors to move when the next block is another device's.
   virtual std::vector<at::Tensor*> travelling() = 0;
 };
@@ -52,19 +57,15 @@ class DiffusionShard {
   virtual std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                           const RunFacts& facts, const Ops& ops) const = 0;
 
-  /// Begins an evaluation of x [1, C, h, w] at a timestep (as SigmaTable::timestep gives it), told the run's text of
-  /// that number. The first block must be held.
+  /// Begins an evaluation of x [1, C, h, w]. The first block must be held.
   virtual std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
                                                const Ops& ops) const = 0;
-  /// Runs a held block on a pass at that timestep, told that text. A timestep that begin_run() did not hear of costs
-  /// what it would have computed ahead.
-  virtual void run(int block, DiffusionPass& pass, Told& told, double timestep, std::size_t text,
-                   const Ops& ops) const = 0;
+  /// Runs a held block on a pass. A timestep that begin_run() did not hear of costs what it would have computed ahead.
+  virtual void run(int block, DiffusionPass& pass, Told& told, const Ops& ops) const = 0;
   /// The tensors that run() reads of a held block, for whoever streams it.
   virtual std::vector<at::Tensor*> block_tensors(int block) = 0;
   /// The prediction [1, C, h, w]. The last block must be held.
-  virtual at::Tensor finish(DiffusionPass& pass, Told& told, double timestep, std::size_t text,
-                            const Ops& ops) const = 0;
+  virtual at::Tensor finish(DiffusionPass& pass, Told& told, const Ops& ops) const = 0;
 };
 
 /// A block as a plan names it: "double" 3, "up" 0, ...

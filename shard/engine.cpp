@@ -3,10 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <set>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
@@ -18,12 +18,6 @@
 
 namespace mgpu {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 /// Neighbouring blocks of one device are a stage.
 std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {

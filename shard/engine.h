@@ -79,8 +79,8 @@ class Engine {
 
   /// The device of the diffusion model's first block, where conditionings lie and a run should keep its latent.
   const DeviceId& home() const;
-  /// Passes on their way at once, of one run or several: they keep every device at work, one waiting while each stage
-  /// has one, as far as the plan has memory for them. A device that is alone takes them one by one anyway.
+  /// Passes on their way at once, of one run or several: so many keep every device at work, as far as the plan has
+  /// memory for them. A device that is alone takes runs one by one.
   std::size_t passes_at_once() const;
   /// From here on a pass begins when the one before has ended: slower, in the least memory.
   void save_memory();

@@ -2,18 +2,10 @@
 
 #include <algorithm>
 
+#include "core/clock.h"
 #include "core/memory.h"
 
 namespace mgpu {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds(Clock::duration time) {
-  return std::chrono::duration<double>(time).count();
-}
-
-}  // namespace
 
 Meter::Meter(const DeviceId& device) : device_(device) {
   measured_.before_bytes = bytes_in_use(device);

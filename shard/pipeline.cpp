@@ -197,7 +197,7 @@ void Pipeline::run_blocks(const Stage& stage, const Passes& passes) {
   for (int block = stage.first; block <= stage.last; ++block) {
     const BlockStream::Use use(member.stream.get(), block);
     for (const auto& pass : passes) {
-      member.shard->run(block, *pass->state, *pass->run->told_[stage.member], pass->timestep, pass->text, ops_);
+      member.shard->run(block, *pass->state, *pass->run->told_[stage.member], ops_);
       ++pass->blocks[stage.member];
     }
   }
@@ -213,7 +213,7 @@ void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
   }
   fault_point("finish");
   DiffusionShard::Told& told = *pass->run->told_[stage.member];
-  at::Tensor prediction = members_[stage.member].shard->finish(*pass->state, told, pass->timestep, pass->text, ops_);
+  at::Tensor prediction = members_[stage.member].shard->finish(*pass->state, told, ops_);
   prediction = prediction.to(pass->x.scalar_type());
   const Member& home = members_[stages_.front().member];
   if (&members_[stage.member] != &home) prediction = handed_over(prediction, home);

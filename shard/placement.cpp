@@ -36,8 +36,7 @@ PlacedComponent all_on(const ComponentNeed& need, const Site& site, std::size_t 
 
 /// Bytes that the device lacks in its worst phase.
 double lacking(const Placement& placement, std::size_t device, const DeviceRoom& room) {
-  const PhaseBytes peak = placement.peak(device, room);
-  const auto most = static_cast<double>(std::max({peak.encode, peak.sample, peak.decode}));
+  const auto most = static_cast<double>(highest(placement.peak(device, room)));
   return std::max(0.0, most - static_cast<double>(room.limit_bytes));
 }
 

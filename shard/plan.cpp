@@ -85,7 +85,7 @@ Sole best_sole(const std::vector<ComponentNeed>& components, const Site& site) {
 std::string idle_devices(const Plan& plan) {
   std::vector<std::string> idle;
   for (const PlannedDevice& device : plan.devices)
-    if (device.assignments.empty()) idle.push_back(device.room.id.to_string());
+    if (!device.in_use()) idle.push_back(device.room.id.to_string());
   return idle.empty() ? std::string{} : fmt::format("; {} idle", fmt::join(idle, ", "));
 }
 
@@ -159,7 +159,7 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
 /// Passes that keep so many devices at work: while each computes with one, another is on its way to it, or in a
 /// sampler's hands between two steps. A UNet goes through each device twice, on its way down and up.
 std::int64_t wanted_passes(std::size_t devices, const PlacementRequest& request) {
-  return std::min(devices == 1 ? 2 : 2 * static_cast<std::int64_t>(devices), request.evaluations);
+  return std::min(2 * static_cast<std::int64_t>(devices), request.evaluations);
 }
 
 /// Passes of a device alone: a block that is streamed, by the plan or by the allocation, serves all that a run has.
@@ -181,7 +181,7 @@ Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, c
   Plan plan = plan_of(
       choice.spread ? place_over(components, site, request.allocation) : place_on(components, site, choice.device),
       site);
-  const auto used = std::ranges::count_if(plan.devices, [](const auto& d) { return !d.assignments.empty(); });
+  const auto used = std::ranges::count_if(plan.devices, &PlannedDevice::in_use);
   const bool alone = !choice.spread || site.devices.size() == 1;
   plan.passes_at_once = alone ? passes_alone(request, site.streams, passes) : passes;
   plan.mode = used > 1 ? "shard" : "single";

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -33,6 +34,9 @@ struct Phases {
   const T& operator[](Phase phase) const { return const_cast<Phases&>(*this)[phase]; }
 };
 using PhaseBytes = Phases<std::uint64_t>;
+inline std::uint64_t highest(const PhaseBytes& bytes) {
+  return std::max({bytes.encode, bytes.sample, bytes.decode});
+}
 
 /// The blocks of one kind, in the order in which they run. Unequal ones are listed one by one; else they are equal.
 struct BlockNeed {

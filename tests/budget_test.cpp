@@ -56,10 +56,6 @@ Job job_of(const Folder& folder, const std::string& name, const std::string& tex
                                   MGPU_GOLDENS, folder.path(""), gpu_ids, mode, name)));
 }
 
-std::uint64_t highest(const PhaseBytes& peak) {
-  return std::max({peak.encode, peak.sample, peak.decode});
-}
-
 /// Limits every device of the job to the most that the plan predicts for it.
 void limit_to_plan(Job& job) {
   Job planned = job;

@@ -233,7 +233,7 @@ TEST_CASE("what ran out of memory again is rendered in a smaller placement, wher
   // Just what the first device needs, also once it has no more.
   const auto most_of = [](const Report& report) {
     const PhaseBytes& peak = report.devices[0].predicted_peak_bytes;
-    return std::max({peak.encode, peak.sample, peak.decode});
+    return highest(peak);
   };
   std::uint64_t most = 0;
   std::string limit;

@@ -95,7 +95,7 @@ TEST_CASE("a smaller plan asks less of the device that ran out of memory, which 
   std::uint64_t most = 0;
   for (int i = 0; i < 2; ++i) {
     const PhaseBytes& peak = tight.plan.devices[0].peak;
-    most = tight.rooms[0].limit_bytes = std::max({peak.encode, peak.sample, peak.decode});
+    most = tight.rooms[0].limit_bytes = highest(peak);
     tight.plan = make_plan(tight.needs, tight.rooms, tight.request);
     REQUIRE(tight.plan.fits());
   }
@@ -105,7 +105,7 @@ TEST_CASE("a smaller plan asks less of the device that ran out of memory, which 
   for (const PlannedDevice& device : smaller->devices) {
     if (device.room.id != DeviceId::cpu(0)) continue;
     CHECK(device.room.limit_bytes == most);
-    CHECK(std::max({device.peak.encode, device.peak.sample, device.peak.decode}) <= most - most / 10);
+    CHECK(highest(device.peak) <= most - most / 10);
   }
 }
 

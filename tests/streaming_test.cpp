@@ -126,7 +126,7 @@ TEST_CASE("weights that serve only before the steps are read when needed, with t
     DeviceRoom room = cpu_room(0);
     const Plan roomy = make_plan(needs, {room});
     const PhaseBytes& peak = roomy.devices[0].peak;
-    room.limit_bytes = std::max({peak.encode, peak.sample, peak.decode}) - 1;
+    room.limit_bytes = highest(peak) - 1;
     Plan plan = make_plan(needs, {room});
     CHECK(roomy.keeps_ahead);
     CHECK_FALSE(plan.keeps_ahead);

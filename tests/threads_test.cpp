@@ -31,21 +31,21 @@ class FakeShard final : public DiffusionShard {
     for (std::size_t i = 0; i < texts.size(); ++i) told->texts.push_back(facts.guidance + static_cast<double>(i));
     return told;
   }
-  std::unique_ptr<DiffusionPass> begin(const Told&, const at::Tensor& x, double, std::size_t,
+  std::unique_ptr<DiffusionPass> begin(const Told&, const at::Tensor& x, double timestep, std::size_t text,
                                        const Ops&) const override {
     ++calls_;
-    auto pass = std::make_unique<FakePass>();
+    auto pass = std::make_unique<FakePass>(timestep, text);
     pass->x = x.clone();
     return pass;
   }
-  void run(int block, DiffusionPass& pass, Told& told, double timestep, std::size_t text, const Ops&) const override {
+  void run(int block, DiffusionPass& pass, Told& told, const Ops&) const override {
     ++calls_;
-    double& value = static_cast<FakeTold&>(told).texts.at(text);
+    double& value = static_cast<FakeTold&>(told).texts.at(pass.text);
     at::Tensor& x = static_cast<FakePass&>(pass).x;
-    x = x * 0.5 + value + timestep * block;
+    x = x * 0.5 + value + pass.timestep * block;
   }
   std::vector<at::Tensor*> block_tensors(int) override { return {}; }
-  at::Tensor finish(DiffusionPass& pass, Told&, double, std::size_t, const Ops&) const override {
+  at::Tensor finish(DiffusionPass& pass, Told&, const Ops&) const override {
     ++calls_;
     return static_cast<FakePass&>(pass).x;
   }
@@ -55,6 +55,7 @@ class FakeShard final : public DiffusionShard {
     std::vector<double> texts;
   };
   struct FakePass final : DiffusionPass {
+    using DiffusionPass::DiffusionPass;
     std::vector<at::Tensor*> travelling() override { return {&x}; }
     at::Tensor x;
   };

@@ -61,10 +61,11 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
     between();
     engine.at_autoencoder(Phase::Encode, [&] {
       if (!encoder) encoder.emplace(models.vae.vae(), engine.vae_weights());
+      const auto encoding = [&](const at::Tensor& x) { return encoder->forward(x); };
       const at::Tensor pixels = read_init_image(image);
-      encoded.latent = encode(pixels, format, *encoder, engine.ops()).cpu();
+      encoded.latent = encode(pixels, format, encoding).cpu();
       if (inpaint_model_ && image.mask)
-        encoded.channels = inpaint_channels(pixels, read_cut_mask(image), format, *encoder, engine.ops()).cpu();
+        encoded.channels = inpaint_channels(pixels, read_cut_mask(image), format, encoding).cpu();
     });
   }
   if (!encoder) return;

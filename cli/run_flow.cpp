@@ -95,7 +95,7 @@ void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
   at::Tensor image;
   entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] {
     const LatentFormat& format = with_.engine.models().training().latent;
-    const at::Tensor decoded = decode(latent, format, with_.decoder, with_.engine.ops())[0];
+    const at::Tensor decoded = decode(latent, format, [&](const at::Tensor& z) { return with_.decoder.forward(z); })[0];
     const HostDeviceScope nobody;  // a finished picture is the program's, not the device's
     image = hand_over(decoded, at::kCPU);
   });

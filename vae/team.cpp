@@ -1,0 +1,65 @@
+#include "vae/team.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+#include "core/exchange.h"
+#include "core/hand_over.h"
+
+namespace mgpu {
+namespace {
+
+/// Runs each coder's steps on its rows of `image` [1, C, H, W], and puts the results together.
+template <class Coder>
+at::Tensor run_in_bands(std::span<const Coder> coders, const Team& team, const at::Tensor& image, const Bands& bands) {
+  MGPU_CHECK_EQ(coders.size(), team.speeds.size());
+  const std::vector<RowRange> shares = deal_units(bands.units(), team.speeds);
+  std::vector<std::size_t> workers;  // that have a share
+  for (std::size_t i = 0; i < shares.size(); ++i)
+    if (shares[i].size() > 0) workers.push_back(i);
+  Exchange exchange(workers.size());
+  std::vector<at::Tensor> parts(coders.size());
+  team.run(coders.size(), [&](std::size_t number) {
+    const auto rank = static_cast<std::size_t>(std::ranges::find(workers, number) - workers.begin());
+    if (rank == workers.size()) return;
+    const Coder& coder = coders[number];
+    try {
+      MeasuredStatistics statistics;
+      const BandOps ops(bands, shares[number], statistics, exchange, rank);
+      const RowRange rows = bands.rows(shares[number], image.size(3));
+      parts[number] = image_of(run_steps(coder.steps(), rows_of(image, rows, coder.device(), coder.dtype()), ops));
+      if (number > 0) parts[number] = hand_over(parts[number], coders.front().device());
+    } catch (...) {
+      exchange.leave();
+      throw;
+    }
+  });
+  std::erase_if(parts, [](const at::Tensor& part) { return !part.defined(); });
+  return parts.size() == 1 ? parts.front() : at::cat(parts, 2);
+}
+
+}  // namespace
+
+Team Team::alone() {
+  return {{1.0}, [](std::size_t, const auto& work) { work(0); }};
+}
+
+at::Tensor decode_in_bands(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z,
+                           const BandRules& rules) {
+  const Decoder& first = decoders.front();
+  MGPU_CHECK_EQ(z.size(1), first.sizes().latent_channels);
+  const Bands bands(z.size(2), z.size(3), first.sizes().channels.back(), rules);
+  return run_in_bands(decoders, team, z, bands);
+}
+
+LatentDistribution encode_in_bands(std::span<const Encoder> encoders, const Team& team, const at::Tensor& image,
+                                   const BandRules& rules) {
+  const VaeSizes& sizes = encoders.front().sizes();
+  const std::int64_t factor = sizes.factor(), rows = image.size(2) / factor, columns = image.size(3) / factor;
+  MGPU_CHECK(rows * factor == image.size(2) && columns * factor == image.size(3), "{}x{} is not a multiple of {}",
+             image.size(3), image.size(2), factor);
+  const Bands bands(rows, columns, sizes.channels.back(), rules);
+  return distribution_of(run_in_bands(encoders, team, image, bands));
+}
+
+}  // namespace mgpu

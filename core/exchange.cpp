@@ -25,7 +25,7 @@ at::Tensor copy_to_gpu(const at::Tensor& from, at::cuda::CUDAEvent& ready, at::D
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
   ready.block(stream);
   at::Tensor out = at::empty(from.sizes(), from.options().device(to));
-  const bool direct = at::cuda::get_p2p_access(from.device().index(), to.index());
+  const bool direct = at::cuda::get_p2p_access(to.index(), from.device().index());  // who copies needs the access
   C10_CUDA_CHECK(c10::cuda::CUDACachingAllocator::memcpyAsync(out.mutable_data_ptr(), to.index(), from.const_data_ptr(),
                                                               from.device().index(), from.nbytes(), stream, direct));
   from.record_stream(stream);

@@ -30,17 +30,7 @@ Team threads(std::vector<double> speeds) {
   const auto run = [](std::size_t ranks, const std::function<void(std::size_t)>& work) {
     std::vector<std::future<void>> all;
     for (std::size_t rank = 0; rank < ranks; ++rank) all.push_back(std::async(std::launch::async, work, rank));
-    std::exception_ptr error;
-    for (auto& one : all) {
-      try {
-        one.get();
-      } catch (const Exchange::Broken&) {
-        if (!error) error = std::current_exception();
-      } catch (...) {
-        error = std::current_exception();
-      }
-    }
-    if (error) std::rethrow_exception(error);
+    finish(all);
   };
   return {std::move(speeds), run};
 }

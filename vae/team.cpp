@@ -44,6 +44,21 @@ Team Team::alone() {
   return {{1.0}, [](std::size_t, const auto& work) { work(0); }};
 }
 
+void finish(std::span<std::future<void>> work) {
+  std::exception_ptr broken, failure;
+  for (std::future<void>& one : work) {
+    try {
+      one.get();
+    } catch (const Exchange::Broken&) {
+      broken = std::current_exception();
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+  if (broken) std::rethrow_exception(broken);
+}
+
 at::Tensor decode_in_bands(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z,
                            const BandRules& rules) {
   const Decoder& first = decoders.front();

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <future>
 #include <span>
 #include <vector>
 
@@ -22,6 +23,9 @@ struct Team {
   /// One device: the calling thread's.
   static Team alone();
 };
+
+/// Waits for all of a team's work, and throws what failed: Exchange::Broken only if nothing else did.
+void finish(std::span<std::future<void>> work);
 
 /// The image's rows dealt to the team: edge rows, sums for the normalisations, attention's keys and values are
 /// exchanged. The result has the same bits on any number of devices of one kind. z [1, latent channels, h, w] -> [1, 3,

@@ -20,9 +20,9 @@ namespace mgpu {
 /// channels fixes, each group's values and their squares.
 at::Tensor empty_sums(const at::Tensor& image);
 
-/// out = product + bias + residual, and its sums. product [R, W, C] is what a convolution gave without its bias, and may
-/// be written to; bias [C]; residual [R, W, C] or undefined, or out itself; out [R, W, C]; sums as empty_sums(out), or
-/// undefined: not wanted. C a multiple of 32 where they are.
+/// out = product + bias + residual, and its sums. product [R, W, C] is what a convolution gave without its bias, and
+/// may be written to; bias [C]; residual [R, W, C] or undefined, or out itself; out [R, W, C]; sums as empty_sums(out),
+/// or undefined: not wanted. C a multiple of 32 where they are.
 void finish_rows(const at::Tensor& product, const at::Tensor& bias, const at::Tensor& residual, const at::Tensor& out,
                  const at::Tensor& sums);
 

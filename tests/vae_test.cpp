@@ -118,8 +118,7 @@ TEST_CASE("decodes are those of diffusers' autoencoder") {
     CHECK(!names.empty());
     for (const std::string& prefix : names) {
       CAPTURE(prefix);
-      CHECK(relative_l2(model.decoder.forward(model.get(prefix + "latent")), model.get(prefix + "image")) <=
-            1e-5);
+      CHECK(relative_l2(model.decoder.forward(model.get(prefix + "latent")), model.get(prefix + "image")) <= 1e-5);
     }
   }
 }

@@ -40,6 +40,13 @@ Decoder::Decoder(const VaeSizes& sizes, const Weights& weights)
   steps_.push_back(steps::head(weights, "decoder", channels, kImageChannels));
 }
 
+std::size_t Decoder::first_step_of_last(int levels) const {
+  MGPU_CHECK(levels > 0 && levels < static_cast<int>(sizes_.channels.size()), "{} of {} levels", levels,
+             sizes_.channels.size());
+  // Each has an enlargement and its residual blocks; the head is behind them.
+  return steps_.size() - static_cast<std::size_t>(1 + levels * (sizes_.residual_blocks + 2));
+}
+
 at::Tensor Decoder::forward(const at::Tensor& z) const {
   std::vector<at::Tensor> out;
   for (const at::Tensor& one : z.split(1)) out.push_back(decode_in_bands({this, 1}, Team::alone(), one));

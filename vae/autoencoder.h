@@ -13,8 +13,8 @@
 
 namespace mgpu {
 
-/// A piece of a coder that runs by itself, and the prefix of its tensors in the file, e.g. "decoder.mid.block_1". It may
-/// write to x.
+/// A piece of a coder that runs by itself, and the prefix of its tensors in the file, e.g. "decoder.mid.block_1". It
+/// may write to x.
 struct AutoencoderStep {
   std::string name;
   std::function<ImageRows(ImageRows x, const BandOps& ops)> run;
@@ -34,6 +34,8 @@ class Decoder {
 
   /// What a decode runs, in order.
   const std::vector<AutoencoderStep>& steps() const { return steps_; }
+  /// The first step of the last `levels` levels: the enlargement to the first of them.
+  std::size_t first_step_of_last(int levels) const;
 
   /// z [B, latent channels, h, w] as the encoder made it (no latent scale) -> [B, 3, factor h, factor w], about -1..1,
   /// each image by itself. On device() and in dtype(); z may lie elsewhere. vae/team.h has it done by several devices.

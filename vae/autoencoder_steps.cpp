@@ -99,8 +99,7 @@ AutoencoderStep downsample(const Weights& weights, const std::string& name, std:
 AutoencoderStep head(const Weights& weights, const std::string& name, std::int64_t in, std::int64_t out) {
   const Norm norm = load_norm(weights, name + ".norm_out", in);
   const Conv conv = load_conv(weights, name + ".conv_out", in, out, 3);
-  return {name + ".conv_out",
-          [=](ImageRows x, const BandOps& ops) { return ops.norm_silu_conv3x3(x, norm, conv); }};
+  return {name + ".conv_out", [=](ImageRows x, const BandOps& ops) { return ops.norm_silu_conv3x3(x, norm, conv); }};
 }
 
 }  // namespace mgpu::steps

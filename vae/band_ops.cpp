@@ -40,8 +40,12 @@ at::Tensor narrow_sums(const ImageRows& x, const RowRange& range) {
 
 }  // namespace
 
-at::Tensor MeasuredStatistics::affine(const at::Tensor& sums, std::int64_t width, const Norm& norm) {
+at::Tensor measured_affine(const at::Tensor& sums, std::int64_t width, const Norm& norm) {
   return group_affine(sums, static_cast<double>(sums.size(0) * width), norm, kEps);
+}
+
+at::Tensor MeasuredStatistics::affine(const at::Tensor& sums, std::int64_t width, const Norm& norm) {
+  return measured_affine(sums, width, norm);
 }
 
 BandOps::BandOps(const Bands& bands, Statistics& statistics)
@@ -67,8 +71,8 @@ BandOps::Surroundings BandOps::look_around(const ImageRows& x, const Norm* norm)
   at::Tensor sums = x.sums;
   if (exchange_) {
     const auto edge = [&](std::int64_t row) { return x.values.narrow(0, row, 1).clone(); };
-    const Exchange::Round round = exchange_->show(
-        rank_, {edge(0), edge(x.values.size(0) - 1), norm ? x.sums : at::Tensor()});
+    const Exchange::Round round =
+        exchange_->show(rank_, {edge(0), edge(x.values.size(0) - 1), norm ? x.sums : at::Tensor()});
     if (rank_ > 0) out.above = round.take(rank_ - 1, 1, x.values);
     if (rank_ + 1 < exchange_->ranks()) out.below = round.take(rank_ + 1, 0, x.values);
     if (norm) {
@@ -137,7 +141,7 @@ void BandOps::norm_silu_conv3x3_add(ImageRows& inner, const Norm& norm, const Co
                                     const Conv& shortcut) const {
   const Surroundings around = look_around(inner, &norm);
   inner.sums = at::empty_like(inner.sums);  // the others may still read those before
-  at::Tensor above;  // the row above the next strip, as it was
+  at::Tensor above;                         // the row above the next strip, as it was
   for (const RowRange& strip : strips(inner.width(), std::max(inner.channels(), x.channels()))) {
     const at::Tensor normal = with_margin(inner.values, strip, around, above);
     above = inner.values.narrow(0, strip.last - 1, 1).clone();
@@ -207,7 +211,8 @@ void BandOps::attention_add(ImageRows& x, const Attention& attention) const {
   const RowRange all = pixels(bands_.all());
   const at::Tensor k = at::empty({all.size(), channels}, x.values.options()), v = at::empty_like(k);
   for (const RowRange& strip : strips(width, channels)) {
-    const RowRange range{strip.first * width, strip.last * width}, to{mine.first + range.first, mine.first + range.last};
+    const RowRange range{strip.first * width, strip.last * width},
+        to{mine.first + range.first, mine.first + range.last};
     const at::Tensor from = normal(range);
     narrow(k, to).copy_(project(from, attention.k));
     narrow(v, to).copy_(project(from, attention.v));

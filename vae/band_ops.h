@@ -29,6 +29,9 @@ class Statistics {
   virtual at::Tensor affine(const at::Tensor& sums, std::int64_t width, const Norm& norm) = 0;
 };
 
+/// Of rows [rows, segments, 32, 2] whose image is so wide.
+at::Tensor measured_affine(const at::Tensor& sums, std::int64_t width, const Norm& norm);
+
 /// From all of the image: the definition.
 class MeasuredStatistics final : public Statistics {
  public:

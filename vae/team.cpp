@@ -3,36 +3,30 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
-#include "core/exchange.h"
 #include "core/hand_over.h"
 
 namespace mgpu {
 namespace {
 
+/// Devices with a share.
+std::vector<std::size_t> with_units(const std::vector<RowRange>& shares) {
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < shares.size(); ++i)
+    if (shares[i].size() > 0) out.push_back(i);
+  return out;
+}
+
 /// Runs each coder's steps on its rows of `image` [1, C, H, W], and puts the results together.
 template <class Coder>
 at::Tensor run_in_bands(std::span<const Coder> coders, const Team& team, const at::Tensor& image, const Bands& bands) {
   MGPU_CHECK_EQ(coders.size(), team.speeds.size());
-  const std::vector<RowRange> shares = deal_units(bands.units(), team.speeds);
-  std::vector<std::size_t> workers;  // that have a share
-  for (std::size_t i = 0; i < shares.size(); ++i)
-    if (shares[i].size() > 0) workers.push_back(i);
-  Exchange exchange(workers.size());
+  BandWork work(bands, team);
   std::vector<at::Tensor> parts(coders.size());
-  team.run(coders.size(), [&](std::size_t number) {
-    const auto rank = static_cast<std::size_t>(std::ranges::find(workers, number) - workers.begin());
-    if (rank == workers.size()) return;
-    const Coder& coder = coders[number];
-    try {
-      MeasuredStatistics statistics;
-      const BandOps ops(bands, shares[number], statistics, exchange, rank);
-      const RowRange rows = bands.rows(shares[number], image.size(3));
-      parts[number] = image_of(run_steps(coder.steps(), rows_of(image, rows, coder.device(), coder.dtype()), ops));
-      if (number > 0) parts[number] = hand_over(parts[number], coders.front().device());
-    } catch (...) {
-      exchange.leave();
-      throw;
-    }
+  team.run(coders.size(), [&](std::size_t i) {
+    const Coder& coder = coders[i];
+    const ImageRows rows = work.run(i, coder.steps(), image, coder.device(), coder.dtype());
+    if (rows.values.defined()) parts[i] = image_of(rows);
+    if (rows.values.defined() && i > 0) parts[i] = hand_over(parts[i], coders.front().device());
   });
   std::erase_if(parts, [](const at::Tensor& part) { return !part.defined(); });
   return parts.size() == 1 ? parts.front() : at::cat(parts, 2);
@@ -42,6 +36,26 @@ at::Tensor run_in_bands(std::span<const Coder> coders, const Team& team, const a
 
 Team Team::alone() {
   return {{1.0}, [](std::size_t, const auto& work) { work(0); }};
+}
+
+BandWork::BandWork(const Bands& bands, const Team& team)
+    : bands_(bands),
+      shares_(deal_units(bands.units(), team.speeds)),
+      workers_(with_units(shares_)),
+      exchange_(workers_.size()) {}
+
+ImageRows BandWork::run(std::size_t device, std::span<const AutoencoderStep> steps, const at::Tensor& image,
+                        at::Device on, at::ScalarType dtype) {
+  const auto rank = static_cast<std::size_t>(std::ranges::find(workers_, device) - workers_.begin());
+  if (rank == workers_.size()) return {};
+  try {
+    MeasuredStatistics statistics;
+    const BandOps ops(bands_, shares_[device], statistics, exchange_, rank);
+    return run_steps(steps, rows_of(image, bands_.rows(shares_[device], image.size(3)), on, dtype), ops);
+  } catch (...) {
+    exchange_.leave();
+    throw;
+  }
 }
 
 void finish(std::span<std::future<void>> work) {

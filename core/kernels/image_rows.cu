@@ -17,8 +17,7 @@ __device__ std::int64_t source_pixel(int row, int column, int width) {
   if (!kUpsampled) return static_cast<std::int64_t>(row) * width + column;
   // Phase (a, b) of source pixel (i, j) lies at position (i + a, j + b) of the four-phase product.
   const int a = row & 1, b = column & 1;
-  const std::int64_t position =
-      static_cast<std::int64_t>((row >> 1) + a) * (width / 2 + 1) + (column >> 1) + b;
+  const std::int64_t position = static_cast<std::int64_t>((row >> 1) + a) * (width / 2 + 1) + (column >> 1) + b;
   return position * 4 + a * 2 + b;
 }
 
@@ -152,7 +151,8 @@ __device__ Softmax block_merged(Softmax mine) {
   __shared__ Softmax partial[kThreads / 32];
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2)
-    mine = merged(mine, {__shfl_xor_sync(0xffffffffu, mine.most, offset), __shfl_xor_sync(0xffffffffu, mine.sum, offset)});
+    mine =
+        merged(mine, {__shfl_xor_sync(0xffffffffu, mine.most, offset), __shfl_xor_sync(0xffffffffu, mine.sum, offset)});
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = mine;
   __syncthreads();
   Softmax total = partial[0];
@@ -171,7 +171,8 @@ struct alignas(kWide * sizeof(T)) Weights {
 };
 
 template <typename T, int kWide>
-__global__ void __launch_bounds__(kThreads) softmax_rows(const float* scores, float scale, T* out, std::int64_t columns) {
+__global__ void __launch_bounds__(kThreads)
+    softmax_rows(const float* scores, float scale, T* out, std::int64_t columns) {
   using In = Scores<kWide>;
   const auto* row = reinterpret_cast<const In*>(scores + static_cast<std::int64_t>(blockIdx.x) * columns);
   auto* result = reinterpret_cast<Weights<T, kWide>*>(out + static_cast<std::int64_t>(blockIdx.x) * columns);

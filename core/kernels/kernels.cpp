@@ -132,8 +132,8 @@ void finish_rows(const at::Tensor& product, const at::Tensor& bias, const at::Te
   MGPU_CHECK(product.is_contiguous() && out.is_contiguous() && (!residual.defined() || residual.is_contiguous()),
              "rows [{}] and their sources lie apart", fmt::join(out.sizes(), ", "));
   if (upsampled)
-    MGPU_CHECK(product.sizes() == at::IntArrayRef({rows / 2 + 1, width / 2 + 1, 4 * channels}),
-               "[{}] becomes no [{}]", fmt::join(product.sizes(), ", "), fmt::join(out.sizes(), ", "));
+    MGPU_CHECK(product.sizes() == at::IntArrayRef({rows / 2 + 1, width / 2 + 1, 4 * channels}), "[{}] becomes no [{}]",
+               fmt::join(product.sizes(), ", "), fmt::join(out.sizes(), ", "));
   else
     MGPU_CHECK(product.sizes() == out.sizes(), "[{}] becomes no [{}]", fmt::join(product.sizes(), ", "),
                fmt::join(out.sizes(), ", "));

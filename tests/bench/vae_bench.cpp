@@ -1,6 +1,7 @@
 // Times decodes on GPUs. scripts/vae_bench.py makes the autoencoder, calls this and prints the table.
 //   mgpu-vae-bench AUTOENCODER SIDExWAYxGPUS...    e.g. 1024xwholex1 4096xwholex4
-// One line of JSON each: milliseconds (median), GiB that the fullest GPU's tensors took, relative L2 error against fp32.
+// One line of JSON each: milliseconds (median), GiB that the fullest GPU's tensors took, relative L2 error against
+// fp32.
 
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -21,7 +22,7 @@
 #include "core/family_sizes.h"
 #include "core/memory.h"
 #include "shard/worker.h"
-#include "vae/team.h"
+#include "vae/tiled.h"
 
 using namespace mgpu;
 
@@ -70,10 +71,13 @@ class Bench {
     const at::Tensor z = latent(c.side);
     std::vector<Decoder> decoders;
     for (int i = 0; i < c.gpus; ++i)
-      decoders.emplace_back(sizes_, Weights(file_, "", at::kBFloat16, at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(i))));
+      decoders.emplace_back(sizes_,
+                            Weights(file_, "", at::kBFloat16, at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(i))));
     Gpus gpus(c.gpus);
     const Team team = gpus.team();
-    const auto decode = [&] { return decode_in_bands(decoders, team, z); };
+    const auto decode = [&] {
+      return c.way == "tiled" ? decode_in_tiles(decoders, team, z, {}) : decode_in_bands(decoders, team, z);
+    };
     at::Tensor image = decode();
     const bool repeats = at::equal(image, decode());
     for (int i = 0; i < c.gpus; ++i) reset_peak_bytes(DeviceId::cuda(i));
@@ -88,9 +92,10 @@ class Bench {
     std::ranges::sort(times);
     const Peak peak = fullest(c.gpus);
     const double error = (image.to(at::kFloat).sub_(exact(c.side)).norm() / exact(c.side).norm()).item<double>();
-    fmt::print("{{\"side\": {}, \"way\": \"{}\", \"gpus\": {}, \"ms\": {:.2f}, \"gib\": {:.2f}, \"error\": {:.4e}, "
-               "\"repeats\": {}, \"sum\": \"{}\"}}\n",
-               c.side, c.way, c.gpus, times[times.size() / 2], peak.gib, error, repeats, digest(image));
+    fmt::print(
+        "{{\"side\": {}, \"way\": \"{}\", \"gpus\": {}, \"ms\": {:.2f}, \"gib\": {:.2f}, \"error\": {:.4e}, "
+        "\"repeats\": {}, \"sum\": \"{}\"}}\n",
+        c.side, c.way, c.gpus, times[times.size() / 2], peak.gib, error, repeats, digest(image));
     std::fflush(stdout);
   }
 
@@ -109,7 +114,7 @@ class Bench {
   }
 
   static std::string digest(const at::Tensor& image) {
-    const at::Tensor bits = image.contiguous().view(at::kShort).to(at::kLong);
+    const at::Tensor bits = image.to(at::kBFloat16).contiguous().view(at::kShort).to(at::kLong);
     const at::Tensor places = at::arange(bits.numel(), bits.options()).view(bits.sizes()).remainder(65521) + 1;
     return fmt::format("{:x}", static_cast<std::uint64_t>((bits * places).sum().item<std::int64_t>()));
   }

@@ -77,8 +77,8 @@ TEST_CASE("normalisation is the CPU's") {
       finish_rows(x, at::zeros({channels}, x.options()), {}, same, sums);
       const Norm norm{draw({channels}, dtype), draw({channels}, dtype)};
       const at::Tensor affine = group_affine(sums, 3 * 77, norm, 1e-6);
-      const at::Tensor expected = at::silu(at::group_norm(wide(x).permute({2, 0, 1}).unsqueeze(0), 32,
-                                                          wide(norm.weight), wide(norm.bias), 1e-6));
+      const at::Tensor expected = at::silu(
+          at::group_norm(wide(x).permute({2, 0, 1}).unsqueeze(0), 32, wide(norm.weight), wide(norm.bias), 1e-6));
       const at::Tensor out = at::empty_like(x);
       normalise_rows(x, affine, true, out);
       CHECK(relative_l2(out.cpu().permute({2, 0, 1}).unsqueeze(0), expected) <= rounding(dtype));

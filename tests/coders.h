@@ -9,7 +9,8 @@
 namespace mgpu {
 
 /// So little at once that small pictures have many units and strips.
-inline const BandRules kSmallBands{.unit_values = 1 << 10, .strip_values = 1 << 12, .score_values = 1 << 11};
+inline const BandRules kSmallBands{
+    .unit_values = 1 << 10, .strip_values = 1 << 12, .score_values = 1 << 11, .least_queries = 1};
 
 /// So many devices, each a thread.
 Team threads(std::vector<double> speeds);

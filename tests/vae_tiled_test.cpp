@@ -24,7 +24,7 @@ double largest_difference(const at::Tensor& a, const at::Tensor& b) {
 TEST_CASE("tiles cover a side, evenly spread, sharing at least the overlap with their neighbours alone") {
   std::mt19937 random(3);
   for (int i = 0; i < 500; ++i) {
-    const std::int64_t tile = 3 + random() % 60, overlap = random() % ((tile + 1) / 2), side = 1 + random() % 500;
+    const std::int64_t tile = 3 + random() % 60, overlap = random() % ((tile + 2) / 3), side = 1 + random() % 500;
     CAPTURE(tile);
     CAPTURE(overlap);
     CAPTURE(side);
@@ -33,9 +33,10 @@ TEST_CASE("tiles cover a side, evenly spread, sharing at least the overlap with 
     CHECK(tiles.back().last == side);
     at::Tensor sum = at::zeros({side});
     for (std::size_t k = 0; k < tiles.size(); ++k) {
-      CHECK(tiles[k].size() == std::min(tile, side));
+      CHECK(tiles[k].size() == tiles[0].size());
+      CHECK(tiles[k].size() <= tile);
       if (k > 0) CHECK(tiles[k - 1].last - tiles[k].first >= overlap);
-      if (k > 1) CHECK(tiles[k - 2].last <= tiles[k].first + tile / 2);
+      if (k > 1) CHECK(tiles[k - 2].last <= tiles[k].first);
       if (overlap == 0) continue;
       sum.narrow(0, tiles[k].first, tiles[k].size()) += feather(tiles, k, (overlap - 1) / 2);
     }
@@ -45,6 +46,7 @@ TEST_CASE("tiles cover a side, evenly spread, sharing at least the overlap with 
 
 TEST_CASE("what a cut has reached counts for nothing") {
   const std::vector<RowRange> tiles = cut_into_tiles(200, 80, 20);
+  REQUIRE((tiles == std::vector<RowRange>{{0, 80}, {60, 140}, {120, 200}}));
   const at::Tensor weights = feather(tiles, 1, 8);
   CHECK(weights.narrow(0, 0, 8).eq(0).all().item<bool>());
   CHECK(weights.narrow(0, 72, 8).eq(0).all().item<bool>());
@@ -87,7 +89,7 @@ TEST_CASE("a tiled decode has the same bits on 1 to 5 devices") {
 
 TEST_CASE("low and narrow pictures are tiled too; what is no larger than a tile is decoded whole") {
   const auto decoder = coders<Decoder>("vae_flux", 1);
-  for (const auto& [rows, columns] : {std::pair<int, int>{1, 40}, {3, 50}, {17, 16}}) {  // one window sees it all
+  for (const auto& [rows, columns] : {std::pair<int, int>{1, 40}, {3, 50}, {15, 20}}) {  // one window sees it all
     const at::Tensor z = noise({1, 16, rows, columns});
     CHECK(relative_l2(decode_in_tiles(decoder, Team::alone(), z, kSmallTiles), decoder[0].forward(z)) <= 1e-5);
   }

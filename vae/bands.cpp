@@ -52,7 +52,8 @@ std::vector<RowRange> Bands::query_pieces(const RowRange& units) const {
   std::vector<RowRange> out;
   for (std::int64_t unit = units.first; unit < units.last; ++unit) {
     const RowRange of_unit = rows({unit, unit + 1}, width_);
-    cut({of_unit.first * width_, of_unit.last * width_}, rules_.score_values / (rows_ * width_), out);
+    cut({of_unit.first * width_, of_unit.last * width_},
+        std::max(rules_.score_values / (rows_ * width_), rules_.least_queries), out);
   }
   return out;
 }

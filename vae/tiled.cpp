@@ -16,6 +16,10 @@ constexpr std::int64_t kWindowReaches = 4;     // height of a window of the samp
 constexpr double kSampleTiles = 1.5;           // pixels of all windows, in tiles'
 constexpr double kGoldenRatio = 0.6180339887;  // its multiples' fractions are spread evenly, however many are taken
 
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
 struct Tile {
   RowRange rows, columns;
 };
@@ -138,13 +142,13 @@ at::Tensor blend(const std::vector<at::Tensor>& tiles, const Layout& layout) {
 }  // namespace
 
 std::vector<RowRange> cut_into_tiles(std::int64_t side, std::int64_t tile, std::int64_t overlap) {
-  MGPU_CHECK(tile > 0 && 2 * overlap < tile, "tiles of {} that share {}", tile, overlap);
-  if (side <= tile) return {{0, side}};
-  const std::int64_t step = tile - overlap, count = (side - overlap + step - 1) / step;
-  std::vector<RowRange> out;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t first = i * (side - tile) / (count - 1);
-    out.push_back({first, first + tile});
+  MGPU_CHECK(tile > 0 && 3 * overlap <= tile + 1, "tiles of {} that share {}", tile, overlap);
+  const std::int64_t count = side <= tile ? 1 : ceil_div(side - overlap, tile - overlap);
+  const std::int64_t size = ceil_div(side + (count - 1) * overlap, count);  // the least with which so many suffice
+  std::vector<RowRange> out{{0, size}};
+  for (std::int64_t i = 1; i < count; ++i) {
+    const std::int64_t first = i * (side - size) / (count - 1);
+    out.push_back({first, first + size});
   }
   return out;
 }

@@ -13,12 +13,12 @@ namespace mgpu {
 
 /// How an image is decoded tile by tile.
 struct Tiling {
-  std::int64_t tile = 1024;    ///< pixels a side
-  std::int64_t overlap = 128;  ///< pixels at least that neighbours share; less than half a tile
+  std::int64_t tile = 1024;    ///< pixels a side, at most
+  std::int64_t overlap = 128;  ///< pixels at least that neighbours share; a third of a tile at most
   int levels = 2;              ///< the decoder's last, that go tile by tile; what lies before is decoded whole
 };
 
-/// A side cut into tiles: where each begins, evenly spread, the last ending with the side.
+/// A side cut into as few tiles as will do, all as large and no larger than needed, evenly spread.
 std::vector<RowRange> cut_into_tiles(std::int64_t side, std::int64_t tile, std::int64_t overlap);
 
 /// What a tile counts for along a side, [tile]: 1, but where it meets a neighbour a ramp that the neighbour's completes

@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
     a[i] = a[i] * scale[i] + shift[i];
-    if (kSilu) a[i] = a[i] / (1.0f + __expf(-a[i]));
+    if (kSilu) a[i] = __fdividef(a[i], 1.0f + __expf(-a[i]));
   }
   store(out + v * kVector, a);
 }

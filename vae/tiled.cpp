@@ -142,7 +142,7 @@ at::Tensor blend(const std::vector<at::Tensor>& tiles, const Layout& layout) {
 }  // namespace
 
 std::vector<RowRange> cut_into_tiles(std::int64_t side, std::int64_t tile, std::int64_t overlap) {
-  MGPU_CHECK(tile > 0 && 3 * overlap <= tile + 1, "tiles of {} that share {}", tile, overlap);
+  MGPU_CHECK(tile > 0 && 3 * overlap <= tile, "tiles of {} that share {}", tile, overlap);
   const std::int64_t count = side <= tile ? 1 : ceil_div(side - overlap, tile - overlap);
   const std::int64_t size = ceil_div(side + (count - 1) * overlap, count);  // the least with which so many suffice
   std::vector<RowRange> out{{0, size}};

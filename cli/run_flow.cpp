@@ -10,6 +10,7 @@
 #include "core/fault_point.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
+#include "core/memory.h"
 #include "vae/codec.h"
 
 namespace mgpu {
@@ -50,6 +51,10 @@ std::optional<Failure> RunFlow::render() {
 }
 
 void RunFlow::serve() {
+  // Between passes a sampler waits for its own numbers alone, not for the passes of others. A device alone has no
+  // others.
+  std::optional<SideStream> aside;
+  if (with_.engine.plan().devices.size() > 1) aside.emplace(torch_device(with_.engine.home()));
   while (auto turn = queue_->next()) render_run(std::move(turn));
 }
 

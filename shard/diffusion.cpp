@@ -111,7 +111,8 @@ class UNetShard final : public DiffusionShard {
   std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
                                   const Ops& ops) const override {
     auto told = std::make_unique<UNetTold>();
-    told->channels = facts.channels;
+    // Once a run: from main memory each pass would wait for the device.
+    if (facts.channels.defined()) told->channels = facts.channels.to(texts.front().conditioning->context.device());
     for (const ToldText& text : texts)
       told->texts.push_back({model_.text(text.conditioning->context, ops), vector(text, facts)});
     return told;
@@ -120,7 +121,7 @@ class UNetShard final : public DiffusionShard {
   std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
                                        const Ops& ops) const override {
     const auto& [texts, channels] = static_cast<const UNetTold&>(told);
-    const at::Tensor input = channels.defined() ? at::cat({x, channels.to(x.device())}, 1) : x;
+    const at::Tensor input = channels.defined() ? at::cat({x, channels}, 1) : x;
     return std::make_unique<PassOf<UNetState>>(timestep, text,
                                                model_.begin(input, timestep, texts.at(text).vector, ops));
   }

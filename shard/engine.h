@@ -94,11 +94,14 @@ class Engine {
  private:
   struct Device {
     Device(const DeviceId& device, Worker::Runs runs)
-        : id(device), torch(torch_device(device)), meter(device), worker(device, runs) {}
+        : id(device), torch(torch_device(device)), meter(device), worker(device, runs) {
+      if (device.is_cuda() && runs == Worker::Runs::InThread) follower.emplace(device, runs);
+    }
     DeviceId id;
     at::Device torch;
     Meter meter;
     Worker worker;
+    std::optional<Worker> follower;  ///< as Pipeline::Member's
   };
 
   /// The one device that the plan gives a component.

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <future>
 #include <limits>
 #include <memory>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "core/devices.h"
+#include "core/hand_over.h"
 #include "core/ops.h"
 #include "shard/block_stream.h"
 #include "shard/diffusion.h"
@@ -33,6 +35,9 @@ class Pipeline {
     Meter* meter = nullptr;
     std::unique_ptr<DiffusionShard> shard;
     std::unique_ptr<BlockStream> stream = nullptr;  ///< of its blocks that others keep, if there are such
+    /// Of a GPU among others: waits for what the worker has queued, which goes on. Null: a stage's work is done when
+    /// the worker is, or else nobody but the same thread's later work asks for it.
+    Worker* follower = nullptr;
   };
   /// Consecutive blocks that one member runs.
   struct Stage {
@@ -61,12 +66,12 @@ class Pipeline {
 
   /// What a pass evaluates.
   struct Evaluation {
-    at::Tensor x;          ///< [1, C, h, w], on home()
+    at::Tensor x;          ///< [1, C, h, w], on home(), as the caller's current stream there gives it
     std::size_t text = 0;  ///< number in the run
   };
   /// Sends each through all blocks, as many at once as may be on their way. Its prediction, like x, comes back on
-  /// home() and in its type; the future throws what a member threw, DeviceError among it, and never waits for a pass
-  /// that was dropped.
+  /// home() and in its type, complete, unless its device is alone: then as that device's current stream gives it. The
+  /// future throws what a member threw, DeviceError among it, and never waits for a pass that was dropped.
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);
 
@@ -96,16 +101,24 @@ class Pipeline {
   Passes admit(std::span<std::shared_ptr<Pass>> passes);
   /// Lets passes wait before a stage, with a task for each; those that cannot wait fail.
   void enter(std::size_t stage, const Passes& passes);
-  /// Passes that wait before a stage, to go through it together.
+  /// Passes that wait before a stage, to go through it together. None, of a streaming stage, where more will come by
+  /// the time that its device has no other work.
   Passes take(std::size_t stage);
   /// How many those should be: a streamed block serves as many as leave the other stages their share of work.
   std::size_t share_of(std::size_t stage) const;
   void work(std::size_t stage, const Passes& passes);
+  /// Has the device of a stage do its part of the passes, and send them on.
+  void go_through(std::size_t stage, const Passes& passes);
   void run_blocks(const Stage& stage, const Passes& passes);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
-  static void travel(Pass& pass, const Member& to);
-  /// A copy on a member's device, which answers for its memory from here on.
-  static at::Tensor handed_over(const at::Tensor& tensor, const Member& to);
+  void finish(const Stage& stage, const std::shared_ptr<Pass>& pass);
+  /// What a member sends to another is that one's to answer for.
+  static at::Tensor send(HandOver& way, const at::Tensor& tensor, const Member& to);
+  /// Goes on with a pass once what `from` sent to `to` is there.
+  static void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
+                     std::function<void()> then);
+  /// Once the device has done what it was given, its streaming stages take what has come by then.
+  void follow_group(std::size_t member);
   void succeed(Pass& pass, at::Tensor prediction);
   static void fail(Pass& pass, const std::exception_ptr& error);
 
@@ -115,6 +128,7 @@ class Pipeline {
   std::mutex mutex_;
   std::condition_variable pass_ends_, pass_comes_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
+  std::vector<int> groups_;                                 ///< that each streaming member works on
   std::size_t in_flight_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
   std::size_t limit_ = kNoLimit;

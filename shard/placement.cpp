@@ -252,7 +252,10 @@ Placement place_on(const std::vector<ComponentNeed>& components, const Site& sit
 PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Site& site) {
   PlacedComponent out = nowhere(need, site);
   try {
-    const Allotment allotment = allot(allocation, need, out.chain, site.devices, site.donors);
+    Allotment allotment = allot(allocation, need, out.chain, site.devices, site.donors);
+    // What serves only before the steps is never lent: where blocks are, shares are of the rest.
+    if (site.keeps_ahead && !std::ranges::all_of(allotment.lent, &std::vector<DonorShare>::empty))
+      allotment = allot(allocation, need, Chain(need, /*keeps_ahead=*/false), site.devices, site.donors);
     out.runs = allotment.runs;
     for (std::size_t d = 0; d < out.runs.size(); ++d)
       if (!allotment.lent[d].empty()) out.loans[d] = spread_loan(out.chain.block_bytes(out.runs[d]), allotment.lent[d]);

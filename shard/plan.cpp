@@ -204,6 +204,16 @@ bool streams(const Plan& plan) {
   });
 }
 
+/// Whether an allocation says how many bytes a device gives at most.
+bool names_bytes(const PlacementRequest& request) {
+  using Kind = AllocationAmount::Kind;
+  return std::ranges::any_of(request.allocation, [](const auto& component) {
+    return std::ranges::any_of(component.second.entries, [](const AllocationEntry& entry) {
+      return entry.amount.kind == Kind::Bytes || entry.amount.kind == Kind::Fraction;
+    });
+  });
+}
+
 /// Of plans that do not fit that is best which asks nothing of donors that they have not, then that which lacks least.
 std::pair<bool, std::uint64_t> rank_of_refused(const Plan& plan) {
   const bool donors_lack = std::ranges::any_of(plan.donors, [&](const PlannedDonor& donor) {
@@ -260,15 +270,16 @@ const Assignment& Plan::assignment_of(std::string_view component, std::string_vi
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
-  // The means of saving memory, each slower than the one before it. What is streamed is not kept ahead.
+  // The means of saving memory, each slower than the one before it. What is streamed for want of it leaves nothing kept
+  // ahead.
   const std::int64_t wanted = wanted_passes(devices.size(), request);
   const auto with = [&](bool keeps_ahead, bool streams, std::int64_t passes) {
     return plan_with(components, site_for(devices, request, keeps_ahead, streams, passes), request, passes, wanted);
   };
   try {
     Plan plan = with(true, false, wanted);
-    if (plan.fits() && !streams(plan)) {
-      if (request.evaluations == 1 || plan.mode == "single") return plan;
+    if (plan.fits() && (!streams(plan) || !names_bytes(request))) {
+      if (request.evaluations == 1 || plan.mode == "single" || streams(plan)) return plan;
       // With less to hold the devices may share the work more evenly.
       Plan even = with(false, false, wanted);
       return even.fits() && slowest(even) < kWorthReading * slowest(plan) ? even : plan;

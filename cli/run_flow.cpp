@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
 
 #include "cli/sampling.h"
 #include "cli/signals.h"
@@ -31,10 +32,11 @@ std::optional<Failure> RunFlow::render() {
   runs_ = with_.pictures.runs();
   std::vector<std::size_t> passes;
   for (const Group& run : runs_) passes.push_back(passes_of(with_.encodings.run_of(run.front()->picture)));
-  const std::size_t enough = with_.engine.passes_at_once(), devices = with_.engine.plan().devices.size();
+  const std::size_t enough = with_.engine.passes_at_once();
   queue_.emplace(std::move(passes), enough);
-  // One thread compresses as fast as two devices draw.
-  writer_.emplace(with_.job, with_.pictures, with_.progress, (devices + 1) / 2, [] { return caught_signal() != 0; });
+  // The last pictures of a job are sampled side by side and come all at once.
+  const std::size_t writers = std::min<std::size_t>(enough, std::max(1U, std::thread::hardware_concurrency()));
+  writer_.emplace(with_.job, with_.pictures, with_.progress, writers, [] { return caught_signal() != 0; });
   {
     // As many again as sample: theirs are the runs that have been sampled and are not decoded yet.
     const std::size_t threads = enough == 1 ? 1 : std::min(2 * enough, runs_.size());

@@ -18,6 +18,8 @@ namespace {
 
 // A streamed block costs a multiple of this, and a sampler's step less.
 constexpr std::chrono::milliseconds kPatience{3};
+// What a GPU does, and what it finds when that is done. With more a pass of an older run would find others before it.
+constexpr int kTurnsAhead = 2;
 
 /// Behind what the device has been given; of one that failed none, which whoever follows its passes says.
 QueueMark mark_of(const DeviceId& device) {
@@ -55,7 +57,7 @@ Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const
       stages_(std::move(stages)),
       ops_(ops),
       waiting_(stages_.size()),
-      groups_(members_.size()) {
+      turns_(members_.size()) {
   MGPU_CHECK(!stages_.empty() && stages_.front().first == 0, "no stage begins the model");
   for (std::size_t i = 1; i < stages_.size(); ++i) MGPU_CHECK_EQ(stages_[i].first, stages_[i - 1].last + 1);
 }
@@ -91,6 +93,10 @@ Pipeline::Place::~Place() {
 std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                                    const RunFacts& facts) {
   auto run = std::make_shared<Run>();
+  {
+    const std::lock_guard lock(mutex_);
+    run->number_ = ++runs_;
+  }
   run->told_.resize(members_.size());
   Together beginnings;
   for (std::size_t i = 0; i < members_.size(); ++i) {
@@ -146,15 +152,20 @@ std::vector<std::future<at::Tensor>> Pipeline::submit(const std::shared_ptr<Run>
 }
 
 void Pipeline::enter(std::size_t stage, const Passes& passes) {
+  const std::size_t member = stages_[stage].member;
   try {
     fault_point("enter");
     {
       const std::lock_guard lock(mutex_);
-      waiting_[stage].insert(waiting_[stage].end(), passes.begin(), passes.end());
+      for (const auto& pass : passes) {
+        const auto place = std::ranges::upper_bound(waiting_[stage], pass->run->number_, {},
+                                                    [](const auto& other) { return other->run->number_; });
+        waiting_[stage].insert(place, pass);
+      }
     }
     pass_comes_.notify_all();
     for (std::size_t i = 0; i < passes.size(); ++i)  // a task each; one that finds nobody waiting has nothing to do
-      members_[stages_[stage].member].worker->post([this, stage] { work(stage, take(stage)); });
+      members_[member].worker->post([this, member] { work(member); });
   } catch (...) {
     for (const auto& pass : passes) {
       const std::lock_guard lock(mutex_);
@@ -164,20 +175,35 @@ void Pipeline::enter(std::size_t stage, const Passes& passes) {
   }
 }
 
-Pipeline::Passes Pipeline::take(std::size_t stage) {
+Pipeline::Turn Pipeline::take(std::size_t member) {
   std::unique_lock lock(mutex_);
-  std::deque<std::shared_ptr<Pass>>& waiting = waiting_[stage];
-  const std::size_t member = stages_[stage].member, share = share_of(stage);
-  if (waiting.size() < share && groups_[member] > 0) return {};
+  const std::optional<std::size_t> stage = next_stage(member);
+  if (!stage || has_enough(member, *stage)) return {};
+  std::deque<std::shared_ptr<Pass>>& waiting = waiting_[*stage];
   // Passes that went through a stage together come to the next one after another: a moment's patience keeps them so.
-  if (!waiting.empty() && waiting.size() < share)
-    pass_comes_.wait_for(lock, kPatience, [&] { return waiting.size() >= share; });
+  const std::size_t share = share_of(*stage);
+  if (waiting.size() < share) pass_comes_.wait_for(lock, kPatience, [&] { return waiting.size() >= share; });
   const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(share, waiting.size()));
-  Passes out(waiting.begin(), end);
+  Turn out{*stage, {waiting.begin(), end}};
   waiting.erase(waiting.begin(), end);
-  for (const auto& pass : out) pass->taken = static_cast<int>(stage);
-  if (!out.empty() && members_[member].stream && members_[member].follower) ++groups_[member];
+  for (const auto& pass : out.passes) pass->taken = static_cast<int>(*stage);
+  if (members_[member].follower && !out.passes.empty()) ++turns_[member];
   return out;
+}
+
+std::optional<std::size_t> Pipeline::next_stage(std::size_t member) const {
+  std::optional<std::size_t> out;
+  for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
+    if (stages_[stage].member != member || waiting_[stage].empty()) continue;
+    if (!out || waiting_[stage].front()->run->number_ <= waiting_[*out].front()->run->number_) out = stage;
+  }
+  return out;
+}
+
+/// Few passes do not begin a streaming stage while the device has other work: more come meanwhile.
+bool Pipeline::has_enough(std::size_t member, std::size_t stage) const {
+  const bool few = waiting_[stage].size() < share_of(stage);
+  return turns_[member] >= (few ? 1 : kTurnsAhead);
 }
 
 std::size_t Pipeline::share_of(std::size_t stage) const {
@@ -186,11 +212,11 @@ std::size_t Pipeline::share_of(std::size_t stage) const {
   return (most + stages_.size() - 1) / stages_.size();
 }
 
-void Pipeline::work(std::size_t stage, const Passes& passes) {
-  if (passes.empty()) return;
-  go_through(stage, passes);
-  const std::size_t member = stages_[stage].member;
-  if (members_[member].stream && members_[member].follower) follow_group(member);
+void Pipeline::work(std::size_t member) {
+  const Turn turn = take(member);
+  if (turn.passes.empty()) return;
+  go_through(turn.stage, turn.passes);
+  if (members_[member].follower) follow_turn(member);
 }
 
 void Pipeline::go_through(std::size_t index, const Passes& passes) {
@@ -220,7 +246,7 @@ void Pipeline::go_through(std::size_t index, const Passes& passes) {
   }
 }
 
-void Pipeline::follow_group(std::size_t member) {
+void Pipeline::follow_turn(std::size_t member) {
   const QueueMark end = mark_of(members_[member].device);
   members_[member].follower->post([this, member, end] {
     try {
@@ -229,10 +255,9 @@ void Pipeline::follow_group(std::size_t member) {
     }
     {
       const std::lock_guard lock(mutex_);
-      --groups_[member];
+      --turns_[member];
     }
-    for (std::size_t stage = 0; stage < stages_.size(); ++stage)
-      if (stages_[stage].member == member) members_[member].worker->post([this, stage] { work(stage, take(stage)); });
+    members_[member].worker->post([this, member] { work(member); });
   });
 }
 

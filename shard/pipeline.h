@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -11,6 +12,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -58,6 +60,7 @@ class Pipeline {
   /// What every member keeps ready for a run.
   class Run {
     friend class Pipeline;
+    std::uint64_t number_ = 0;
     std::vector<std::unique_ptr<DiffusionShard::Told>> told_;  // by member
   };
   /// The conditionings must outlive the run.
@@ -101,12 +104,19 @@ class Pipeline {
   Passes admit(std::span<std::shared_ptr<Pass>> passes);
   /// Lets passes wait before a stage, with a task for each; those that cannot wait fail.
   void enter(std::size_t stage, const Passes& passes);
-  /// Passes that wait before a stage, to go through it together. None, of a streaming stage, where more will come by
-  /// the time that its device has no other work.
-  Passes take(std::size_t stage);
-  /// How many those should be: a streamed block serves as many as leave the other stages their share of work.
+  /// Passes that wait before one of a member's stages, to go through it together.
+  struct Turn {
+    std::size_t stage = 0;
+    Passes passes;
+  };
+  /// The next ones: none while the member has enough to do.
+  Turn take(std::size_t member);
+  /// The stage of a member before which the oldest run waits, if any does; the lock held, as for the two below.
+  std::optional<std::size_t> next_stage(std::size_t member) const;
+  bool has_enough(std::size_t member, std::size_t stage) const;
+  /// How many should go together: a streamed block serves as many as leave the other stages their share of work.
   std::size_t share_of(std::size_t stage) const;
-  void work(std::size_t stage, const Passes& passes);
+  void work(std::size_t member);
   /// Has the device of a stage do its part of the passes, and send them on.
   void go_through(std::size_t stage, const Passes& passes);
   void run_blocks(const Stage& stage, const Passes& passes);
@@ -117,8 +127,8 @@ class Pipeline {
   /// Goes on with a pass once what `from` sent to `to` is there.
   static void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
                      std::function<void()> then);
-  /// Once the device has done what it was given, its streaming stages take what has come by then.
-  void follow_group(std::size_t member);
+  /// Once a GPU has done what it was given last, its worker gives it more.
+  void follow_turn(std::size_t member);
   void succeed(Pass& pass, at::Tensor prediction);
   static void fail(Pass& pass, const std::exception_ptr& error);
 
@@ -127,8 +137,9 @@ class Pipeline {
   const Ops& ops_;
   std::mutex mutex_;
   std::condition_variable pass_ends_, pass_comes_;
-  std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
-  std::vector<int> groups_;                                 ///< that each streaming member works on
+  std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage, those of older runs first
+  std::vector<int> turns_;                                  ///< that each member with a follower works on
+  std::uint64_t runs_ = 0;
   std::size_t in_flight_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
   std::size_t limit_ = kNoLimit;

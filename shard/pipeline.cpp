@@ -18,7 +18,8 @@ namespace {
 
 // A streamed block costs a multiple of this, and a sampler's step less.
 constexpr std::chrono::milliseconds kPatience{3};
-// What a GPU does, and what it finds when that is done. With more a pass of an older run would find others before it.
+// What a GPU does, and what it finds when that is done. With more, what comes meanwhile (a picture to decode, a pass on
+// its way up a UNet) would wait behind passes that nobody waits for.
 constexpr int kTurnsAhead = 2;
 
 /// Behind what the device has been given; of one that failed none, which whoever follows its passes says.
@@ -40,6 +41,7 @@ struct Pipeline::Pass {
   double timestep = 0.0;
   std::size_t text = 0;
   std::unique_ptr<DiffusionPass> state;
+  std::uint64_t came = 0;   ///< when to the stage before which it waits: numbers in order
   int taken = -1;           ///< the stage that took it last
   std::vector<int> blocks;  ///< executed, by member
   std::promise<at::Tensor> result;
@@ -93,10 +95,6 @@ Pipeline::Place::~Place() {
 std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                                    const RunFacts& facts) {
   auto run = std::make_shared<Run>();
-  {
-    const std::lock_guard lock(mutex_);
-    run->number_ = ++runs_;
-  }
   run->told_.resize(members_.size());
   Together beginnings;
   for (std::size_t i = 0; i < members_.size(); ++i) {
@@ -157,11 +155,8 @@ void Pipeline::enter(std::size_t stage, const Passes& passes) {
     fault_point("enter");
     {
       const std::lock_guard lock(mutex_);
-      for (const auto& pass : passes) {
-        const auto place = std::ranges::upper_bound(waiting_[stage], pass->run->number_, {},
-                                                    [](const auto& other) { return other->run->number_; });
-        waiting_[stage].insert(place, pass);
-      }
+      for (const auto& pass : passes) pass->came = ++comings_;
+      waiting_[stage].insert(waiting_[stage].end(), passes.begin(), passes.end());
     }
     pass_comes_.notify_all();
     for (std::size_t i = 0; i < passes.size(); ++i)  // a task each; one that finds nobody waiting has nothing to do
@@ -195,7 +190,7 @@ std::optional<std::size_t> Pipeline::next_stage(std::size_t member) const {
   std::optional<std::size_t> out;
   for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
     if (stages_[stage].member != member || waiting_[stage].empty()) continue;
-    if (!out || waiting_[stage].front()->run->number_ <= waiting_[*out].front()->run->number_) out = stage;
+    if (!out || waiting_[stage].front()->came < waiting_[*out].front()->came) out = stage;
   }
   return out;
 }

@@ -60,7 +60,6 @@ class Pipeline {
   /// What every member keeps ready for a run.
   class Run {
     friend class Pipeline;
-    std::uint64_t number_ = 0;
     std::vector<std::unique_ptr<DiffusionShard::Told>> told_;  // by member
   };
   /// The conditionings must outlive the run.
@@ -111,7 +110,7 @@ class Pipeline {
   };
   /// The next ones: none while the member has enough to do.
   Turn take(std::size_t member);
-  /// The stage of a member before which the oldest run waits, if any does; the lock held, as for the two below.
+  /// The stage of a member before which a pass has waited longest, if any does; the lock held, as for the two below.
   std::optional<std::size_t> next_stage(std::size_t member) const;
   bool has_enough(std::size_t member, std::size_t stage) const;
   /// How many should go together: a streamed block serves as many as leave the other stages their share of work.
@@ -137,9 +136,9 @@ class Pipeline {
   const Ops& ops_;
   std::mutex mutex_;
   std::condition_variable pass_ends_, pass_comes_;
-  std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage, those of older runs first
+  std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
   std::vector<int> turns_;                                  ///< that each member with a follower works on
-  std::uint64_t runs_ = 0;
+  std::uint64_t comings_ = 0;                               ///< of passes to a stage
   std::size_t in_flight_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
   std::size_t limit_ = kNoLimit;

@@ -136,7 +136,7 @@ PlacedComponent place_encoder(const ComponentNeed& need, const Site& site) {
   }
   const double lacks = std::get<0>(*best);
   Placement cut;
-  const bool should_cut = !need.whole && lacks > 0.0 && add_cut(cut, need, site).worst[0] < lacks;
+  const bool should_cut = lacks > 0.0 && add_cut(cut, need, site).worst[0] < lacks;
   return should_cut ? cut.components.front() : whole.components.front();
 }
 
@@ -160,6 +160,14 @@ Placement place_resident(const Placement& told, const ComponentNeed* diffusion, 
     out = std::move(placement);
   }
   return out;
+}
+
+/// The image encoder where its decoder is: they are one autoencoder.
+PlacedComponent place_beside_decoder(const ComponentNeed& need, const Placement& resident, const Site& site) {
+  const auto decoder = std::ranges::find(resident.components, need.name, [](const auto& p) { return p.need->name; });
+  MGPU_CHECK(decoder != resident.components.end(), "{} has an encoder and no decoder", need.name);
+  const auto home = std::ranges::find_if(decoder->runs, [](const Run& run) { return !run.empty(); });
+  return all_on(need, site, static_cast<std::size_t>(home - decoder->runs.begin()));
 }
 
 }  // namespace
@@ -268,12 +276,14 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
 Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,
                      const std::map<std::string, AllocationString>& allocations) {
   Placement encoders, told{.components = {}, .in_flight = site.over};
-  const ComponentNeed *diffusion = nullptr, *decoder = nullptr;
+  const ComponentNeed *diffusion = nullptr, *decoder = nullptr, *image_encoder = nullptr;
   for (const ComponentNeed& need : components) {
     const auto allocation = allocations.find(need.name);
     std::vector<PlacedComponent>& group = (need.phase == Phase::Encode ? encoders : told).components;
     if (allocation != allocations.end()) {
       group.push_back(place_as_told(need, allocation->second, site));
+    } else if (need.phase == Phase::Encode && need.whole) {
+      image_encoder = &need;
     } else if (need.phase == Phase::Encode) {
       group.push_back(place_encoder(need, site));
     } else {
@@ -283,6 +293,7 @@ Placement place_over(const std::vector<ComponentNeed>& components, const Site& s
     }
   }
   Placement out = place_resident(told, diffusion, decoder, site);
+  if (image_encoder) encoders.components.push_back(place_beside_decoder(*image_encoder, out, site));
   std::ranges::move(encoders.components, std::back_inserter(out.components));
   // In the order in which they were given.
   std::ranges::sort(out.components, {}, [](const PlacedComponent& placed) { return placed.need; });

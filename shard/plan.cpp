@@ -157,10 +157,9 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
 }
 
 /// Passes that keep so many devices at work: while each computes with one, another is on its way to it, or in a
-/// sampler's hands between two steps, and a third waits, since a picture is decoded for as long as some passes take. A
-/// UNet goes through each device twice, on its way down and up.
+/// sampler's hands between two steps. A UNet goes through each device twice, on its way down and up.
 std::int64_t wanted_passes(std::size_t devices, const PlacementRequest& request) {
-  return std::min(3 * static_cast<std::int64_t>(devices), request.evaluations);
+  return std::min(2 * static_cast<std::int64_t>(devices), request.evaluations);
 }
 
 /// Passes of a device alone: a block that is streamed, by the plan or by the allocation, serves all that a run has.

@@ -106,7 +106,7 @@ double Engine::measure(Phase phase, const std::function<void()>& work) {
 double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
   fault_point("to the autoencoder");
   Device& device = device_of("vae");
-  return device.worker.call([&] {
+  return between_passes(device, [&] {
     const Meter::PhaseScope scope(device.meter, phase);
     const Meter::Busy busy(device.meter);
     return on_device(device.id, [&] {
@@ -116,6 +116,14 @@ double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
       return watch.seconds();
     });
   });
+}
+
+double Engine::between_passes(Device& device, std::function<double()> work) {
+  if (!pipeline_) return device.worker.call(std::move(work));
+  const auto task = std::make_shared<std::packaged_task<double()>>(std::move(work));
+  std::future<double> result = task->get_future();
+  pipeline_->between_passes(device.id, [task] { (*task)(); });
+  return result.get();
 }
 
 std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, const TextualInversions& inversions) {

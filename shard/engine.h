@@ -55,7 +55,7 @@ class Engine {
   /// took. Other threads may do so at the same time.
   double measure(Phase phase, const std::function<void()>& work);
 
-  /// Runs `work` on the device that holds the autoencoder, in its turn between passes, as a phase of that device alone.
+  /// Runs `work` on the device that holds the autoencoder, once no pass is there, as a phase of that device alone.
   /// Returns the seconds that it took there. `work` leaves nothing queued on the device.
   double at_autoencoder(Phase phase, const std::function<void()>& work);
 
@@ -115,6 +115,9 @@ class Engine {
   std::size_t home_device() const;
   /// Loads the blocks of the diffusion model that the plan gives a device.
   void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member);
+
+  /// Runs `work` in a device's worker, which passes go before. Returns what it returns, throws what it throws.
+  double between_passes(Device& device, std::function<double()> work);
 
   void limit_passes();
 

@@ -59,7 +59,8 @@ Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const
       stages_(std::move(stages)),
       ops_(ops),
       waiting_(stages_.size()),
-      turns_(members_.size()) {
+      turns_(members_.size()),
+      between_(members_.size()) {
   MGPU_CHECK(!stages_.empty() && stages_.front().first == 0, "no stage begins the model");
   for (std::size_t i = 1; i < stages_.size(); ++i) MGPU_CHECK_EQ(stages_[i].first, stages_[i - 1].last + 1);
 }
@@ -209,9 +210,35 @@ std::size_t Pipeline::share_of(std::size_t stage) const {
 
 void Pipeline::work(std::size_t member) {
   const Turn turn = take(member);
-  if (turn.passes.empty()) return;
+  if (turn.passes.empty()) {
+    work_between(member);
+    return;
+  }
   go_through(turn.stage, turn.passes);
   if (members_[member].follower) follow_turn(member);
+}
+
+void Pipeline::between_passes(const DeviceId& device, std::function<void()> work) {
+  const auto own = std::ranges::find(members_, device, &Member::device);
+  MGPU_CHECK(own != members_.end(), "{} is no member", device.to_string());
+  const auto member = static_cast<std::size_t>(own - members_.begin());
+  {
+    const std::lock_guard lock(mutex_);
+    between_[member].push_back(std::move(work));
+  }
+  own->worker->post([this, member] { this->work(member); });
+}
+
+void Pipeline::work_between(std::size_t member) {
+  std::function<void()> work;
+  {
+    const std::lock_guard lock(mutex_);
+    if (between_[member].empty() || turns_[member] > 0 || next_stage(member)) return;
+    work = std::move(between_[member].front());
+    between_[member].pop_front();
+  }
+  work();
+  members_[member].worker->post([this, member] { this->work(member); });
 }
 
 void Pipeline::go_through(std::size_t index, const Passes& passes) {

@@ -77,6 +77,10 @@ class Pipeline {
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);
 
+  /// Runs `work`, which must not throw, in the worker of a member's device once no pass is there or waits for it: what
+  /// would keep the other devices waiting goes first. No pass begins there until it is done.
+  void between_passes(const DeviceId& device, std::function<void()> work);
+
   /// The device of the first block: where a sampler should keep its latent.
   const DeviceId& home() const { return members_[stages_.front().member].device; }
   std::size_t stages() const { return stages_.size(); }
@@ -115,7 +119,9 @@ class Pipeline {
   bool has_enough(std::size_t member, std::size_t stage) const;
   /// How many should go together: a streamed block serves as many as leave the other stages their share of work.
   std::size_t share_of(std::size_t stage) const;
+  /// What a worker does whenever something may have changed for its member.
   void work(std::size_t member);
+  void work_between(std::size_t member);
   /// Has the device of a stage do its part of the passes, and send them on.
   void go_through(std::size_t stage, const Passes& passes);
   void run_blocks(const Stage& stage, const Passes& passes);
@@ -138,6 +144,7 @@ class Pipeline {
   std::condition_variable pass_ends_, pass_comes_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
   std::vector<int> turns_;                                  ///< that each member with a follower works on
+  std::vector<std::deque<std::function<void()>>> between_;  ///< what waits for each member to have no passes
   std::uint64_t comings_ = 0;                               ///< of passes to a stage
   std::size_t in_flight_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();

@@ -193,6 +193,56 @@ TEST_CASE("a failure says whose work it ended, the receiver's where a state is h
   CHECK(device_that_fails("nowhere", 0) == "none");
 }
 
+TEST_CASE("what is done between passes waits for those that are there, and is done") {
+  for (const Devices::Are are : {Devices::Are::Plain, Devices::Are::Followed, Devices::Are::Streaming}) {
+    Devices devices(are);
+    devices.pipeline->limit(6);
+    std::atomic<int> done{0};
+    std::atomic<bool> over{false};
+    std::jthread asks([&] {
+      while (!over)
+        for (int i = 0; i < 2; ++i) {
+          std::promise<void> ended;
+          devices.pipeline->between_passes(DeviceId::cpu(i), [&] {
+            ++done;
+            ended.set_value();
+          });
+          ended.get_future().wait();
+        }
+    });
+    const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 12);
+    over = true;
+    asks.join();
+    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected(static_cast<int>(i))));
+    CHECK(done > 0);
+  }
+}
+
+TEST_CASE("passes go before what is done between them, also those that came later") {
+  const Conditioning nothing;
+  const std::vector<ToldText> texts = {{&nothing}};
+  const std::vector<double> timesteps = {1.0};
+  Devices devices;
+  const auto run = devices.pipeline->begin_run(timesteps, texts, {});
+  std::promise<void> begins;
+  devices.workers[0].post([waits = begins.get_future().share()] { waits.wait(); });
+  std::atomic<int> stages{0};
+  int before = 0;
+  fault_hook = [&](std::string_view place) { stages += place == "stage" ? 1 : 0; };
+  std::promise<void> ended;
+  devices.pipeline->between_passes(DeviceId::cpu(0), [&] {
+    before = stages;
+    ended.set_value();
+  });
+  const std::vector<Pipeline::Evaluation> evaluations(3, {at::ones({1, 4, 8, 8}), 0});
+  const auto passes = devices.pipeline->submit(run, evaluations, 0.5);
+  begins.set_value();
+  for (const auto& pass : passes) pass.wait();
+  ended.get_future().wait();
+  CHECK(before >= 3);
+  fault_hook = nullptr;
+}
+
 TEST_CASE("the queue begins runs in order, as many as leave a device without work") {
   RunQueue queue({1, 1, 4, 1, 2}, 3);
   auto first = queue.next(), second = queue.next(), third = queue.next();

@@ -13,7 +13,7 @@
 #include "cli/sampling.h"
 #include "core/error.h"
 #include "core/strings.h"
-#include "shard/image_needs.h"
+#include "shard/coding_needs.h"
 
 namespace mgpu {
 namespace {
@@ -87,6 +87,8 @@ at::ScalarType scalar_type_of(ComputeType type) {
 
 LargestPicture largest_picture(const Job& job) {
   LargestPicture out;
+  out.tiling = {.tile = *job.decode.tile, .overlap = *job.decode.overlap};
+  out.tiling_is_told = job.decode.tile.given || job.decode.overlap.given;
   std::set<std::string_view> prompts;
   for (const ImageJob& image : job.images) {
     out.batch = std::max<std::int64_t>(out.batch, *image.batch);
@@ -108,7 +110,7 @@ std::vector<ComponentNeed> needs_of(const Job& job, const ModelSet& models, cons
                                     const LargestPicture& picture) {
   std::vector<ComponentNeed> out = component_needs(models, dtypes, picture);
   if (std::ranges::any_of(job.images, [](const ImageJob& image) { return bool(image.init_image); }))
-    out.push_back(image_encoder_need(models.vae, dtypes.vae, picture.width * picture.height));
+    out.push_back(image_encoder_need(models.vae, dtypes.vae, picture));
   return out;
 }
 

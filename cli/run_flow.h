@@ -7,11 +7,11 @@
 
 #include "cli/encoding.h"
 #include "cli/job_pictures.h"
+#include "cli/picture_coder.h"
 #include "cli/picture_writer.h"
 #include "cli/run_queue.h"
 #include "core/progress.h"
 #include "shard/engine.h"
-#include "vae/autoencoder.h"
 
 namespace mgpu {
 
@@ -23,8 +23,8 @@ void stop_if_interrupted();
 /// What runs are rendered with.
 struct Rendering {
   const Job& job;
-  Engine& engine;  ///< its diffusion model loaded
-  const Decoder& decoder;
+  Engine& engine;             ///< its diffusion model loaded
+  const PictureCoder& coder;  ///< its decoders loaded
   const Encodings& encodings;
   JobPictures& pictures;
   Progress& progress;

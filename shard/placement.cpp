@@ -25,13 +25,41 @@ bool is_resident(const ComponentNeed& component, Phase phase) {
 
 PlacedComponent nowhere(const ComponentNeed& need, const Site& site) {
   const std::size_t devices = site.devices.size();
-  return {&need, Chain(need, site.keeps_ahead), std::vector<Run>(devices), std::vector<Loan>(devices)};
+  return {.need = &need,
+          .chain = Chain(need, site.keeps_ahead),
+          .runs = std::vector<Run>(devices),
+          .loans = std::vector<Loan>(devices),
+          .coding_bytes = std::vector<std::uint64_t>(devices)};
+}
+
+/// Sets what coding pictures asks of the devices that an autoencoder lies on.
+void set_coding(PlacedComponent& placed, const Site& site) {
+  if (placed.need->coding.empty()) return;
+  placed.coding = &placed.need->coding[std::min(site.way, placed.need->coding.size() - 1)];
+  std::vector<double> speeds;
+  for (std::size_t d = 0; d < site.devices.size(); ++d)
+    speeds.push_back(placed.runs[d].empty() ? 0.0 : site.devices[d].speed);
+  for (std::size_t d = 0; d < site.devices.size(); ++d) {
+    const auto& need = site.devices[d].id.is_cuda() ? placed.coding->on_gpu : placed.coding->on_cpu;
+    placed.coding_bytes[d] = need.bytes(need.shares(speeds)[d]);
+  }
+}
+
+/// A copy on each of these devices.
+PlacedComponent copies_on(const ComponentNeed& need, const Site& site, const std::vector<std::size_t>& devices) {
+  PlacedComponent out = nowhere(need, site);
+  for (const std::size_t device : devices) out.runs[device] = {0, out.chain.units()};
+  set_coding(out, site);
+  return out;
 }
 
 PlacedComponent all_on(const ComponentNeed& need, const Site& site, std::size_t device) {
-  PlacedComponent out = nowhere(need, site);
-  out.runs[device] = {0, out.chain.units()};
-  return out;
+  return copies_on(need, site, {device});
+}
+
+/// Whether several devices code pictures together.
+bool codes_together(const ComponentNeed& need, const Site& site) {
+  return site.way > 0 && site.coders.size() > 1 && !need.coding.empty();
 }
 
 /// Bytes that the device lacks in its worst phase.
@@ -61,11 +89,13 @@ double lend(Placement& placement, PlacedComponent& placed, std::size_t device, c
   return lacking(placement, device, site.devices[device]);
 }
 
-/// Whether the autoencoder lies there: its device has so much less time for blocks.
-bool decodes(const Placement& placement, std::size_t device) {
-  return std::ranges::any_of(placement.components, [&](const PlacedComponent& placed) {
-    return placed.need->phase == Phase::Decode && !placed.runs[device].empty();
-  });
+/// The part of every decode that falls to a device, which has so much less time for blocks.
+double decodes(const Placement& placement, std::size_t device) {
+  for (const PlacedComponent& placed : placement.components) {
+    if (placed.need->phase != Phase::Decode || placed.runs[device].empty()) continue;
+    return 1.0 / static_cast<double>(std::ranges::count_if(placed.runs, [](Run run) { return !run.empty(); }));
+  }
+  return 0.0;
 }
 
 /// Costs of every run on every device.
@@ -81,7 +111,7 @@ RunCosts costs_of(Placement& placement, PlacedComponent& placed, std::size_t dev
   out.lacks = lend(placement, placed, device, site);
   out.lent = static_cast<double>(placed.loans[device].bytes);
   const Chain& chain = placed.chain;
-  const double work = chain.time(run) + (decodes(placement, device) ? chain.time() / kPassesPerDecode : 0.0);
+  const double work = chain.time(run) + decodes(placement, device) * chain.time() / kPassesPerDecode;
   // Blocks are brought while others are computed, for all passes that go together.
   const double brought = out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes()));
   const std::uint64_t together = placement.in_flight.sampling.passes / site.devices.size() + 1;
@@ -151,10 +181,12 @@ Placement place_resident(const Placement& told, const ComponentNeed* diffusion, 
   using Rank = std::array<double, 6>;
   std::optional<Rank> best;
   Placement out;
-  for (std::size_t home = 0; home < (decoder ? site.devices.size() : 1); ++home) {
+  const bool together = decoder && codes_together(*decoder, site);
+  for (std::size_t home = 0; home < (decoder && !together ? site.devices.size() : 1); ++home) {
     Placement placement = told;
     const DeviceRoom& room = site.devices[home];
-    if (decoder) placement.components.push_back(all_on(*decoder, site, home));
+    if (decoder)
+      placement.components.push_back(together ? copies_on(*decoder, site, site.coders) : all_on(*decoder, site, home));
     Rank rank{lacking(placement, site), 0.0, 1.0 / room.speed, 0.0, 0.0, -room_for_weights(room)};
     if (diffusion) {
       const Split split = add_cut(placement, *diffusion, site);
@@ -167,12 +199,13 @@ Placement place_resident(const Placement& told, const ComponentNeed* diffusion, 
   return out;
 }
 
-/// The image encoder where its decoder is: they are one autoencoder.
-PlacedComponent place_beside_decoder(const ComponentNeed& need, const Placement& resident, const Site& site) {
-  const auto decoder = std::ranges::find(resident.components, need.name, [](const auto& p) { return p.need->name; });
-  MGPU_CHECK(decoder != resident.components.end(), "{} has an encoder and no decoder", need.name);
-  const auto home = std::ranges::find_if(decoder->runs, [](const Run& run) { return !run.empty(); });
-  return all_on(need, site, static_cast<std::size_t>(home - decoder->runs.begin()));
+/// The autoencoder's encoder where its decoder lies.
+PlacedComponent beside_decoder(const ComponentNeed& need, const Placement& placement, const Site& site) {
+  std::vector<std::size_t> devices;
+  for (const PlacedComponent& placed : placement.components)
+    for (std::size_t d = 0; placed.need->phase == Phase::Decode && d < placed.runs.size(); ++d)
+      if (!placed.runs[d].empty()) devices.push_back(d);
+  return copies_on(need, site, devices);
 }
 
 }  // namespace
@@ -209,7 +242,8 @@ PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
       const bool stays = is_resident(need, phase);
       if (stays) resident[phase] += bytes;
       if (need.phase == phase)
-        turn[phase] = std::max(turn[phase], placed.chain.activation_on(room.id) + (stays ? 0 : bytes));
+        turn[phase] = std::max(turn[phase],
+                               placed.chain.activation_on(room.id) + placed.coding_bytes[device] + (stays ? 0 : bytes));
     }
     // Conditionings come there, wherever the encoders are, and are put together.
     if (home && need.phase != Phase::Encode) turn.encode = std::max(turn.encode, 2 * need.home);
@@ -272,6 +306,7 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
     out.runs = allotment.runs;
     for (std::size_t d = 0; d < out.runs.size(); ++d)
       if (!allotment.lent[d].empty()) out.loans[d] = spread_loan(out.chain.block_bytes(out.runs[d]), allotment.lent[d]);
+    set_coding(out, site);
     return out;
   } catch (const AllocationError& error) {
     throw PlacementError(need.name, error);
@@ -287,7 +322,7 @@ Placement place_over(const std::vector<ComponentNeed>& components, const Site& s
     std::vector<PlacedComponent>& group = (need.phase == Phase::Encode ? encoders : told).components;
     if (allocation != allocations.end()) {
       group.push_back(place_as_told(need, allocation->second, site));
-    } else if (need.phase == Phase::Encode && need.whole) {
+    } else if (need.phase == Phase::Encode && !need.coding.empty()) {
       image_encoder = &need;
     } else if (need.phase == Phase::Encode) {
       group.push_back(place_encoder(need, site));
@@ -298,8 +333,8 @@ Placement place_over(const std::vector<ComponentNeed>& components, const Site& s
     }
   }
   Placement out = place_resident(told, diffusion, decoder, site);
-  if (image_encoder) encoders.components.push_back(place_beside_decoder(*image_encoder, out, site));
   std::ranges::move(encoders.components, std::back_inserter(out.components));
+  if (image_encoder) out.components.push_back(beside_decoder(*image_encoder, out, site));
   // In the order in which they were given.
   std::ranges::sort(out.components, {}, [](const PlacedComponent& placed) { return placed.need; });
   return out;

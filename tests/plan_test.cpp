@@ -337,6 +337,9 @@ TEST_CASE("passes and texts that are on their way weigh where they wait") {
 
 TEST_CASE("the image encoder lies with its decoder") {
   std::vector<ComponentNeed> needs = components();
+  CodingNeed coding;
+  coding.on_gpu.moments.resize(1);
+  needs.back().coding = {coding};
   ComponentNeed encoder = needs.back();
   encoder.phase = Phase::Encode;
   encoder.blocks.front().kind = "encoder level";

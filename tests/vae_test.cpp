@@ -84,6 +84,12 @@ struct Edited {
   inline static int made = 0;
 };
 
+/// A coder on its one device.
+template <class Coder>
+auto whole(const Coder& coder) {
+  return [&coder](const at::Tensor& x) { return coder.forward(x); };
+}
+
 /// The message of the Error that `action` throws, and "" when it throws none.
 std::string message_of(const std::function<void()>& action) {
   try {
@@ -112,8 +118,7 @@ TEST_CASE("decodes are those of diffusers' autoencoder") {
     CHECK(!names.empty());
     for (const std::string& prefix : names) {
       CAPTURE(prefix);
-      CHECK(relative_l2(model.decoder.forward(model.get(prefix + "latent"), LocalOps()), model.get(prefix + "image")) <=
-            1e-5);
+      CHECK(relative_l2(model.decoder.forward(model.get(prefix + "latent")), model.get(prefix + "image")) <= 1e-5);
     }
   }
 }
@@ -125,7 +130,7 @@ TEST_CASE("encodes are those of diffusers' autoencoder") {
     CHECK(!names.empty());
     for (const std::string& prefix : names) {
       CAPTURE(prefix);
-      const LatentDistribution latent = model.encoder.forward(model.get(prefix + "pixels"), LocalOps());
+      const LatentDistribution latent = model.encoder.forward(model.get(prefix + "pixels"));
       CHECK(relative_l2(latent.mean, model.get(prefix + "mean")) <= 1e-5);
       CHECK(relative_l2(latent.logvar, model.get(prefix + "logvar")) <= 1e-5);
     }
@@ -151,13 +156,15 @@ TEST_CASE("sizes come from the tensors") {
 TEST_CASE("steps are named after their tensors and run one by one to the same bits") {
   const Golden model("vae_flux");
   std::vector<std::string> names;
-  at::Tensor x = model.get("vae_flux.decode.0.latent");
-  const at::Tensor whole = model.decoder.forward(x, LocalOps());
+  const at::Tensor z = model.get("vae_flux.decode.0.latent");
+  MeasuredStatistics statistics;
+  const BandOps ops(Bands(z.size(2), z.size(3), 64), statistics);
+  ImageRows x = rows_of(z, {0, z.size(2)}, at::kCPU, at::kFloat);
   for (const AutoencoderStep& step : model.decoder.steps()) {
     names.push_back(step.name);
-    x = step.run(x, LocalOps());
+    x = step.run(x, ops);
   }
-  CHECK(at::equal(x, whole));
+  CHECK(at::equal(image_of(x), model.decoder.forward(z)));
   CHECK(fmt::format("{}", fmt::join(names, " ")) ==
         "decoder.conv_in decoder.mid.block_1 decoder.mid.attn_1 decoder.mid.block_2 "
         "decoder.up.3.block.0 decoder.up.3.block.1 decoder.up.3.upsample "
@@ -170,7 +177,7 @@ TEST_CASE("a codec's image is the decode in 0..1 after the latent's scale and sh
   const Golden model("vae_flux");
   const at::Tensor z = model.get("vae_flux.decode.0.latent");
   const at::Tensor expected = ((model.get("vae_flux.decode.0.image") + 1) / 2).clamp(0, 1);
-  const at::Tensor image = decode((z - 0.1159) * 0.3611, kFlux, model.decoder, LocalOps());
+  const at::Tensor image = decode((z - 0.1159) * 0.3611, kFlux, whole(model.decoder));
   CHECK((image.scalar_type() == at::kFloat));
   CHECK(relative_l2(image, expected) <= 1e-5);
   CHECK(image.min().item<float>() >= 0.0f);
@@ -180,7 +187,7 @@ TEST_CASE("a codec's image is the decode in 0..1 after the latent's scale and sh
 TEST_CASE("a codec's latent is the mode of the encode after scale and shift") {
   const Golden model("vae_flux");
   const at::Tensor image = (model.get("vae_flux.encode.0.pixels") + 1) / 2;
-  const at::Tensor latent = encode(image, kFlux, model.encoder, LocalOps());
+  const at::Tensor latent = encode(image, kFlux, whole(model.encoder));
   CHECK(relative_l2(latent, (model.get("vae_flux.encode.0.mean") - 0.1159) * 0.3611) <= 1e-5);
 }
 
@@ -199,9 +206,9 @@ TEST_CASE("an inpaint UNet's channels: the mask, and the image with grey under i
   mask.narrow(3, 16, 8).fill_(0.4);
   at::Tensor masked = image.clone();
   masked.narrow(3, 0, 16).fill_(0.5);
-  const at::Tensor channels = inpaint_channels(image, mask, kFlux, model.encoder, LocalOps());
+  const at::Tensor channels = inpaint_channels(image, mask, kFlux, whole(model.encoder));
   REQUIRE(channels.sizes() == at::IntArrayRef({1, 17, image.size(2) / 8, image.size(3) / 8}));
-  CHECK(at::equal(channels.narrow(1, 1, 16), encode(masked, kFlux, model.encoder, LocalOps())));
+  CHECK(at::equal(channels.narrow(1, 1, 16), encode(masked, kFlux, whole(model.encoder))));
   const at::Tensor expected = at::zeros({1, 1, channels.size(2), channels.size(3)});
   expected.narrow(3, 0, 2).fill_(1);
   CHECK(at::equal(channels.narrow(1, 0, 1), expected));
@@ -226,14 +233,14 @@ TEST_CASE("Flux's latent format is its autoencoder's") {
 TEST_CASE("an image has the same bits in a batch and alone") {
   const Golden model("vae_flux");
   const at::Tensor latent = model.get("vae_flux.decode.1.latent");
-  const at::Tensor both = decode(latent, kPlain, model.decoder, LocalOps());
+  const at::Tensor both = decode(latent, kPlain, whole(model.decoder));
   const at::Tensor pixels = (model.get("vae_flux.encode.1.pixels") + 1) / 2;
-  const at::Tensor codes = encode(pixels, kPlain, model.encoder, LocalOps());
+  const at::Tensor codes = encode(pixels, kPlain, whole(model.encoder));
   REQUIRE(both.size(0) == 2);
   REQUIRE(codes.size(0) == 2);
   for (int i = 0; i < 2; ++i) {
-    CHECK(at::equal(both.narrow(0, i, 1), decode(latent.narrow(0, i, 1), kPlain, model.decoder, LocalOps())));
-    CHECK(at::equal(codes.narrow(0, i, 1), encode(pixels.narrow(0, i, 1), kPlain, model.encoder, LocalOps())));
+    CHECK(at::equal(both.narrow(0, i, 1), decode(latent.narrow(0, i, 1), kPlain, whole(model.decoder))));
+    CHECK(at::equal(codes.narrow(0, i, 1), encode(pixels.narrow(0, i, 1), kPlain, whole(model.encoder))));
   }
 }
 
@@ -251,7 +258,7 @@ TEST_CASE("the reference pipeline's latents become its pictures") {
     unsigned width = 0, height = 0;
     REQUIRE(lodepng::decode(pixels, width, height, golden(file), LCT_RGB) == 0);
     const at::Tensor expected = at::from_blob(pixels.data(), {height, width, 3}, at::kByte).to(at::kInt);
-    const at::Tensor image = decode(read(*cases, std::string(name) + ".latent"), kFlux, model.decoder, LocalOps());
+    const at::Tensor image = decode(read(*cases, std::string(name) + ".latent"), kFlux, whole(model.decoder));
     const at::Tensor bytes = (image[0] * 255).to(at::kByte).permute({1, 2, 0}).to(at::kInt);
     CHECK((bytes - expected).abs().max().item<int>() <= 1);
   }
@@ -262,7 +269,7 @@ TEST_CASE("an image that is not finite is refused") {
   at::Tensor latent = at::zeros({1, 16, 2, 2});
   latent[0][3][1][0] = std::numeric_limits<float>::quiet_NaN();
   try {
-    decode(latent, kPlain, model.decoder, LocalOps());
+    decode(latent, kPlain, whole(model.decoder));
     FAIL("no error");
   } catch (const Error& error) {
     CHECK(error.code() == Exit::ImageFailed);

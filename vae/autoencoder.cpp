@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "vae/autoencoder_steps.h"
+#include "vae/team.h"
 
 namespace mgpu {
 namespace {
@@ -16,11 +17,6 @@ void add_middle(std::vector<AutoencoderStep>& out, const Weights& weights, const
   out.push_back(steps::residual(weights, coder + ".mid.block_1", channels, channels));
   out.push_back(steps::attention(weights, coder + ".mid.attn_1", channels));
   out.push_back(steps::residual(weights, coder + ".mid.block_2", channels, channels));
-}
-
-at::Tensor run(const std::vector<AutoencoderStep>& steps, at::Tensor x, const Ops& ops) {
-  for (const AutoencoderStep& step : steps) x = step.run(x, ops);
-  return x;
 }
 
 }  // namespace
@@ -44,9 +40,17 @@ Decoder::Decoder(const VaeSizes& sizes, const Weights& weights)
   steps_.push_back(steps::head(weights, "decoder", channels, kImageChannels));
 }
 
-at::Tensor Decoder::forward(const at::Tensor& z, const Ops& ops) const {
-  MGPU_CHECK_EQ(z.size(1), sizes_.latent_channels);
-  return run(steps_, z.to(device_, dtype_), ops);
+std::size_t Decoder::first_step_of_last(int levels) const {
+  MGPU_CHECK(levels > 0 && levels < static_cast<int>(sizes_.channels.size()), "{} of {} levels", levels,
+             sizes_.channels.size());
+  // Each has an enlargement and its residual blocks; the head is behind them.
+  return steps_.size() - static_cast<std::size_t>(1 + levels * (sizes_.residual_blocks + 2));
+}
+
+at::Tensor Decoder::forward(const at::Tensor& z) const {
+  std::vector<at::Tensor> out;
+  for (const at::Tensor& one : z.split(1)) out.push_back(decode_in_bands({this, 1}, Team::alone(), one));
+  return at::cat(out);
 }
 
 Encoder::Encoder(const VaeSizes& sizes, const Weights& weights)
@@ -68,13 +72,33 @@ Encoder::Encoder(const VaeSizes& sizes, const Weights& weights)
   if (sizes.quant) steps_.push_back(steps::conv1x1(weights, "quant_conv", moments, moments));
 }
 
-LatentDistribution Encoder::forward(const at::Tensor& image, const Ops& ops) const {
-  MGPU_CHECK_EQ(image.size(1), kImageChannels);
-  MGPU_CHECK(image.size(2) >= sizes_.factor() && image.size(3) >= sizes_.factor(), "an image of {}x{} has no latent",
-             image.size(3), image.size(2));
-  const at::Tensor moments = run(steps_, image.to(device_, dtype_), ops);
-  return {moments.narrow(1, 0, sizes_.latent_channels),
-          moments.narrow(1, sizes_.latent_channels, sizes_.latent_channels).clamp(-30.0, 20.0)};
+LatentDistribution Encoder::forward(const at::Tensor& image) const {
+  std::vector<at::Tensor> means, logvars;
+  for (const at::Tensor& one : image.split(1)) {
+    LatentDistribution of_one = encode_in_bands({this, 1}, Team::alone(), one);
+    means.push_back(std::move(of_one.mean));
+    logvars.push_back(std::move(of_one.logvar));
+  }
+  return {at::cat(means), at::cat(logvars)};
+}
+
+LatentDistribution distribution_of(const at::Tensor& moments) {
+  const std::int64_t channels = moments.size(1) / 2;
+  return {moments.narrow(1, 0, channels), moments.narrow(1, channels, channels).clamp(-30.0, 20.0)};
+}
+
+ImageRows run_steps(std::span<const AutoencoderStep> steps, ImageRows x, const BandOps& ops) {
+  for (const AutoencoderStep& step : steps) x = step.run(std::move(x), ops);
+  return x;
+}
+
+ImageRows rows_of(const at::Tensor& image, const RowRange& rows, at::Device device, at::ScalarType dtype) {
+  const at::Tensor part = image.squeeze(0).narrow(1, rows.first, rows.size());
+  return {part.to(device, dtype).permute({1, 2, 0}).contiguous(), {}};
+}
+
+at::Tensor image_of(const ImageRows& rows) {
+  return rows.values.permute({2, 0, 1}).unsqueeze(0);
 }
 
 }  // namespace mgpu

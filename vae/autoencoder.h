@@ -3,20 +3,21 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "core/family.h"
-#include "core/ops.h"
 #include "core/weights.h"
+#include "vae/band_ops.h"
 
 namespace mgpu {
 
-/// A piece of a coder that runs by itself, and the prefix of its tensors in the file, e.g. "decoder.mid.block_1".
-/// x [B, C, H, W] -> [B, C', H', W'].
+/// A piece of a coder that runs by itself, and the prefix of its tensors in the file, e.g. "decoder.mid.block_1". It
+/// may write to x.
 struct AutoencoderStep {
   std::string name;
-  std::function<at::Tensor(const at::Tensor& x, const Ops& ops)> run;
+  std::function<ImageRows(ImageRows x, const BandOps& ops)> run;
 };
 
 /// The decoder of the autoencoder of latent diffusion: https://github.com/CompVis/latent-diffusion
@@ -31,12 +32,14 @@ class Decoder {
   at::ScalarType dtype() const { return dtype_; }
   at::Device device() const { return device_; }
 
-  /// What forward() runs, in order.
+  /// What a decode runs, in order.
   const std::vector<AutoencoderStep>& steps() const { return steps_; }
+  /// The first step of the last `levels` levels: the enlargement to the first of them.
+  std::size_t first_step_of_last(int levels) const;
 
-  /// z [B, latent channels, h, w] as the encoder made it (no latent scale) -> [B, 3, factor h, factor w], about -1..1.
-  /// On device() and in dtype(); z may lie elsewhere.
-  at::Tensor forward(const at::Tensor& z, const Ops& ops) const;
+  /// z [B, latent channels, h, w] as the encoder made it (no latent scale) -> [B, 3, factor h, factor w], about -1..1,
+  /// each image by itself. On device() and in dtype(); z may lie elsewhere. vae/team.h has it done by several devices.
+  at::Tensor forward(const at::Tensor& z) const;
 
  private:
   VaeSizes sizes_;
@@ -62,8 +65,8 @@ class Encoder {
   at::Device device() const { return device_; }
   const std::vector<AutoencoderStep>& steps() const { return steps_; }
 
-  /// image [B, 3, H, W] in -1..1 -> [B, latent channels, H / factor, W / factor], rounded down.
-  LatentDistribution forward(const at::Tensor& image, const Ops& ops) const;
+  /// image [B, 3, H, W] in -1..1 -> [B, latent channels, H / factor, W / factor]; H and W are multiples of the factor.
+  LatentDistribution forward(const at::Tensor& image) const;
 
  private:
   VaeSizes sizes_;
@@ -71,5 +74,15 @@ class Encoder {
   at::Device device_;
   std::vector<AutoencoderStep> steps_;
 };
+
+/// The two halves of what an encoder's last step gives, [B, 2 * latent channels, h, w].
+LatentDistribution distribution_of(const at::Tensor& moments);
+
+/// Runs steps in order on one device's rows.
+ImageRows run_steps(std::span<const AutoencoderStep> steps, ImageRows x, const BandOps& ops);
+
+/// Rows of one image [1, C, H, W] as coders take them, and the image [1, C, R, W] of rows that they give.
+ImageRows rows_of(const at::Tensor& image, const RowRange& rows, at::Device device, at::ScalarType dtype);
+at::Tensor image_of(const ImageRows& rows);
 
 }  // namespace mgpu

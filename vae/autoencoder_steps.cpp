@@ -8,10 +8,7 @@
 namespace mgpu::steps {
 namespace {
 
-constexpr double kEps = 1e-6;
-
-/// Channels last: the layout in which tensor cores and oneDNN convolve without rearranging, and in which attention's
-/// tokens are the rows of the image as it lies.
+/// Channels last: the layout in which tensor cores and oneDNN convolve without rearranging.
 at::Tensor channels_last(const at::Tensor& x) {
   return x.contiguous(at::MemoryFormat::ChannelsLast);
 }
@@ -47,22 +44,17 @@ Linear load_linear(const Weights& weights, const std::string& name, std::int64_t
   return linear;
 }
 
-at::Tensor norm_silu(const at::Tensor& x, const Norm& norm, const Ops& ops) {
-  at::Tensor normal = ops.group_norm(x, norm, kEps);
-  return at::silu_(normal);
-}
-
 }  // namespace
 
 AutoencoderStep conv3x3(const Weights& weights, const std::string& name, std::int64_t in, std::int64_t out) {
-  return {name, [conv = load_conv(weights, name, in, out, 3)](const at::Tensor& x, const Ops& ops) {
-            return ops.conv3x3(channels_last(x), conv);
+  return {name, [conv = load_conv(weights, name, in, out, 3)](ImageRows x, const BandOps& ops) {
+            return ops.conv3x3(x, conv);
           }};
 }
 
 AutoencoderStep conv1x1(const Weights& weights, const std::string& name, std::int64_t in, std::int64_t out) {
-  return {name, [conv = load_conv(weights, name, in, out, 1)](const at::Tensor& x, const Ops&) {
-            return at::conv2d(channels_last(x), conv.weight, conv.bias);
+  return {name, [conv = load_conv(weights, name, in, out, 1)](ImageRows x, const BandOps& ops) {
+            return ops.conv1x1(x, conv);
           }};
 }
 
@@ -73,48 +65,41 @@ AutoencoderStep residual(const Weights& weights, const std::string& name, std::i
   const Conv conv2 = load_conv(weights, name + ".conv2", out, out, 3);
   Conv shortcut;
   if (in != out) shortcut = load_conv(weights, name + ".nin_shortcut", in, out, 1);
-  return {name, [=](const at::Tensor& x, const Ops& ops) {
-            const at::Tensor inner = ops.conv3x3(norm_silu(x, norm1, ops), conv1);
-            const at::Tensor change = ops.conv3x3(norm_silu(inner, norm2, ops), conv2);
-            return change + (shortcut.weight.defined() ? at::conv2d(x, shortcut.weight, shortcut.bias) : x);
+  return {name, [=](ImageRows x, const BandOps& ops) {
+            ImageRows inner = ops.norm_silu_conv3x3(x, norm1, conv1);
+            ops.norm_silu_conv3x3_add(inner, norm2, conv2, x, shortcut);
+            return inner;
           }};
 }
 
 AutoencoderStep attention(const Weights& weights, const std::string& name, std::int64_t channels) {
-  const Norm norm = load_norm(weights, name + ".norm", channels);
-  const Linear q = load_linear(weights, name + ".q", channels);
-  const Linear k = load_linear(weights, name + ".k", channels);
-  const Linear v = load_linear(weights, name + ".v", channels);
-  const Linear out = load_linear(weights, name + ".proj_out", channels);
-  return {name, [=](const at::Tensor& x, const Ops& ops) {
-            const std::int64_t b = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
-            const at::Tensor tokens = ops.group_norm(x, norm, kEps).permute({0, 2, 3, 1}).reshape({b, 1, h * w, c});
-            // Plain products: one head cannot be split over devices by columns, and tokens need no other placement.
-            const auto project = [](const at::Tensor& t, const Linear& l) { return at::linear(t, l.weight, l.bias); };
-            const at::Tensor mixed = ops.attention(project(tokens, q), project(tokens, k), project(tokens, v));
-            return x + project(mixed, out).view({b, h, w, c}).permute({0, 3, 1, 2});
+  const BandOps::Attention attention{.norm = load_norm(weights, name + ".norm", channels),
+                                     .q = load_linear(weights, name + ".q", channels),
+                                     .k = load_linear(weights, name + ".k", channels),
+                                     .v = load_linear(weights, name + ".v", channels),
+                                     .out = load_linear(weights, name + ".proj_out", channels)};
+  return {name, [attention](ImageRows x, const BandOps& ops) {
+            ops.attention_add(x, attention);
+            return x;
           }};
 }
 
 AutoencoderStep upsample(const Weights& weights, const std::string& name, std::int64_t channels) {
-  return {name,
-          [conv = load_conv(weights, name + ".conv", channels, channels, 3)](const at::Tensor& x, const Ops& ops) {
-            return ops.conv3x3(at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}), conv);
-          }};
+  Conv phases = load_conv(weights, name + ".conv", channels, channels, 3);
+  phases.weight = channels_last(phase_weights(phases.weight));
+  return {name, [phases](ImageRows x, const BandOps& ops) { return ops.upsample_conv3x3(x, phases); }};
 }
 
 AutoencoderStep downsample(const Weights& weights, const std::string& name, std::int64_t channels) {
-  return {name, [conv = load_conv(weights, name + ".conv", channels, channels, 3)](const at::Tensor& x, const Ops&) {
-            const at::Tensor padded = at::constant_pad_nd(x, {0, 1, 0, 1});
-            return at::conv2d(padded, conv.weight, conv.bias, /*stride=*/2);
+  return {name, [conv = load_conv(weights, name + ".conv", channels, channels, 3)](ImageRows x, const BandOps& ops) {
+            return ops.downsample_conv3x3(x, conv);
           }};
 }
 
 AutoencoderStep head(const Weights& weights, const std::string& name, std::int64_t in, std::int64_t out) {
   const Norm norm = load_norm(weights, name + ".norm_out", in);
   const Conv conv = load_conv(weights, name + ".conv_out", in, out, 3);
-  return {name + ".conv_out",
-          [=](const at::Tensor& x, const Ops& ops) { return ops.conv3x3(norm_silu(x, norm, ops), conv); }};
+  return {name + ".conv_out", [=](ImageRows x, const BandOps& ops) { return ops.norm_silu_conv3x3(x, norm, conv); }};
 }
 
 }  // namespace mgpu::steps

@@ -17,24 +17,22 @@ at::Tensor one_by_one(const at::Tensor& batch, const Code& code) {
 
 }  // namespace
 
-at::Tensor decode(const at::Tensor& latent, const LatentFormat& format, const Decoder& decoder, const Ops& ops) {
-  MGPU_CHECK_EQ(format.channels, decoder.sizes().latent_channels);
-  const at::Tensor image =
-      one_by_one(latent, [&](const at::Tensor& x) { return decoder.forward(x / format.scale + format.shift, ops); });
+at::Tensor decode(const at::Tensor& latent, const LatentFormat& format, const Decoding& decoding) {
+  at::ScalarType dtype = at::kFloat;
+  const at::Tensor image = one_by_one(latent, [&](const at::Tensor& x) {
+    const at::Tensor out = decoding(x / format.scale + format.shift);
+    dtype = out.scalar_type();
+    return out;
+  });
   if (!image.isfinite().all().item<bool>())
     throw Error(Exit::ImageFailed, {}, "the decoded image is not finite",
-                decoder.dtype() == at::kHalf ? "fp16 is too narrow for this VAE: set dtype: {vae: bf16} or {vae: fp32}"
-                                             : "look for damage in the VAE file");
+                dtype == at::kHalf ? "fp16 is too narrow for this VAE: set dtype: {vae: bf16} or {vae: fp32}"
+                                   : "look for damage in the VAE file");
   return ((image + 1) / 2).clamp(0.0, 1.0);
 }
 
-at::Tensor encode(const at::Tensor& image, const LatentFormat& format, const Encoder& encoder, const Ops& ops) {
-  MGPU_CHECK_EQ(format.channels, encoder.sizes().latent_channels);
-  const std::int64_t factor = encoder.sizes().factor();
-  MGPU_CHECK(image.size(2) % factor == 0 && image.size(3) % factor == 0, "{}x{} is not a multiple of {}", image.size(3),
-             image.size(2), factor);
-  const at::Tensor latent =
-      one_by_one(image, [&](const at::Tensor& x) { return encoder.forward(x * 2 - 1, ops).mean; });
+at::Tensor encode(const at::Tensor& image, const LatentFormat& format, const Encoding& encoding) {
+  const at::Tensor latent = one_by_one(image, [&](const at::Tensor& x) { return encoding(x * 2 - 1).mean; });
   return (latent - format.shift) * format.scale;
 }
 
@@ -43,10 +41,10 @@ at::Tensor latent_mask(const at::Tensor& mask, std::int64_t height, std::int64_t
 }
 
 at::Tensor inpaint_channels(const at::Tensor& image, const at::Tensor& mask, const LatentFormat& format,
-                            const Encoder& encoder, const Ops& ops) {
+                            const Encoding& encoding) {
   constexpr double grey = 0.5;
   const at::Tensor masked = (image - grey) * (1 - mask.round()) + grey;
-  const at::Tensor latent = encode(masked, format, encoder, ops);
+  const at::Tensor latent = encode(masked, format, encoding);
   return at::cat({latent_mask(mask, latent.size(2), latent.size(3)).round().to(latent.device()), latent}, 1);
 }
 

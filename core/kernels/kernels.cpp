@@ -6,6 +6,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/kernels/launch.h"
 
@@ -16,8 +18,8 @@ constexpr std::int64_t kVector = 8;
 constexpr std::int64_t kMaxChannels = 16384;
 constexpr std::int64_t kHeadDim = 128;
 
-Element element_of(const at::Tensor& x) {
-  switch (x.scalar_type()) {
+Element element_of(at::ScalarType dtype) {
+  switch (dtype) {
     case at::kFloat:
       return Element::F32;
     case at::kHalf:
@@ -25,8 +27,12 @@ Element element_of(const at::Tensor& x) {
     case at::kBFloat16:
       return Element::BF16;
     default:
-      MGPU_CHECK(false, "no kernel for {}", c10::toString(x.scalar_type()));
+      MGPU_CHECK(false, "no kernel for {}", c10::toString(dtype));
   }
+}
+
+Element element_of(const at::Tensor& x) {
+  return element_of(x.scalar_type());
 }
 
 /// One row of `channels` values next to each other, of x's type and device.
@@ -110,6 +116,79 @@ at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b) {
   C10_CUDA_CHECK(launch_concat_gelu(element_of(a), a.const_data_ptr(), a.stride(1), static_cast<int>(a.size(2)),
                                     b.const_data_ptr(), b.stride(1), static_cast<int>(b.size(2)),
                                     out.mutable_data_ptr(), a.size(1), c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+std::int64_t segment_width(std::int64_t channels) {
+  constexpr std::int64_t values = 32768;  // a block's share: enough to fill the GPU at every size, few entries to add
+  return std::max<std::int64_t>(1, values / channels);
+}
+
+void finish_rows(const at::Tensor& product, const at::Tensor& bias, const at::Tensor& residual, const at::Tensor& out,
+                 const at::Tensor& sums, bool upsampled) {
+  const c10::cuda::CUDAGuard guard(out.device());
+  const std::int64_t rows = out.size(0), width = out.size(1), channels = out.size(2);
+  MGPU_CHECK(channels % 32 == 0 && channels <= 2048, "{} channels", channels);
+  MGPU_CHECK(product.is_contiguous() && out.is_contiguous() && (!residual.defined() || residual.is_contiguous()),
+             "rows [{}] and their sources lie apart", fmt::join(out.sizes(), ", "));
+  if (upsampled)
+    MGPU_CHECK(product.sizes() == at::IntArrayRef({rows / 2 + 1, width / 2 + 1, 4 * channels}), "[{}] becomes no [{}]",
+               fmt::join(product.sizes(), ", "), fmt::join(out.sizes(), ", "));
+  else
+    MGPU_CHECK(product.sizes() == out.sizes(), "[{}] becomes no [{}]", fmt::join(product.sizes(), ", "),
+               fmt::join(out.sizes(), ", "));
+  check_row(bias, out, channels);
+  const std::int64_t segment = segment_width(channels), segments = (width + segment - 1) / segment;
+  MGPU_CHECK(!sums.defined() || (sums.is_contiguous() && sums.sizes() == at::IntArrayRef({rows, segments, 32, 2})),
+             "sums [{}]", fmt::join(sums.sizes(), ", "));
+  const FinishRows work{.product = product.const_data_ptr(),
+                        .bias = bias.const_data_ptr(),
+                        .residual = residual.defined() ? residual.const_data_ptr() : nullptr,
+                        .out = out.mutable_data_ptr(),
+                        .sums = sums.defined() ? sums.mutable_data_ptr<float>() : nullptr,
+                        .rows = static_cast<int>(rows),
+                        .width = static_cast<int>(width),
+                        .channels = static_cast<int>(channels),
+                        .segments = static_cast<int>(segments),
+                        .segment_width = static_cast<int>(segment),
+                        .upsampled = upsampled};
+  C10_CUDA_CHECK(launch_finish_rows(element_of(out), work, c10::cuda::getCurrentCUDAStream()));
+}
+
+at::Tensor group_affine(const at::Tensor& sums, double positions, const at::Tensor& weight, const at::Tensor& bias,
+                        double eps) {
+  const c10::cuda::CUDAGuard guard(sums.device());
+  const std::int64_t channels = weight.numel();
+  check_row(bias, weight, channels);
+  MGPU_CHECK(sums.is_contiguous() && sums.scalar_type() == at::kFloat && channels % 32 == 0, "sums for {} channels",
+             channels);
+  at::Tensor affine = at::empty({2, channels}, sums.options());
+  C10_CUDA_CHECK(launch_group_affine(element_of(weight), sums.const_data_ptr<float>(), sums.numel() / 64, positions,
+                                     weight.const_data_ptr(), bias.const_data_ptr(), static_cast<float>(eps),
+                                     static_cast<int>(channels), affine.mutable_data_ptr<float>(),
+                                     c10::cuda::getCurrentCUDAStream()));
+  return affine;
+}
+
+void normalise_rows(const at::Tensor& x, const at::Tensor& affine, bool silu, const at::Tensor& out) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const std::int64_t channels = x.size(2);
+  MGPU_CHECK(x.is_contiguous() && out.is_contiguous() && x.sizes() == out.sizes() && channels % kVector == 0,
+             "rows [{}] to [{}]", fmt::join(x.sizes(), ", "), fmt::join(out.sizes(), ", "));
+  MGPU_CHECK(affine.is_contiguous() && affine.sizes() == at::IntArrayRef({2, channels}), "{} factors", affine.numel());
+  C10_CUDA_CHECK(launch_normalise_rows(element_of(x), x.const_data_ptr(), affine.const_data_ptr<float>(), silu,
+                                       out.mutable_data_ptr(), x.size(0) * x.size(1), static_cast<int>(channels),
+                                       c10::cuda::getCurrentCUDAStream()));
+}
+
+at::Tensor softmax_rows(const at::Tensor& scores, double scale, at::ScalarType dtype) {
+  const c10::cuda::CUDAGuard guard(scores.device());
+  MGPU_CHECK(scores.dim() == 2 && scores.is_contiguous() && scores.scalar_type() == at::kFloat, "scores [{}]",
+             fmt::join(scores.sizes(), ", "));
+  at::Tensor out = at::empty(scores.sizes(), scores.options().dtype(dtype));
+  C10_CUDA_CHECK(launch_softmax_rows(element_of(dtype), scores.const_data_ptr<float>(), static_cast<float>(scale),
+                                     out.mutable_data_ptr(), scores.size(0), scores.size(1),
+                                     c10::cuda::getCurrentCUDAStream()));
   return out;
 }
 

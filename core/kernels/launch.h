@@ -26,4 +26,31 @@ cudaError_t launch_concat_gelu(Element element, const void* a, std::int64_t a_st
                                std::int64_t b_stride, int b_channels, void* out, std::int64_t rows,
                                cudaStream_t stream);
 
+/// Rows of an image [rows, width, channels] that a convolution left without its bias; `upsampled` ones are dealt from
+/// the four phases of a 2x2 convolution (core/image_nn.h). residual and sums may be null.
+struct FinishRows {
+  const void* product;
+  const void* bias;
+  const void* residual;
+  void* out;
+  float* sums;  // [rows, segments, 32, 2]
+  int rows, width, channels;
+  int segments, segment_width;  // in pixels
+  bool upsampled;
+};
+cudaError_t launch_finish_rows(Element element, const FinishRows& work, cudaStream_t stream);
+
+/// sums [entries, 32, 2] over `positions` pixels -> affine [2, channels].
+cudaError_t launch_group_affine(Element element, const float* sums, std::int64_t entries, double positions,
+                                const void* weight, const void* bias, float eps, int channels, float* affine,
+                                cudaStream_t stream);
+
+/// out = x * affine[0] + affine[1], through SiLU where asked.
+cudaError_t launch_normalise_rows(Element element, const void* x, const float* affine, bool silu, void* out,
+                                  std::int64_t pixels, int channels, cudaStream_t stream);
+
+/// Softmax of each row of scores [rows, columns] times scale; rounded to the element's type.
+cudaError_t launch_softmax_rows(Element element, const float* scores, float scale, void* out, std::int64_t rows,
+                                std::int64_t columns, cudaStream_t stream);
+
 }  // namespace mgpu::kernels

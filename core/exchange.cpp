@@ -1,0 +1,96 @@
+#include "core/exchange.h"
+
+#include <ATen/ATen.h>
+#include <ATen/cuda/CUDAEvent.h>
+#include <ATen/cuda/PeerToPeerAccess.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "core/error.h"
+#include "core/fault_point.h"
+
+namespace mgpu {
+
+struct Exchange::Round::Shown {
+  std::vector<at::Tensor> tensors;
+  at::cuda::CUDAEvent ready;  ///< of tensors on a GPU
+};
+
+namespace {
+
+/// On the current stream of the target's device, behind what the event stands for.
+at::Tensor copy_to_gpu(const at::Tensor& from, at::cuda::CUDAEvent& ready, at::Device to) {
+  const c10::cuda::CUDAGuard guard(to);
+  const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+  ready.block(stream);
+  at::Tensor out = at::empty(from.sizes(), from.options().device(to));
+  const bool direct = at::cuda::get_p2p_access(to.index(), from.device().index());  // who copies needs the access
+  C10_CUDA_CHECK(c10::cuda::CUDACachingAllocator::memcpyAsync(out.mutable_data_ptr(), to.index(), from.const_data_ptr(),
+                                                              from.device().index(), from.nbytes(), stream, direct));
+  from.record_stream(stream);
+  return out;
+}
+
+}  // namespace
+
+Exchange::Exchange(std::size_t ranks) : ranks_(ranks), calls_(ranks) {
+  for (auto& round : rounds_)
+    for (std::size_t i = 0; i < ranks; ++i) round.push_back(std::make_unique<Round::Shown>());
+}
+
+Exchange::~Exchange() = default;
+
+at::Tensor Exchange::Round::take(std::size_t rank, std::size_t index, const at::Tensor& own) const {
+  Shown& shown = *(*shown_)[rank];
+  const at::Tensor& tensor = shown.tensors[index];
+  if (rank == self_ || !tensor.defined()) return tensor;
+  if (tensor.is_cuda() && own.is_cuda()) return copy_to_gpu(tensor, shown.ready, own.device());
+  return tensor.to(own.device(), /*non_blocking=*/false, /*copy=*/true);
+}
+
+Exchange::Round Exchange::show(std::size_t rank, std::vector<at::Tensor> tensors) {
+  fault_point("exchange");
+  std::unique_lock lock(mutex_);
+  if (broken_) throw Broken();
+  const std::size_t call = calls_[rank]++;
+  Round::Shown& shown = *rounds_[call % 2][rank];
+  shown.tensors = std::move(tensors);
+  for (at::Tensor& tensor : shown.tensors) {
+    if (!tensor.defined()) continue;
+    MGPU_CHECK(tensor.is_contiguous(), "rank {} shows a tensor that lies apart", rank);
+    if (tensor.is_cuda()) shown.ready.record(c10::cuda::getCurrentCUDAStream(tensor.device().index()));
+  }
+  ++came_;
+  all_came_.notify_all();
+  // A rank can be at most one call ahead of the others.
+  all_came_.wait(lock, [&] { return broken_ || came_ >= (call + 1) * ranks_; });
+  if (came_ < (call + 1) * ranks_) throw Broken();
+  Round out;
+  out.shown_ = &rounds_[call % 2];
+  out.self_ = rank;
+  return out;
+}
+
+void Exchange::leave() {
+  const std::lock_guard lock(mutex_);
+  broken_ = true;
+  all_came_.notify_all();
+}
+
+void finish(std::span<std::future<void>> ranks) {
+  std::exception_ptr broken, failure;
+  for (std::future<void>& one : ranks) {
+    try {
+      one.get();
+    } catch (const Exchange::Broken&) {
+      broken = std::current_exception();
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+  if (broken) std::rethrow_exception(broken);
+}
+
+}  // namespace mgpu

@@ -1,0 +1,54 @@
+#include "tests/coders.h"
+
+#include <ATen/ATen.h>
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <stdexcept>
+
+#include "core/family_sizes.h"
+#include "core/fault_point.h"
+#include "tests/testing.h"
+
+namespace mgpu {
+
+Team threads(std::vector<double> speeds) {
+  const auto run = [](std::size_t ranks, const std::function<void(std::size_t)>& work) {
+    std::vector<std::future<void>> all;
+    for (std::size_t rank = 0; rank < ranks; ++rank) all.push_back(std::async(std::launch::async, work, rank));
+    finish(all);
+  };
+  return {std::move(speeds), run};
+}
+
+at::Tensor noise(at::IntArrayRef shape) {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(7);
+  return at::randn(shape, generator);
+}
+
+int exchanges_that_end(const std::function<void()>& work) {
+  std::atomic<int> exchanges = 0;
+  int bad = -1;
+  fault_hook = [&](std::string_view) {
+    if (exchanges++ == bad) throw std::runtime_error("lost");
+  };
+  work();
+  const int all = exchanges;
+  for (bad = 0; bad < all; bad += 3) {
+    exchanges = 0;
+    CHECK_THROWS_WITH_AS(work(), "lost", std::runtime_error);
+  }
+  fault_hook = nullptr;
+  return all;
+}
+
+Weights coder_weights(const std::string& name) {
+  return Weights(TensorFile::open(golden(name + ".safetensors")), name == "vae_sd" ? "first_stage_model" : "",
+                 at::kFloat, at::kCPU);
+}
+
+VaeSizes coder_sizes(const Weights& weights) {
+  return std::get<VaeSizes>(read_vae_sizes(weights.file(), weights.prefix()));
+}
+
+}  // namespace mgpu

@@ -1,0 +1,192 @@
+#include "vae/tiled.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/hand_over.h"
+#include "vae/sampled_statistics.h"
+
+namespace mgpu {
+namespace {
+
+constexpr std::int64_t kWindowReaches = 4;     // height of a window of the sample: what its cuts reach is half of it
+constexpr double kGoldenRatio = 0.6180339887;  // its multiples' fractions are spread evenly, however many are taken
+
+struct Tile {
+  RowRange rows, columns;
+};
+
+/// What decoding an image in tiles goes by; rows and columns where tiles begin, before the enlargement of the first
+/// tiled level.
+struct Layout {
+  std::int64_t scale = 0;  ///< pixels a side that a row of those stands for
+  std::int64_t tile = 0;   ///< rows and columns of a tile, where the image has as many
+  std::int64_t rows = 0, columns = 0;
+  std::vector<RowRange> across, down;
+  std::int64_t reach = 0;   ///< pixels at a cut that lack what lies behind it
+  std::int64_t margin = 0;  ///< as many at a tile's edge, as far as the overlap has them
+
+  std::size_t count() const { return across.size() * down.size(); }
+  Tile operator[](std::size_t index) const { return {down[index / across.size()], across[index % across.size()]}; }
+};
+
+/// How far, in pixels, a tile's edge reaches into it.
+std::int64_t reach(int levels, int residual_blocks) {
+  std::int64_t out = 0;
+  for (int level = 0; level < levels; ++level) out = 2 * out + 1 + 2 * (residual_blocks + 1);
+  return out + 1;
+}
+
+Layout layout_of(const Decoder& decoder, const at::Tensor& z, const Tiling& tiling) {
+  Layout out;
+  out.scale = std::int64_t{1} << tiling.levels;
+  const std::int64_t enlarged = decoder.sizes().factor() / out.scale;
+  out.rows = z.size(2) * enlarged;
+  out.columns = z.size(3) * enlarged;
+  out.tile = tiling.tile / out.scale;
+  out.down = cut_into_tiles(out.rows, out.tile, tiling.overlap / out.scale);
+  out.across = cut_into_tiles(out.columns, out.tile, tiling.overlap / out.scale);
+  out.reach = reach(tiling.levels, decoder.sizes().residual_blocks);
+  out.margin = std::min(out.reach, tiling.overlap / 2 - 1);
+  return out;
+}
+
+ImageRows crop(const at::Tensor& values, const Tile& tile) {
+  return {values.narrow(0, tile.rows.first, tile.rows.size())
+              .narrow(1, tile.columns.first, tile.columns.size())
+              .contiguous(),
+          {}};
+}
+
+/// Bands of what a coder is given in the middle of its way.
+Bands bands_of(const at::Tensor& values, const BandRules& rules) {
+  return {values.size(0), values.size(1), values.size(2), rules};
+}
+
+/// Windows of an image below each other.
+struct Sample {
+  ImageRows rows;
+  std::int64_t windows = 0;
+};
+
+/// Windows as wide as a tile from all over the image, so high that the cuts between them reach half of their rows in
+/// the end; of an image that is hardly higher, one window as wide as may be.
+Sample sample_of(const at::Tensor& values, const Layout& layout) {
+  const std::int64_t height = kWindowReaches * layout.reach / layout.scale;
+  const double pixels = kSampleTiles * static_cast<double>(layout.tile * layout.tile);
+  const bool is_low = layout.rows < 2 * height;
+  const std::int64_t rows = is_low ? layout.rows : height;
+  const auto wanted = static_cast<std::int64_t>(pixels / static_cast<double>(rows));
+  const std::int64_t columns = is_low ? std::min(wanted, layout.columns) : layout.across.front().size();
+  const std::int64_t count = is_low ? 1 : std::max<std::int64_t>(1, wanted / columns);
+  std::vector<at::Tensor> windows;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double place = std::fmod((static_cast<double>(i) + 0.5) * kGoldenRatio, 1.0);
+    const std::int64_t row = (2 * i + 1) * (layout.rows - rows) / (2 * count);
+    const std::int64_t column = std::llround(place * static_cast<double>(layout.columns - columns));
+    windows.push_back(crop(values, {{row, row + rows}, {column, column + columns}}).values);
+  }
+  return {{at::cat(windows, 0), {}}, count};
+}
+
+NormTape sampled_norms(std::span<const AutoencoderStep> steps, const at::Tensor& values, const Layout& layout,
+                       const BandRules& rules) {
+  NormTape out;
+  Sample sample = sample_of(values, layout);
+  SampledStatistics statistics(sample.windows, sample.rows.width(), out);
+  const BandOps ops(bands_of(sample.rows.values, rules), statistics);
+  run_steps(steps, std::move(sample.rows), ops);
+  return out;
+}
+
+/// All devices' rows, on each of them.
+at::Tensor gather_rows(Exchange& exchange, std::size_t rank, const at::Tensor& mine, const at::Tensor& like) {
+  if (exchange.ranks() == 1) return mine;
+  const Exchange::Round round = exchange.show(rank, {mine});
+  std::vector<at::Tensor> all;
+  for (std::size_t i = 0; i < exchange.ranks(); ++i) {
+    const at::Tensor rows = round.take(i, 0, like);
+    if (rows.defined()) all.push_back(rows);
+  }
+  return at::cat(all, 0);
+}
+
+at::Tensor blend(const std::vector<at::Tensor>& tiles, const Layout& layout) {
+  const at::Tensor& first = tiles.front();
+  const at::TensorOptions options = first.options().dtype(at::kFloat);
+  at::Tensor out = at::zeros({1, 3, layout.rows * layout.scale, layout.columns * layout.scale}, options);
+  const auto in_pixels = [&](std::vector<RowRange> ranges) {
+    for (RowRange& range : ranges) range = {range.first * layout.scale, range.last * layout.scale};
+    return ranges;
+  };
+  const std::vector<RowRange> down = in_pixels(layout.down), across = in_pixels(layout.across);
+  for (std::size_t i = 0; i < tiles.size(); ++i) {
+    const std::size_t row = i / across.size(), column = i % across.size();
+    const at::Tensor counts =
+        feather(down, row, layout.margin).unsqueeze(1) * feather(across, column, layout.margin).unsqueeze(0);
+    out.narrow(2, down[row].first, down[row].size())
+        .narrow(3, across[column].first, across[column].size())
+        .addcmul_(tiles[i].to(at::kFloat), counts.to(first.device()));
+  }
+  return out;
+}
+
+}  // namespace
+
+at::Tensor feather(std::span<const RowRange> tiles, std::size_t index, std::int64_t margin) {
+  const RowRange& tile = tiles[index];
+  at::Tensor out = at::ones({tile.size()}, at::kFloat);
+  // The weight of the latter of two neighbours through what they share.
+  const auto ramp = [margin](const RowRange& before, const RowRange& after) {
+    const std::int64_t shared = before.last - after.first;
+    const at::Tensor place = at::arange(shared, at::kFloat) + 0.5;
+    return ((place - static_cast<double>(margin)) / static_cast<double>(shared - 2 * margin)).clamp(0.0, 1.0);
+  };
+  if (index > 0) {
+    const at::Tensor rise = ramp(tiles[index - 1], tile);
+    out.narrow(0, 0, rise.size(0)).mul_(rise);
+  }
+  if (index + 1 < tiles.size()) {
+    const at::Tensor rise = ramp(tile, tiles[index + 1]);
+    out.narrow(0, tile.size() - rise.size(0), rise.size(0)).mul_(1 - rise);
+  }
+  return out;
+}
+
+at::Tensor decode_in_tiles(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z,
+                           const Tiling& tiling, const std::optional<BandRules>& given_rules) {
+  const BandRules rules = given_rules.value_or(band_rules(decoders.front().device().is_cuda()));
+  const Layout layout = layout_of(decoders.front(), z, tiling);
+  if (layout.count() == 1) return decode_in_bands(decoders, team, z, rules).to(at::kFloat);
+  const std::vector<RowRange> shares = deal_units(static_cast<std::int64_t>(layout.count()), team.speeds);
+  BandWork whole(Bands(z.size(2), z.size(3), decoders.front().sizes().channels.back(), rules), team);
+  Exchange exchange(decoders.size());
+  std::vector<at::Tensor> tiles(layout.count());
+  team.run(decoders.size(), [&](std::size_t rank) {
+    const Decoder& decoder = decoders[rank];
+    const std::span<const AutoencoderStep> steps = decoder.steps();
+    const std::size_t split = decoder.first_step_of_last(tiling.levels);
+    try {
+      at::Tensor values = whole.run(rank, steps.first(split), z, decoder.device(), decoder.dtype()).values;
+      values = gather_rows(exchange, rank, values, at::empty({0}, at::TensorOptions(decoder.device())));
+      const NormTape norms = sampled_norms(steps.subspan(split), values, layout, rules);
+      for (std::int64_t i = shares[rank].first; i < shares[rank].last; ++i) {
+        const auto index = static_cast<std::size_t>(i);
+        RecordedStatistics statistics(norms);
+        ImageRows tile = crop(values, layout[index]);
+        const BandOps ops(bands_of(tile.values, rules), statistics);
+        tiles[index] = image_of(run_steps(steps.subspan(split), std::move(tile), ops));
+        if (rank > 0) tiles[index] = hand_over(tiles[index], decoders.front().device());
+      }
+    } catch (...) {
+      exchange.leave();
+      throw;
+    }
+  });
+  return blend(tiles, layout);
+}
+
+}  // namespace mgpu

@@ -95,9 +95,10 @@ CodingNeed::Need whole_decode(const VaeSizes& sizes, at::ScalarType dtype, const
 }
 
 /// Pixels of a tile.
-std::int64_t tile_pixels(const LargestPicture& picture, const Tiling& tiling) {
+std::int64_t tile_pixels(const VaeSizes& sizes, const LargestPicture& picture, const Tiling& tiling) {
   const auto side = [&](std::int64_t of_picture) {
-    return cut_into_tiles(of_picture, tiling.tile, tiling.overlap).front().size();
+    const std::int64_t shared = shared_pixels(tiling, sizes.residual_blocks + 1);
+    return cut_into_tiles(of_picture, tiling.tile, shared).front().size();
   };
   return side(picture.width) * side(picture.height);
 }
@@ -111,7 +112,7 @@ CodingNeed::Need tiled_decode(const VaeSizes& sizes, at::ScalarType dtype, const
   decode_levels(whole, first);
   const std::uint64_t image = whole.image(first), values = image / whole.element();
   whole.add({image, 0, 2 * image});
-  const auto tile = static_cast<std::uint64_t>(tile_pixels(picture, tiling));
+  const auto tile = static_cast<std::uint64_t>(tile_pixels(sizes, picture, tiling));
   const auto sample = static_cast<std::uint64_t>(kSampleTiles * static_cast<double>(tiling.tile * tiling.tile));
   for (const std::uint64_t pixels : {tile, std::min(sample, whole.pixels())}) {
     const std::uint64_t crop = 2 * values * pixels / whole.pixels() * whole.element();

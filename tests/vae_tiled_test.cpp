@@ -44,6 +44,15 @@ TEST_CASE("tiles cover a side, evenly spread, sharing at least the overlap with 
   }
 }
 
+TEST_CASE("neighbours share what their edges reach and a ramp, as far as the overlap allows") {
+  CHECK(edge_reach(1, 3) == 8);
+  CHECK(edge_reach(2, 3) == 22);
+  CHECK(edge_reach(3, 3) == 50);
+  CHECK(shared_pixels({.tile = 1024, .overlap = 128, .levels = 2}, 3) == 64);
+  CHECK(shared_pixels({.tile = 1024, .overlap = 128, .levels = 3}, 3) == 120);
+  CHECK(shared_pixels({.tile = 1024, .overlap = 48, .levels = 2}, 3) == 48);
+}
+
 TEST_CASE("what a cut has reached counts for nothing") {
   const std::vector<RowRange> tiles = cut_into_tiles(200, 80, 20);
   REQUIRE((tiles == std::vector<RowRange>{{0, 80}, {60, 140}, {120, 200}}));

@@ -33,13 +33,6 @@ struct Layout {
   Tile operator[](std::size_t index) const { return {down[index / across.size()], across[index % across.size()]}; }
 };
 
-/// How far, in pixels, a tile's edge reaches into it.
-std::int64_t reach(int levels, int residual_blocks) {
-  std::int64_t out = 0;
-  for (int level = 0; level < levels; ++level) out = 2 * out + 1 + 2 * (residual_blocks + 1);
-  return out + 1;
-}
-
 Layout layout_of(const Decoder& decoder, const at::Tensor& z, const Tiling& tiling) {
   Layout out;
   out.scale = std::int64_t{1} << tiling.levels;
@@ -47,10 +40,12 @@ Layout layout_of(const Decoder& decoder, const at::Tensor& z, const Tiling& tili
   out.rows = z.size(2) * enlarged;
   out.columns = z.size(3) * enlarged;
   out.tile = tiling.tile / out.scale;
-  out.down = cut_into_tiles(out.rows, out.tile, tiling.overlap / out.scale);
-  out.across = cut_into_tiles(out.columns, out.tile, tiling.overlap / out.scale);
-  out.reach = reach(tiling.levels, decoder.sizes().residual_blocks);
-  out.margin = std::min(out.reach, tiling.overlap / 2 - 1);
+  const int blocks = decoder.sizes().residual_blocks + 1;
+  const std::int64_t shared = shared_pixels(tiling, blocks);
+  out.down = cut_into_tiles(out.rows, out.tile, shared / out.scale);
+  out.across = cut_into_tiles(out.columns, out.tile, shared / out.scale);
+  out.reach = edge_reach(tiling.levels, blocks);
+  out.margin = std::min(out.reach, shared / 2 - 1);
   return out;
 }
 

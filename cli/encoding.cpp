@@ -2,10 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include <optional>
-
 #include "cli/init_image.h"
 #include "vae/codec.h"
+#include "vae/load_coder.h"
 
 namespace mgpu {
 namespace {
@@ -22,7 +21,7 @@ bool takes_channels(const ModelSet& models) {
 
 Encodings::Encodings(Engine& engine, const TextualInversions& inversions, std::span<const Picture* const> pictures,
                      const std::function<void()>& between)
-    : factor_(engine.models().vae.vae().factor()), inpaint_model_(takes_channels(engine.models())) {
+    : factor_(engine.models().vae.autoencoder().factor), inpaint_model_(takes_channels(engine.models())) {
   encode_prompts(engine, inversions, pictures);
   encode_init_images(engine, pictures, between);
 }
@@ -51,7 +50,7 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
                                    const std::function<void()>& between) {
   const ModelSet& models = engine.models();
   const LatentFormat& format = models.training().latent;
-  std::optional<Encoder> encoder;
+  Encoding encoding;
   for (const Picture* picture : pictures) {
     const ImageJob& image = *picture->image;
     if (!image.init_image) continue;
@@ -60,16 +59,15 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
     auto& encoded = placed.first->second;
     between();
     engine.at_autoencoder(Phase::Encode, [&] {
-      if (!encoder) encoder.emplace(models.vae.vae(), engine.vae_weights());
-      const auto encoding = [&](const at::Tensor& x) { return encoder->forward(x); };
+      if (!encoding) encoding = load_encoding(models.vae, engine.vae_weights(), format);
       const at::Tensor pixels = read_init_image(image);
       encoded.latent = encode(pixels, format, encoding).cpu();
       if (inpaint_model_ && image.mask)
         encoded.channels = inpaint_channels(pixels, read_cut_mask(image), format, encoding).cpu();
     });
   }
-  if (!encoder) return;
-  encoder.reset();
+  if (!encoding) return;
+  encoding = nullptr;
   engine.release_cached();
 }
 

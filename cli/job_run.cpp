@@ -7,6 +7,7 @@
 #include "cli/output.h"
 #include "cli/picture_job.h"
 #include "cli/run_flow.h"
+#include "vae/load_coder.h"
 
 namespace mgpu {
 namespace {
@@ -47,6 +48,7 @@ JobRun::JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const
     : job_(*prepared.job),
       prepared_(prepared),
       progress_(progress),
+      preview_(options.preview),
       plan_(prepared.plan),
       pictures_(job_.file, job_.output.directory.path + "/manifest.jsonl", progress) {
   for (Picture& picture : pictures) {
@@ -111,7 +113,7 @@ std::optional<Failure> JobRun::attempt() {
     if (!failure.out_of_memory) throw;
     return failure;
   }
-  return RunFlow({job_, *engine_, *decoder_, *encodings_, pictures_, progress_}).render();
+  return RunFlow({job_, *engine_, decoding_, *encodings_, pictures_, progress_, preview_}).render();
 }
 
 void JobRun::set_up() {
@@ -125,9 +127,10 @@ void JobRun::set_up() {
   stop_if_interrupted();
   progress_.phase(pictures_.runs().front().front()->picture.path, "load");
   engine_->load_diffusion();
-  if (decoder_) return;
-  engine_->at_autoencoder(Phase::Decode,
-                          [&] { decoder_.emplace(engine_->models().vae.vae(), engine_->vae_weights()); });
+  if (decoding_) return;
+  const ModelSet& models = engine_->models();
+  engine_->at_autoencoder(
+      Phase::Decode, [&] { decoding_ = load_decoding(models.vae, engine_->vae_weights(), models.training().latent); });
 }
 
 /// What the runs start from. It is encoded together: each picture bears an equal share of the time.
@@ -148,7 +151,7 @@ bool JobRun::make_smaller(const DeviceId& device) {
   std::optional<Plan> smaller = smaller_plan(prepared_, device);
   if (!smaller) return false;
   progress_.watch({});
-  decoder_.reset();
+  decoding_ = nullptr;
   engine_.reset();
   plan_ = std::move(*smaller);
   return true;

@@ -12,7 +12,7 @@
 #include "cli/report.h"
 #include "core/progress.h"
 #include "shard/engine.h"
-#include "vae/autoencoder.h"
+#include "vae/codec.h"
 
 namespace mgpu {
 
@@ -42,12 +42,13 @@ class JobRun {
   const Job& job_;
   const PreparedJob& prepared_;
   Progress& progress_;
+  int preview_;
   Plan plan_;
   std::string again_;  ///< why pictures were rendered again
   bool saves_memory_ = false;
   JobPictures pictures_;
   std::unique_ptr<Engine> engine_;
-  std::optional<Decoder> decoder_;
+  Decoding decoding_;
   std::optional<Encodings> encodings_;
 };
 

@@ -48,7 +48,7 @@ std::map<std::string, FileIdentity> picture_identities(const Job& job) {
 }
 
 void check_encoder(const Job& job, const Part& vae) {
-  if (vae.vae().encoder) return;
+  if (vae.autoencoder().encoder) return;
   for (const ImageJob& image : job.images)
     if (image.init_image)
       throw job.error(

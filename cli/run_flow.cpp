@@ -10,7 +10,6 @@
 #include "core/fault_point.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
-#include "vae/codec.h"
 
 namespace mgpu {
 namespace {
@@ -79,10 +78,12 @@ at::Tensor RunFlow::sample_run(const Group& group) {
   with_.progress.phase(picture.path, "sample");
   at::Tensor latents;
   const double seconds = with_.engine.measure(Phase::Sample, [&] {
-    latents = sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps) {
-      stop_if_interrupted();
-      with_.progress.step(picture.path, step, steps);
-    });
+    latents =
+        sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps, const at::Tensor& denoised) {
+          stop_if_interrupted();
+          with_.progress.step(picture.path, step, steps);
+          previews_.at_step(group, step, steps, denoised);
+        });
   });
   for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(group.size());
   return latents;
@@ -95,7 +96,7 @@ void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
   at::Tensor image;
   entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] {
     const LatentFormat& format = with_.engine.models().training().latent;
-    const at::Tensor decoded = decode(latent, format, [&](const at::Tensor& z) { return with_.decoder.forward(z); })[0];
+    const at::Tensor decoded = decode(latent, format, with_.decoding)[0];
     const HostDeviceScope nobody;  // a finished picture is the program's, not the device's
     image = hand_over(decoded, at::kCPU);
   });

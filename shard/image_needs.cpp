@@ -2,9 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include "shard/tiny_vae_needs.h"
+
 namespace mgpu {
 
 ComponentNeed image_encoder_need(const Part& vae, at::ScalarType dtype, std::int64_t pixels) {
+  if (vae.is_tiny_vae()) return tiny_encoder_need(vae, dtype, pixels);
   constexpr std::uint64_t workspace = std::uint64_t{64} << 20;  // cuDNN's
   Part encoder = vae;
   encoder.prefix += "encoder.";

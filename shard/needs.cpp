@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 
+#include "shard/tiny_vae_needs.h"
+
 namespace mgpu {
 namespace {
 
@@ -399,6 +401,7 @@ ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPic
 }
 
 ComponentNeed vae_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels) {
+  if (part.is_tiny_vae()) return tiny_decoder_need(part, dtype, static_cast<std::int64_t>(pixels));
   const std::uint64_t bytes = bytes_below(part, "decoder.", dtype);
   return {.name = "vae",
           .phase = Phase::Decode,

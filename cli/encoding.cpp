@@ -4,7 +4,6 @@
 
 #include "cli/init_image.h"
 #include "vae/codec.h"
-#include "vae/load_coder.h"
 
 namespace mgpu {
 namespace {
@@ -19,11 +18,11 @@ bool takes_channels(const ModelSet& models) {
 
 }  // namespace
 
-Encodings::Encodings(Engine& engine, const TextualInversions& inversions, std::span<const Picture* const> pictures,
-                     const std::function<void()>& between)
+Encodings::Encodings(Engine& engine, PictureCoder& coder, const TextualInversions& inversions,
+                     std::span<const Picture* const> pictures, const std::function<void()>& between)
     : factor_(engine.models().vae.autoencoder().factor), inpaint_model_(takes_channels(engine.models())) {
   encode_prompts(engine, inversions, pictures);
-  encode_init_images(engine, pictures, between);
+  encode_init_images(engine, coder, pictures, between);
 }
 
 void Encodings::encode_prompts(Engine& engine, const TextualInversions& inversions,
@@ -46,11 +45,12 @@ Encodings::InitKey Encodings::key_of(const ImageJob& image) {
   return {image.init_image.path, image.mask.path, *image.width, *image.height};
 }
 
-void Encodings::encode_init_images(Engine& engine, std::span<const Picture* const> pictures,
+void Encodings::encode_init_images(Engine& engine, PictureCoder& coder, std::span<const Picture* const> pictures,
                                    const std::function<void()>& between) {
   const ModelSet& models = engine.models();
   const LatentFormat& format = models.training().latent;
-  Encoding encoding;
+  const auto encoding = [&](const at::Tensor& image) { return coder.encode(image); };
+  bool is_loaded = false;
   for (const Picture* picture : pictures) {
     const ImageJob& image = *picture->image;
     if (!image.init_image) continue;
@@ -59,16 +59,15 @@ void Encodings::encode_init_images(Engine& engine, std::span<const Picture* cons
     auto& encoded = placed.first->second;
     between();
     engine.at_autoencoder(Phase::Encode, [&] {
-      if (!encoding) encoding = load_encoding(models.vae, engine.vae_weights(), format);
+      coder.load_encoders();
+      is_loaded = true;
       const at::Tensor pixels = read_init_image(image);
       encoded.latent = encode(pixels, format, encoding).cpu();
       if (inpaint_model_ && image.mask)
         encoded.channels = inpaint_channels(pixels, read_cut_mask(image), format, encoding).cpu();
     });
   }
-  if (!encoding) return;
-  encoding = nullptr;
-  engine.release_cached();
+  if (is_loaded) coder.drop_encoders();
 }
 
 const Conditioning& Encodings::told(const std::string& prompt, const SamplerOptions& options) const {

@@ -8,6 +8,7 @@
 #include <string>
 #include <tuple>
 
+#include "cli/picture_coder.h"
 #include "cli/pictures.h"
 #include "cli/sampling.h"
 #include "shard/engine.h"
@@ -20,8 +21,8 @@ class Encodings {
  public:
   Encodings() = default;
   /// Encodes what these pictures need. `between` is called between the steps of the work and may throw to stop it.
-  Encodings(Engine& engine, const TextualInversions& inversions, std::span<const Picture* const> pictures,
-            const std::function<void()>& between);
+  Encodings(Engine& engine, PictureCoder& coder, const TextualInversions& inversions,
+            std::span<const Picture* const> pictures, const std::function<void()>& between);
 
   /// The run that a picture belongs to. It points into the picture and into these encodings.
   Run run_of(const Picture& picture) const;
@@ -36,7 +37,7 @@ class Encodings {
   static InitKey key_of(const ImageJob& image);
 
   void encode_prompts(Engine& engine, const TextualInversions& inversions, std::span<const Picture* const> pictures);
-  void encode_init_images(Engine& engine, std::span<const Picture* const> pictures,
+  void encode_init_images(Engine& engine, PictureCoder& coder, std::span<const Picture* const> pictures,
                           const std::function<void()>& between);
   const Conditioning& told(const std::string& prompt, const SamplerOptions& options) const;
 

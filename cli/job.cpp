@@ -20,6 +20,15 @@ void check_devices(const Job& job) {
       throw job.error(job.placement.gpu_ids.mark, fmt::format("device \"{}\" is listed twice", id->to_string()));
 }
 
+void check_decode(Job& job) {
+  Marked<int>& overlap = job.decode.overlap;
+  const int most = *job.decode.tile / 3;
+  if (!overlap.given) overlap.value = std::min(*overlap, *job.decode.tile / 4);
+  if (*overlap > most)
+    throw job.error(overlap.mark, fmt::format("tiles of {} pixels cannot overlap by {}", *job.decode.tile, *overlap),
+                    fmt::format("at most a third of the tile: {}", most));
+}
+
 void check_seeds(const Job& job) {
   for (const ImageJob& image : job.images) {
     const auto further = static_cast<std::uint64_t>(*image.count - 1);
@@ -96,6 +105,7 @@ Job read_job(const std::string& text, const std::string& name, const std::string
   state_job(section, job);
   section.finish();
   check_devices(job);
+  check_decode(job);
   check_seeds(job);
   check_conditions(job);
   check_masks(job);

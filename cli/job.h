@@ -109,8 +109,8 @@ enum class DecodeWay : std::uint8_t { Auto, Whole, Parallel, Tiled };
 
 struct DecodeOptions {
   Marked<DecodeWay> way;
-  int tile = 1024;  ///< pixels
-  int overlap = 128;
+  Marked<int> tile{.value = 1024, .mark = {}};    ///< pixels
+  Marked<int> overlap{.value = 128, .mark = {}};  ///< likewise
 };
 
 /// Shift of a flow model's schedule: ComfyUI's constant, a constant, or one that grows with the resolution.

@@ -108,6 +108,7 @@ void set_speeds(const Job& job, const Machine& machine, JobDevices& devices) {
 /// What of a component's allocation the plan has to keep to; nothing where it says nothing.
 std::optional<AllocationString> allocation_of(const ComponentAllocation& wanted, const JobDevices& devices) {
   AllocationString out;
+  if (wanted.compute.size() > 1) return std::nullopt;  // the autoencoder's coders
   if (!wanted.expert->empty()) out = parse_allocation(*wanted.expert);
   const bool lends = wanted.expert->empty() && wanted.virtual_vram_gb > 0.0;
   if (!out.tail && (!wanted.compute.empty() || lends)) {
@@ -227,6 +228,21 @@ Machine suppose_machine(std::string_view devices) {
   }
 }
 
+namespace {
+
+/// Devices that the autoencoder is to be spread over must compute.
+void check_coders(const Job& job, const JobDevices& devices) {
+  const auto& vae = job.placement.allocation.vae;
+  for (const DeviceId& id : vae->compute) {
+    const bool computes = std::ranges::find(devices.rooms, id, &DeviceRoom::id) != devices.rooms.end();
+    if (vae->compute.size() > 1 && !computes && std::ranges::find(devices.dropped, id) == devices.dropped.end())
+      throw job.error(vae.mark, fmt::format("the vae cannot lie on \"{}\", which is not in gpu_ids", id.to_string()),
+                      "add it to gpu_ids, or leave it out here");
+  }
+}
+
+}  // namespace
+
 JobDevices job_devices(const Job& job, const Machine& machine) {
   JobDevices out;
   const auto& wanted = job.placement.gpu_ids;
@@ -239,10 +255,21 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
   out.all_cuda = std::ranges::all_of(ids, &DeviceId::is_cuda);
   out.all_bf16 = std::ranges::all_of(ids, [&](const DeviceId& id) { return has_bf16(id, machine); });
   for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine));
+  check_coders(job, out);
   set_speeds(job, machine, out);
   out.donors = donors_of(job, machine, ids);
   return out;
 }
+
+namespace {
+
+CodingWay coding_way(DecodeWay way) {
+  return way == DecodeWay::Parallel ? CodingWay::Parallel
+         : way == DecodeWay::Tiled  ? CodingWay::Tiled
+                                    : CodingWay::Whole;
+}
+
+}  // namespace
 
 PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
   using Wanted = PlacementRequest::Mode;
@@ -252,6 +279,11 @@ PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
                                                   : Wanted::Auto;
   count_evaluations(out, job);
   out.donors = devices.donors;
+  if (const auto& vae = job.placement.allocation.vae; vae->compute.size() > 1) {
+    out.coders = vae->compute;
+    out.coding = CodingWay::Parallel;
+  }
+  if (const DecodeWay way = *job.decode.way; way != DecodeWay::Auto) out.coding = coding_way(way);
   for (const char* component : {"unet", "clip_l", "clip_g", "t5xxl", "vae"})
     if (const auto told = allocation_of(**allocation_for(job, component), devices)) out.allocation[component] = *told;
   return out;

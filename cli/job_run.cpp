@@ -7,7 +7,6 @@
 #include "cli/output.h"
 #include "cli/picture_job.h"
 #include "cli/run_flow.h"
-#include "vae/load_coder.h"
 
 namespace mgpu {
 namespace {
@@ -113,11 +112,14 @@ std::optional<Failure> JobRun::attempt() {
     if (!failure.out_of_memory) throw;
     return failure;
   }
-  return RunFlow({job_, *engine_, decoding_, *encodings_, pictures_, progress_, preview_}).render();
+  return RunFlow({job_, *engine_, *coder_, *encodings_, pictures_, progress_, preview_}).render();
 }
 
 void JobRun::set_up() {
-  if (!engine_) engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, plan_.of_devices_in_use());
+  if (!engine_) {
+    engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, plan_.of_devices_in_use());
+    coder_.emplace(*engine_, note_of_coder());
+  }
   progress_.watch([this] { return engine_->status(); });
   if (saves_memory_) {
     engine_->save_memory();
@@ -127,10 +129,12 @@ void JobRun::set_up() {
   stop_if_interrupted();
   progress_.phase(pictures_.runs().front().front()->picture.path, "load");
   engine_->load_diffusion();
-  if (decoding_) return;
-  const ModelSet& models = engine_->models();
-  engine_->at_autoencoder(
-      Phase::Decode, [&] { decoding_ = load_decoding(models.vae, engine_->vae_weights(), models.training().latent); });
+  engine_->at_autoencoder(Phase::Decode, [&] { coder_->load_decoders(); });
+}
+
+std::function<void(const std::string&)> JobRun::note_of_coder() {
+  if (*job_.decode.way != DecodeWay::Auto) return {};
+  return [this](const std::string& text) { progress_.note(text); };
 }
 
 /// What the runs start from. It is encoded together: each picture bears an equal share of the time.
@@ -141,8 +145,8 @@ void JobRun::encode() {
   for (const Entry* entry : group) pictures.push_back(&entry->picture);
   progress_.phase(pictures.front()->path, "encode");
   const TextualInversions inversions(job_.embedding_folders);
-  const double seconds =
-      engine_->measure(Phase::Encode, [&] { encodings_.emplace(*engine_, inversions, pictures, stop_if_interrupted); });
+  const double seconds = engine_->measure(
+      Phase::Encode, [&] { encodings_.emplace(*engine_, *coder_, inversions, pictures, stop_if_interrupted); });
   for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
 }
 
@@ -151,7 +155,7 @@ bool JobRun::make_smaller(const DeviceId& device) {
   std::optional<Plan> smaller = smaller_plan(prepared_, device);
   if (!smaller) return false;
   progress_.watch({});
-  decoding_ = nullptr;
+  coder_.reset();
   engine_.reset();
   plan_ = std::move(*smaller);
   return true;

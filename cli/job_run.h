@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -7,12 +8,12 @@
 
 #include "cli/encoding.h"
 #include "cli/job_pictures.h"
+#include "cli/picture_coder.h"
 #include "cli/prepare.h"
 #include "cli/render.h"
 #include "cli/report.h"
 #include "core/progress.h"
 #include "shard/engine.h"
-#include "vae/codec.h"
 
 namespace mgpu {
 
@@ -33,6 +34,8 @@ class JobRun {
   std::optional<Failure> attempt();
   void set_up();
   void encode();
+  /// What is said where a picture is decoded otherwise than planned, which `decode.way: auto` allows.
+  std::function<void(const std::string&)> note_of_coder();
   /// Makes a plan that asks less of a device, and drops the engine. False: there is none.
   bool make_smaller(const DeviceId& device);
 
@@ -48,7 +51,7 @@ class JobRun {
   bool saves_memory_ = false;
   JobPictures pictures_;
   std::unique_ptr<Engine> engine_;
-  Decoding decoding_;
+  std::optional<PictureCoder> coder_;
   std::optional<Encodings> encodings_;
 };
 

@@ -13,7 +13,7 @@
 #include "cli/sampling.h"
 #include "core/error.h"
 #include "core/strings.h"
-#include "shard/image_needs.h"
+#include "shard/coding_needs.h"
 
 namespace mgpu {
 namespace {
@@ -57,6 +57,18 @@ void check_encoder(const Job& job, const Part& vae) {
           "name a whole autoencoder under \"vae\"");
 }
 
+/// A tiny autoencoder decodes on one device, a picture at once: it has no use for bands and tiles.
+void check_ways(const Job& job, const Part& vae) {
+  if (!vae.is_tiny_vae()) return;
+  const DecodeWay way = *job.decode.way;
+  if (way == DecodeWay::Parallel || way == DecodeWay::Tiled)
+    throw job.error(job.decode.way.mark, "a tiny autoencoder decodes pictures whole, on one device",
+                    "leave \"decode\" out");
+  if (job.placement.allocation.vae->compute.size() > 1)
+    throw job.error(job.placement.allocation.vae.mark, "a tiny autoencoder decodes pictures whole, on one device",
+                    "name one device");
+}
+
 /// Throws Error where an encoder of the family has a tokenizer that the job does not name and set-up did not install.
 void check_tokenizers(const Job& job, const ModelSet& set) {
   for (const EncoderUse& use : set.text().encoders) {
@@ -87,6 +99,8 @@ at::ScalarType scalar_type_of(ComputeType type) {
 
 LargestPicture largest_picture(const Job& job) {
   LargestPicture out;
+  out.tiling = {.tile = *job.decode.tile, .overlap = *job.decode.overlap};
+  out.tiling_is_told = job.decode.tile.given || job.decode.overlap.given;
   std::set<std::string_view> prompts;
   for (const ImageJob& image : job.images) {
     out.batch = std::max<std::int64_t>(out.batch, *image.batch);
@@ -108,7 +122,7 @@ std::vector<ComponentNeed> needs_of(const Job& job, const ModelSet& models, cons
                                     const LargestPicture& picture) {
   std::vector<ComponentNeed> out = component_needs(models, dtypes, picture);
   if (std::ranges::any_of(job.images, [](const ImageJob& image) { return bool(image.init_image); }))
-    out.push_back(image_encoder_need(models.vae, dtypes.vae, picture.width * picture.height));
+    out.push_back(image_encoder_need(models.vae, dtypes.vae, picture));
   return out;
 }
 
@@ -185,6 +199,7 @@ JobModels open_job(Job& job) {
   check_sizes(job, multiple, set.diffusion.row->name);
   check_shift(job, set.training().prediction, set.diffusion.row->name);
   check_encoder(job, set.vae);
+  check_ways(job, set.vae);
   check_clip_skip(job, set);
   check_tokenizers(job, set);
   std::vector<FileIdentity> identified = identities(set);

@@ -35,15 +35,13 @@ void Previews::at_step(const Group& group, int step, int steps, const at::Tensor
 
 Rgb8 Previews::draw(const at::Tensor& latent) const {
   const ModelSet& models = engine_.models();
-  const LatentFormat& format = models.training().latent;
-  if (!models.vae.is_tiny_vae()) return to_rgb8(shrink(rough_picture(latent, *format.rgb), kLongestSide)[0]);
   at::Tensor image;
-  engine_.at_autoencoder(Phase::Decode, [&] {
-    const at::Tensor decoded = shrink(decode(latent, format, decoding_), kLongestSide);
-    const HostDeviceScope nobody;
-    image = hand_over(decoded, at::kCPU);
-  });
-  return to_rgb8(image[0]);
+  if (models.vae.is_tiny_vae()) {
+    engine_.at_autoencoder(Phase::Decode, [&] { image = coder_.decode(latent).unsqueeze(0); });
+  } else {
+    image = rough_picture(latent, *models.training().latent.rgb);
+  }
+  return to_rgb8(shrink(image, kLongestSide)[0]);
 }
 
 }  // namespace mgpu

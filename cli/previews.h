@@ -5,9 +5,9 @@
 #include <atomic>
 
 #include "cli/job_pictures.h"
+#include "cli/picture_coder.h"
 #include "core/progress.h"
 #include "shard/engine.h"
-#include "vae/codec.h"
 
 namespace mgpu {
 
@@ -15,9 +15,9 @@ namespace mgpu {
 /// the job's autoencoder where that is a tiny one, else by its latent format's rough colours. For several threads.
 class Previews {
  public:
-  /// `every` 0: none. `decoding` is the job's.
-  Previews(int every, Engine& engine, const Decoding& decoding, Progress& progress)
-      : every_(every), engine_(engine), decoding_(decoding), progress_(progress) {}
+  /// `every` 0: none. The coder's decoders are loaded.
+  Previews(int every, Engine& engine, const PictureCoder& coder, Progress& progress)
+      : every_(every), engine_(engine), coder_(coder), progress_(progress) {}
 
   /// A step of the run is done, from 1; denoised [batch, C, h, w] is its prediction of the clean latent. After the last
   /// there is none: the pictures follow. A preview that fails ends the previews, with a note, and no picture; a lost
@@ -29,7 +29,7 @@ class Previews {
 
   std::atomic<int> every_;
   Engine& engine_;
-  const Decoding& decoding_;
+  const PictureCoder& coder_;
   Progress& progress_;
 };
 

@@ -8,7 +8,6 @@
 #include "cli/sampling.h"
 #include "cli/signals.h"
 #include "core/fault_point.h"
-#include "core/hand_over.h"
 #include "core/host_memory.h"
 
 namespace mgpu {
@@ -94,12 +93,7 @@ void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
   stop_if_interrupted();
   with_.progress.phase(entry.picture.path, "decode");
   at::Tensor image;
-  entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] {
-    const LatentFormat& format = with_.engine.models().training().latent;
-    const at::Tensor decoded = decode(latent, format, with_.decoding)[0];
-    const HostDeviceScope nobody;  // a finished picture is the program's, not the device's
-    image = hand_over(decoded, at::kCPU);
-  });
+  entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] { image = with_.coder.decode(latent); });
   const HostDeviceScope nobody;
   writer_->write(std::move(room), entry, to_rgb8(image));
 }

@@ -7,12 +7,12 @@
 
 #include "cli/encoding.h"
 #include "cli/job_pictures.h"
+#include "cli/picture_coder.h"
 #include "cli/picture_writer.h"
 #include "cli/previews.h"
 #include "cli/run_queue.h"
 #include "core/progress.h"
 #include "shard/engine.h"
-#include "vae/codec.h"
 
 namespace mgpu {
 
@@ -24,8 +24,8 @@ void stop_if_interrupted();
 /// What runs are rendered with.
 struct Rendering {
   const Job& job;
-  Engine& engine;  ///< its diffusion model loaded
-  const Decoding& decoding;
+  Engine& engine;             ///< its diffusion model loaded
+  const PictureCoder& coder;  ///< its decoders loaded
   const Encodings& encodings;
   JobPictures& pictures;
   Progress& progress;
@@ -37,7 +37,7 @@ struct Rendering {
 class RunFlow {
  public:
   explicit RunFlow(const Rendering& with)
-      : with_(with), previews_(with.preview, with.engine, with.decoding, with.progress) {}
+      : with_(with), previews_(with.preview, with.engine, with.coder, with.progress) {}
 
   /// Once, for the pictures that are open. Returns what of memory was lacking for those that still are, in the end.
   /// Throws what ended all: Interrupted, or a lost device's failure; what was decoded by then is written.

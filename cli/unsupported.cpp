@@ -26,7 +26,7 @@ void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) 
   refuse.when(*placement.replicas > 1, placement.replicas.mark, fmt::format("\"replicas: {}\"", *placement.replicas));
   refuse.when(*placement.split_cfg == AutoBool::True, placement.split_cfg.mark, "\"split_cfg: true\"");
   const Allocation& a = placement.allocation;
-  for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae})
+  for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g})
     refuse.when((*component)->compute.size() > 1, component->mark, "a list of devices for one component",
                 "an allocation string deals its blocks out: \"cuda:0,50%;cuda:1,50%\"");
 }
@@ -39,8 +39,6 @@ void refuse_unsupported(const Job& job) {
   for (const auto* type : {&job.dtype.unet, &job.dtype.clip, &job.dtype.vae})
     refuse.when(**type == ComputeType::Fp8, type->mark, "\"dtype: fp8\"", "8-bit weight files are read as they are");
   refuse_placement(refuse, job.placement);
-  refuse.when(*job.decode.way == DecodeWay::Parallel, job.decode.way.mark, "\"decode.way: parallel\"");
-  refuse.when(*job.decode.way == DecodeWay::Tiled, job.decode.way.mark, "\"decode.way: tiled\"");
 }
 
 std::string_view name_of(ComputeType type) {

@@ -78,4 +78,19 @@ void Exchange::leave() {
   all_came_.notify_all();
 }
 
+void finish(std::span<std::future<void>> ranks) {
+  std::exception_ptr broken, failure;
+  for (std::future<void>& one : ranks) {
+    try {
+      one.get();
+    } catch (const Exchange::Broken&) {
+      broken = std::current_exception();
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+  if (broken) std::rethrow_exception(broken);
+}
+
 }  // namespace mgpu

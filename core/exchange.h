@@ -5,8 +5,10 @@
 #include <array>
 #include <condition_variable>
 #include <cstddef>
+#include <future>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 namespace mgpu {
@@ -53,5 +55,8 @@ class Exchange {
   std::size_t came_ = 0;                                              // of all ranks
   bool broken_ = false;
 };
+
+/// Waits for the work of all ranks, and throws what failed: Exchange::Broken only if nothing else did.
+void finish(std::span<std::future<void>> ranks);
 
 }  // namespace mgpu

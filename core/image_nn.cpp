@@ -14,14 +14,15 @@ namespace {
 
 constexpr std::int64_t kGroups = 32;  // of every autoencoder and UNet of the families we know
 
-/// The sums of one row of `width` pixels, fp32.
-void sum_row(const float* row, std::int64_t width, std::int64_t channels, float* out) {
-  std::vector<float> sum(static_cast<std::size_t>(channels)), square(static_cast<std::size_t>(channels));
+/// The sums of one row of `width` pixels.
+void sum_row(const float* row, std::int64_t width, std::int64_t channels, double* out) {
+  std::vector<double> sum(static_cast<std::size_t>(channels)), square(static_cast<std::size_t>(channels));
   for (std::int64_t column = 0; column < width; ++column, row += channels) {
     for (std::int64_t c = 0; c < channels; ++c) {
       const auto i = static_cast<std::size_t>(c);
-      sum[i] += row[c];
-      square[i] += row[c] * row[c];
+      const double value = row[c];
+      sum[i] += value;
+      square[i] += value * value;
     }
   }
   const std::int64_t of_group = channels / kGroups;
@@ -36,7 +37,7 @@ void sum_rows(const at::Tensor& image, const at::Tensor& sums) {
   const std::int64_t width = image.size(1), channels = image.size(2);
   MGPU_CHECK_EQ(channels % kGroups, 0);
   const float* values = wide.const_data_ptr<float>();
-  float* out = sums.zero_().mutable_data_ptr<float>();
+  double* out = sums.zero_().mutable_data_ptr<double>();
   at::parallel_for(0, image.size(0), 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t row = first; row < last; ++row)
       sum_row(values + row * width * channels, width, channels, out + row * kGroups * 2);
@@ -47,7 +48,8 @@ void sum_rows(const at::Tensor& image, const at::Tensor& sums) {
 
 at::Tensor empty_sums(const at::Tensor& image) {
   const std::int64_t width = image.size(1), segment = image.is_cuda() ? kernels::segment_width(image.size(2)) : width;
-  return at::empty({image.size(0), (width + segment - 1) / segment, kGroups, 2}, image.options().dtype(at::kFloat));
+  return at::empty({image.size(0), (width + segment - 1) / segment, kGroups, 2},
+                   image.options().dtype(image.is_cuda() ? at::kFloat : at::kDouble));
 }
 
 void finish_rows(const at::Tensor& product, const at::Tensor& bias, const at::Tensor& residual, const at::Tensor& out,
@@ -98,7 +100,7 @@ void finish_upsampled_rows(const at::Tensor& product, const at::Tensor& bias, co
 at::Tensor group_affine(const at::Tensor& sums, double positions, const Norm& norm, double eps) {
   if (sums.is_cuda()) return kernels::group_affine(sums, positions, norm.weight, norm.bias, eps);
   const std::int64_t channels = norm.weight.size(0), of_group = channels / kGroups;
-  const at::Tensor totals = sums.to(at::kDouble).flatten(0, 1).sum(0) / (positions * static_cast<double>(of_group));
+  const at::Tensor totals = sums.flatten(0, 1).sum(0) / (positions * static_cast<double>(of_group));
   const at::Tensor mean = totals.select(1, 0), variance = (totals.select(1, 1) - mean.square()).clamp_min(0);
   const at::Tensor scale = (variance + eps).rsqrt().repeat_interleave(of_group) * norm.weight.to(at::kDouble);
   const at::Tensor shift = norm.bias.to(at::kDouble) - mean.repeat_interleave(of_group) * scale;

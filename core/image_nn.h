@@ -16,8 +16,8 @@ namespace mgpu {
 // nothing but the row, so that an image's statistics have the same bits however its rows were dealt to strips and
 // devices.
 
-/// Room for an image's sums, [rows, segments, 32, 2] in fp32: of each row, in segments of a width that the number of
-/// channels fixes, each group's values and their squares.
+/// Room for an image's sums, [rows, segments, 32, 2] in fp32, on a CPU in fp64: of each row, in segments of a width
+/// that the number of channels fixes, each group's values and their squares.
 at::Tensor empty_sums(const at::Tensor& image);
 
 /// out = product + bias + residual, and its sums. product [R, W, C] is what a convolution gave without its bias, and

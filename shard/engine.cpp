@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/exchange.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
@@ -68,6 +69,7 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
     limit_allocations(room.id, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
     devices_.push_back(std::make_unique<Device>(room.id, runs));
   }
+  coders_ = plan_.devices_of("vae");
   // What a donor keeps is the plan's; the limit of a job before this one is not.
   for (const PlannedDonor& donor : plan_.donors)
     if (!donor.room.id.is_cuda()) limit_allocations(donor.room.id, std::numeric_limits<std::uint64_t>::max());
@@ -102,9 +104,21 @@ double Engine::measure(Phase phase, const std::function<void()>& work) {
   return seconds_since(start);
 }
 
+std::vector<DeviceId> Engine::coders() const {
+  std::vector<DeviceId> out;
+  for (const std::size_t device : coders_) out.push_back(devices_[device]->id);
+  return out;
+}
+
+std::vector<double> Engine::coder_speeds() const {
+  std::vector<double> out;
+  for (const std::size_t device : coders_) out.push_back(plan_.devices[device].room.speed);
+  return out;
+}
+
 double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
   fault_point("to the autoencoder");
-  Device& device = device_of("vae");
+  Device& device = coder(0);
   return device.worker.call([&] {
     const auto start = Clock::now();
     const Meter::PhaseScope scope(device.meter, phase);
@@ -115,6 +129,24 @@ double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
     });
     return seconds_since(start);
   });
+}
+
+void Engine::at_coders(Phase phase, const std::function<void(std::size_t coder)>& work) {
+  std::vector<std::future<void>> all;
+  for (std::size_t i = 1; i < coders_.size(); ++i) {
+    all.push_back(coder(i).worker.begin([this, phase, &work, i] {
+      const Meter::PhaseScope scope(coder(i).meter, phase);
+      const Meter::Busy busy(coder(i).meter);
+      on_device(coder(i).id, [&] {
+        work(i);
+        synchronize(coder(i).torch);
+      });
+    }));
+  }
+  std::packaged_task<void()> own([&] { on_device(coder(0).id, [&] { work(0); }); });
+  all.push_back(own.get_future());
+  own();
+  finish(all);
 }
 
 std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, const TextualInversions& inversions) {
@@ -263,18 +295,8 @@ void Engine::release_cached() const {
   for (const auto& device : devices_) mgpu::release_cached(device->id);
 }
 
-Engine::Device& Engine::device_of(std::string_view component) const {
-  const auto has = [&](const PlannedDevice& planned) {
-    return std::ranges::find(planned.assignments, component, &Assignment::component) != planned.assignments.end();
-  };
-  const auto holder = std::ranges::find_if(plan_.devices, has);
-  MGPU_CHECK(holder != plan_.devices.end(), "the plan has no {}", component);
-  MGPU_CHECK(std::none_of(holder + 1, plan_.devices.end(), has), "{} is spread over devices", component);
-  return *devices_[static_cast<std::size_t>(holder - plan_.devices.begin())];
-}
-
-Weights Engine::vae_weights() const {
-  return weights_of(models_.vae, dtypes_.vae, device_of("vae").torch);
+Weights Engine::vae_weights(std::size_t number) const {
+  return weights_of(models_.vae, dtypes_.vae, coder(number).torch);
 }
 
 }  // namespace mgpu

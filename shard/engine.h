@@ -55,9 +55,15 @@ class Engine {
   /// took. Other threads may do so at the same time.
   double measure(Phase phase, const std::function<void()>& work);
 
-  /// Runs `work` on the device that holds the autoencoder, in its turn between passes, as a phase of that device alone.
-  /// Returns the seconds that it took there. `work` leaves nothing queued on the device.
+  /// The devices that hold the autoencoder and code pictures together, and their speeds.
+  std::vector<DeviceId> coders() const;
+  std::vector<double> coder_speeds() const;
+  /// Runs `work` on the first coder, in its turn between passes, as a phase of that device. Returns the seconds that it
+  /// took there. `work` leaves nothing queued on the device.
   double at_autoencoder(Phase phase, const std::function<void()>& work);
+  /// Within that work: runs work(0) here and work(1) ... on the other coders, in their turns, as a phase of theirs, and
+  /// waits for all. They may wait for each other. Throws what failed, Exchange::Broken only if nothing else did.
+  void at_coders(Phase phase, const std::function<void(std::size_t coder)>& work);
 
   /// What the diffusion model is told of each prompt. Loads the text encoders one after another, every device its
   /// layers of one at the same time, uses them and lets them go.
@@ -85,8 +91,8 @@ class Engine {
   /// From here on a pass begins when the one before has ended: slower, in the least memory.
   void save_memory();
 
-  /// Weights of the autoencoder on its device, for the codec to load.
-  Weights vae_weights() const;
+  /// Weights of the autoencoder on a coder, for the codec to load.
+  Weights vae_weights(std::size_t coder) const;
 
   /// Gives cached memory of every device back.
   void release_cached() const;
@@ -101,8 +107,7 @@ class Engine {
     Worker worker;
   };
 
-  /// The one device that the plan gives a component.
-  Device& device_of(std::string_view component) const;
+  Device& coder(std::size_t number) const { return *devices_[coders_[number]]; }
   /// A text encoder as the plan spreads it.
   std::vector<EncoderPiece> encoder_pieces(TextEncoder kind);
   /// What an encoder gives, brought from its last layer's device; what is allocated then is home()'s.
@@ -121,6 +126,7 @@ class Engine {
   Plan plan_;
   LocalOps ops_;
   std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<std::size_t> coders_;  ///< of the devices
   std::unique_ptr<Pipeline> pipeline_;
   bool saves_memory_ = false;
 };

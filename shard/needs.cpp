@@ -1,51 +1,24 @@
 #include "shard/needs.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 
-#include "shard/tiny_vae_needs.h"
+#include "shard/coding_needs.h"
+#include "shard/need_parts.h"
 
 namespace mgpu {
 namespace {
 
-constexpr std::uint64_t kFp32 = 4;
 constexpr std::uint64_t kFluxHeadDim = 128;
-constexpr std::uint64_t kShortText = 256;                      // tokens: LargestPicture's least
-constexpr std::uint64_t kWorkspace = std::uint64_t{64} << 20;  // cuBLAS and cuDNN, for every component
+constexpr std::uint64_t kShortText = 256;  // tokens: LargestPicture's least
 // That a sampler keeps of a picture: noise, x, what was denoised, a few of earlier steps and what is being computed.
 constexpr std::uint64_t kLatentsOfPicture = 10;
 
 std::size_t size(std::int64_t value) {
   return static_cast<std::size_t>(value);
-}
-
-/// Bytes of the part's tensors whose names begin so, under its prefix, once loaded.
-std::uint64_t bytes_below(const Part& part, std::string_view level, at::ScalarType dtype) {
-  Part below = part;
-  below.prefix += level;
-  return loaded_bytes(below, dtype);
-}
-
-/// LibTorch's attention on a CPU takes tiles of 256 queries and 512 keys, a thread each.
-std::uint64_t attention_scratch(std::uint64_t head_dim) {
-  return size(at::get_num_threads()) * (256 * 512 + 2 * 256 + 256 * head_dim) * kFp32;
-}
-
-/// What loading adds for a moment on a CPU: a weight as it is stored beside itself widened, a convolution's beside
-/// itself rearranged.
-std::uint64_t loading_bytes(const Part& part, at::ScalarType dtype) {
-  std::uint64_t most = 0;
-  for (const auto& [name, info] : part.file->tensors()) {
-    if (!name.starts_with(part.prefix)) continue;
-    const bool narrow = size_of(info.dtype) == 1;
-    if (!narrow && scalar_type(info.dtype) != dtype) most = std::max(most, info.bytes());
-    if (info.shape.size() == 4) most = std::max(most, size(info.count()) * c10::elementSize(dtype));
-  }
-  return most;
 }
 
 /// CLIP and T5 compute in fp32: beside the weights lies one linear layer's weight, widened, and a block's activations.
@@ -242,24 +215,6 @@ void set_block_times(std::vector<BlockNeed>& blocks, const UNetSizes& sizes, con
     blocks[1].times = {work(positions.size() - 1, channels, channels, sizes.middle_residuals, sizes.depth_middle)};
 }
 
-/// The decoder's widest point is the first residual block at full resolution: its input and that normalised, with the
-/// channels of the level below, and four tensors of its own; a quarter more for the convolutions' workspace.
-std::uint64_t decode_activation(const VaeSizes& sizes, std::uint64_t pixels, std::uint64_t width) {
-  const auto channels = [&](std::size_t level) {
-    return static_cast<std::uint64_t>(sizes.channels[std::min(level, sizes.channels.size() - 1)]);
-  };
-  return pixels * (2 * channels(1) + 4 * channels(0)) * width * 5 / 4;
-}
-
-/// On a CPU the same block's is its end: its input, and four tensors of its own, the shortcut's among them; without a
-/// shortcut three. Beside them lie latents, and the caller adds a weight that is rearranged.
-std::uint64_t decode_activation_on_cpu(const VaeSizes& sizes, std::uint64_t pixels, std::uint64_t width) {
-  const std::uint64_t own = size(sizes.channels.front());
-  const std::uint64_t in = size(sizes.channels[std::min<std::size_t>(1, sizes.channels.size() - 1)]);
-  const std::uint64_t latents = 4 * size(sizes.latent_channels) * pixels / 64 * kFp32;
-  return pixels * (in == own ? 4 * own : in + 4 * own) * width + latents;
-}
-
 /// Whether a tensor serves only what is computed before the steps: Flux's modulation, and the text's keys and values of
 /// a UNet's cross-attention.
 bool serves_ahead(std::string_view name) {
@@ -400,19 +355,6 @@ ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPic
           .ahead_activation_on_cpu = ahead_weights(part, dtype)};
 }
 
-ComponentNeed vae_need(const Part& part, at::ScalarType dtype, std::uint64_t pixels) {
-  if (part.is_tiny_vae()) return tiny_decoder_need(part, dtype, static_cast<std::int64_t>(pixels));
-  const std::uint64_t bytes = bytes_below(part, "decoder.", dtype);
-  return {.name = "vae",
-          .phase = Phase::Decode,
-          .blocks = {{"level", static_cast<int>(part.vae().channels.size()), bytes}},
-          .bytes = bytes,
-          .activation = decode_activation(part.vae(), pixels, c10::elementSize(dtype)) + kWorkspace,
-          .whole = true,
-          .activation_on_cpu =
-              decode_activation_on_cpu(part.vae(), pixels, c10::elementSize(dtype)) + loading_bytes(part, dtype)};
-}
-
 /// What encoders give for a prompt, in fp32; put together it is at most as much. CLIP reads a long prompt in chunks.
 std::uint64_t conditioning_bytes(const ModelSet& models, std::uint64_t text) {
   std::uint64_t values = models.t5xxl ? text * size(models.t5xxl->t5().hidden) : 0;
@@ -437,7 +379,7 @@ void add_conditionings(std::vector<ComponentNeed>& needs, const ModelSet& models
 
 std::vector<ComponentNeed> component_needs(const ModelSet& models, const ComputeDtypes& dtypes,
                                            const LargestPicture& picture) {
-  const std::uint64_t pixels = size(picture.width * picture.height), text = size(picture.text_tokens);
+  const std::uint64_t text = size(picture.text_tokens);
   std::vector<ComponentNeed> out;
   if (models.clip_l)
     out.push_back(clip_need("clip_l", *models.clip_l, dtypes, projects(models.text(), TextEncoder::ClipL)));
@@ -446,7 +388,7 @@ std::vector<ComponentNeed> component_needs(const ModelSet& models, const Compute
   if (models.t5xxl) out.push_back(t5_need(*models.t5xxl, dtypes, text));
   out.push_back(models.is_flux() ? flux_need(models.diffusion, dtypes.unet, picture)
                                  : unet_need(models.diffusion, dtypes.unet, picture));
-  out.push_back(vae_need(models.vae, dtypes.vae, pixels));
+  out.push_back(decoder_need(models.vae, dtypes.vae, picture));
   add_conditionings(out, models, picture);
   return out;
 }

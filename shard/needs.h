@@ -24,6 +24,8 @@ struct LargestPicture {
   std::int64_t steps = 1;          ///< of a run
   std::int64_t batch = 1;          ///< pictures of a run
   std::int64_t prompts = 1;        ///< different ones of the whole job
+  Tiling tiling = {};              ///< where pictures are decoded in tiles ...
+  bool tiling_is_told = false;     ///< ... and may not be in smaller ones
 };
 
 /// What a job's components ask of memory, from headers alone. Activations are counted tensor by tensor at each

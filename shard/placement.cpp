@@ -25,13 +25,41 @@ bool is_resident(const ComponentNeed& component, Phase phase) {
 
 PlacedComponent nowhere(const ComponentNeed& need, const Site& site) {
   const std::size_t devices = site.devices.size();
-  return {&need, Chain(need, site.keeps_ahead), std::vector<Run>(devices), std::vector<Loan>(devices)};
+  return {.need = &need,
+          .chain = Chain(need, site.keeps_ahead),
+          .runs = std::vector<Run>(devices),
+          .loans = std::vector<Loan>(devices),
+          .coding_bytes = std::vector<std::uint64_t>(devices)};
+}
+
+/// Sets what coding pictures asks of the devices that an autoencoder lies on.
+void set_coding(PlacedComponent& placed, const Site& site) {
+  if (placed.need->coding.empty()) return;
+  placed.coding = &placed.need->coding[std::min(site.way, placed.need->coding.size() - 1)];
+  std::vector<double> speeds;
+  for (std::size_t d = 0; d < site.devices.size(); ++d)
+    speeds.push_back(placed.runs[d].empty() ? 0.0 : site.devices[d].speed);
+  for (std::size_t d = 0; d < site.devices.size(); ++d) {
+    const auto& need = site.devices[d].id.is_cuda() ? placed.coding->on_gpu : placed.coding->on_cpu;
+    placed.coding_bytes[d] = need.bytes(need.shares(speeds)[d]);
+  }
+}
+
+/// A copy on each of these devices.
+PlacedComponent copies_on(const ComponentNeed& need, const Site& site, const std::vector<std::size_t>& devices) {
+  PlacedComponent out = nowhere(need, site);
+  for (const std::size_t device : devices) out.runs[device] = {0, out.chain.units()};
+  set_coding(out, site);
+  return out;
 }
 
 PlacedComponent all_on(const ComponentNeed& need, const Site& site, std::size_t device) {
-  PlacedComponent out = nowhere(need, site);
-  out.runs[device] = {0, out.chain.units()};
-  return out;
+  return copies_on(need, site, {device});
+}
+
+/// Whether several devices code pictures together.
+bool codes_together(const ComponentNeed& need, const Site& site) {
+  return site.way > 0 && site.coders.size() > 1 && !need.coding.empty();
 }
 
 /// Bytes that the device lacks in its worst phase.
@@ -61,11 +89,13 @@ double lend(Placement& placement, PlacedComponent& placed, std::size_t device, c
   return lacking(placement, device, site.devices[device]);
 }
 
-/// Whether the autoencoder lies there: its device has so much less time for blocks.
-bool decodes(const Placement& placement, std::size_t device) {
-  return std::ranges::any_of(placement.components, [&](const PlacedComponent& placed) {
-    return placed.need->phase == Phase::Decode && !placed.runs[device].empty();
-  });
+/// The part of every decode that falls to a device, which has so much less time for blocks.
+double decodes(const Placement& placement, std::size_t device) {
+  for (const PlacedComponent& placed : placement.components) {
+    if (placed.need->phase != Phase::Decode || placed.runs[device].empty()) continue;
+    return 1.0 / static_cast<double>(std::ranges::count_if(placed.runs, [](Run run) { return !run.empty(); }));
+  }
+  return 0.0;
 }
 
 /// Costs of every run on every device.
@@ -81,7 +111,7 @@ RunCosts costs_of(Placement& placement, PlacedComponent& placed, std::size_t dev
   out.lacks = lend(placement, placed, device, site);
   out.lent = static_cast<double>(placed.loans[device].bytes);
   const Chain& chain = placed.chain;
-  const double work = chain.time(run) + (decodes(placement, device) ? chain.time() / kPassesPerDecode : 0.0);
+  const double work = chain.time(run) + decodes(placement, device) * chain.time() / kPassesPerDecode;
   // Blocks are brought while others are computed.
   out.time =
       std::max(work / site.devices[device].speed,
@@ -146,10 +176,12 @@ Placement place_resident(const Placement& told, const ComponentNeed* diffusion, 
   using Rank = std::array<double, 6>;
   std::optional<Rank> best;
   Placement out;
-  for (std::size_t home = 0; home < (decoder ? site.devices.size() : 1); ++home) {
+  const bool together = decoder && codes_together(*decoder, site);
+  for (std::size_t home = 0; home < (decoder && !together ? site.devices.size() : 1); ++home) {
     Placement placement = told;
     const DeviceRoom& room = site.devices[home];
-    if (decoder) placement.components.push_back(all_on(*decoder, site, home));
+    if (decoder)
+      placement.components.push_back(together ? copies_on(*decoder, site, site.coders) : all_on(*decoder, site, home));
     Rank rank{lacking(placement, site), 0.0, 1.0 / room.speed, 0.0, 0.0, -room_for_weights(room)};
     if (diffusion) {
       const Split split = add_cut(placement, *diffusion, site);
@@ -160,6 +192,15 @@ Placement place_resident(const Placement& told, const ComponentNeed* diffusion, 
     out = std::move(placement);
   }
   return out;
+}
+
+/// The autoencoder's encoder where its decoder lies.
+PlacedComponent beside_decoder(const ComponentNeed& need, const Placement& placement, const Site& site) {
+  std::vector<std::size_t> devices;
+  for (const PlacedComponent& placed : placement.components)
+    for (std::size_t d = 0; placed.need->phase == Phase::Decode && d < placed.runs.size(); ++d)
+      if (!placed.runs[d].empty()) devices.push_back(d);
+  return copies_on(need, site, devices);
 }
 
 }  // namespace
@@ -196,7 +237,8 @@ PhaseBytes Placement::peak(std::size_t device, const DeviceRoom& room) const {
       const bool stays = is_resident(need, phase);
       if (stays) resident[phase] += bytes;
       if (need.phase == phase)
-        turn[phase] = std::max(turn[phase], placed.chain.activation_on(room.id) + (stays ? 0 : bytes));
+        turn[phase] = std::max(turn[phase],
+                               placed.chain.activation_on(room.id) + placed.coding_bytes[device] + (stays ? 0 : bytes));
     }
     // Conditionings come there, wherever the encoders are, and are put together.
     if (home && need.phase != Phase::Encode) turn.encode = std::max(turn.encode, 2 * need.home);
@@ -256,6 +298,7 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
     out.runs = allotment.runs;
     for (std::size_t d = 0; d < out.runs.size(); ++d)
       if (!allotment.lent[d].empty()) out.loans[d] = spread_loan(out.chain.block_bytes(out.runs[d]), allotment.lent[d]);
+    set_coding(out, site);
     return out;
   } catch (const AllocationError& error) {
     throw PlacementError(need.name, error);
@@ -265,12 +308,14 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
 Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,
                      const std::map<std::string, AllocationString>& allocations) {
   Placement encoders, told{.components = {}, .in_flight = site.over};
-  const ComponentNeed *diffusion = nullptr, *decoder = nullptr;
+  const ComponentNeed *diffusion = nullptr, *decoder = nullptr, *image_encoder = nullptr;
   for (const ComponentNeed& need : components) {
     const auto allocation = allocations.find(need.name);
     std::vector<PlacedComponent>& group = (need.phase == Phase::Encode ? encoders : told).components;
     if (allocation != allocations.end()) {
       group.push_back(place_as_told(need, allocation->second, site));
+    } else if (need.phase == Phase::Encode && !need.coding.empty()) {
+      image_encoder = &need;
     } else if (need.phase == Phase::Encode) {
       group.push_back(place_encoder(need, site));
     } else {
@@ -281,6 +326,7 @@ Placement place_over(const std::vector<ComponentNeed>& components, const Site& s
   }
   Placement out = place_resident(told, diffusion, decoder, site);
   std::ranges::move(encoders.components, std::back_inserter(out.components));
+  if (image_encoder) out.components.push_back(beside_decoder(*image_encoder, out, site));
   // In the order in which they were given.
   std::ranges::sort(out.components, {}, [](const PlacedComponent& placed) { return placed.need; });
   return out;

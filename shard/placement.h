@@ -26,10 +26,12 @@ InFlight in_flight_over(const PlacementRequest& request, std::int64_t passes);
 struct Site {
   const std::vector<DeviceRoom>& devices;
   const std::vector<DeviceRoom>& donors;
-  bool keeps_ahead = true;  ///< as Plan's
-  bool streams = false;     ///< blocks that find no room are lent to `cpu`
-  InFlight alone = {};      ///< where everything lies on one device
-  InFlight over = {};       ///< else
+  bool keeps_ahead = true;               ///< as Plan's
+  bool streams = false;                  ///< blocks that find no room are lent to `cpu`
+  InFlight alone = {};                   ///< where everything lies on one device
+  InFlight over = {};                    ///< else
+  std::size_t way = 0;                   ///< of coding pictures, in ComponentNeed's order
+  std::vector<std::size_t> coders = {};  ///< devices that do it together, unless `way` is the first
 };
 
 /// A component, the run of it that each device computes, and what of that others keep.
@@ -38,6 +40,8 @@ struct PlacedComponent {
   Chain chain;
   std::vector<Run> runs;
   std::vector<Loan> loans;
+  const CodingNeed* coding = nullptr;            ///< the autoencoder's way
+  std::vector<std::uint64_t> coding_bytes = {};  ///< that it asks of each device
 
   /// Bytes that lie on a device, those of a ring included.
   std::uint64_t bytes(std::size_t device) const {

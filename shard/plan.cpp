@@ -34,6 +34,8 @@ Plan plan_of(const Placement& placement, const Site& site) {
   const std::vector<DeviceRoom>& devices = site.devices;
   Plan plan;
   plan.keeps_ahead = site.keeps_ahead;
+  for (const PlacedComponent& placed : placement.components)
+    if (placed.need->phase == Phase::Decode && placed.coding) plan.coding = *placed.coding;
   for (std::size_t d = 0; d < devices.size(); ++d) {
     PlannedDevice& planned = plan.devices.emplace_back();
     planned.room = devices[d];
@@ -110,6 +112,17 @@ std::string streamed_text(const Plan& plan, const std::vector<ComponentNeed>& co
   return out;
 }
 
+/// "; pictures are coded by 4 devices together", "; in tiles of at most 1024x1024 ..."
+std::string coding_text(const Plan& plan) {
+  const std::size_t coders = plan.devices_of("vae").size();
+  std::string out;
+  if (coders > 1) out += fmt::format("; pictures are coded by {} devices together", coders);
+  if (plan.coding.way == CodingWay::Tiled)
+    out += fmt::format("; pictures are decoded in tiles of at most {0}x{0}, their statistics estimated from a sample",
+                       plan.coding.tiling.tile);
+  return out;
+}
+
 /// The one device that `mode: single` uses: the allocation's, or the best.
 std::size_t device_of_single(const std::vector<ComponentNeed>& components, const Site& site,
                              const PlacementRequest& request) {
@@ -144,6 +157,8 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
   if (request.mode == Mode::Single)
     return {false, device_of_single(components, site, request), "the job asks for one device"};
   if (request.mode == Mode::Shard) return {true, 0, "the job asks for it"};
+  if (request.coding == CodingWay::Parallel && site.coders.size() > 1)
+    return {true, 0, "the job asks for several devices to code pictures"};
   if (!request.allocation.empty()) return {true, 0, "as the allocation says"};
   const Sole sole = best_sole(components, site);
   if (site.streams || sole.lacking > 0) return {true, 0, "no device alone holds it"};
@@ -167,11 +182,55 @@ std::int64_t passes_alone(const PlacementRequest& request, bool streams, std::in
   return passes > 1 && (streams || !request.allocation.empty()) ? request.passes_a_run : 1;
 }
 
-Site site_for(const std::vector<DeviceRoom>& devices, const PlacementRequest& request, bool keeps_ahead, bool streams,
-              std::int64_t passes) {
-  const InFlight alone = in_flight_alone(request, passes_alone(request, streams, passes));
-  const InFlight over = devices.size() == 1 ? alone : in_flight_over(request, passes);
-  return {devices, request.donors, keeps_ahead, streams, alone, over};
+/// Devices that may code pictures together: those that are told, else those of the fastest one's kind, which give the
+/// same bits as it does.
+std::vector<std::size_t> coders_of(const std::vector<DeviceRoom>& devices, const PlacementRequest& request) {
+  const DeviceRoom& fastest = *std::ranges::max_element(devices, {}, &DeviceRoom::speed);
+  std::vector<std::size_t> out;
+  for (std::size_t d = 0; d < devices.size(); ++d) {
+    const bool is_told = std::ranges::find(request.coders, devices[d].id) != request.coders.end();
+    const bool is_alike = devices[d].id.kind == fastest.id.kind && devices[d].name == fastest.name;
+    if (request.coders.empty() ? is_alike : is_told) out.push_back(d);
+  }
+  return out;
+}
+
+/// Ways of coding pictures that may be taken, in order: those whose pictures are the same, then tiles.
+struct Ways {
+  std::vector<std::size_t> exact, tiled;
+};
+
+Ways ways_of(const std::vector<ComponentNeed>& components, const PlacementRequest& request) {
+  const auto decoder = std::ranges::find(components, Phase::Decode, &ComponentNeed::phase);
+  if (decoder == components.end() || decoder->coding.empty()) return {.exact = {0}, .tiled = {}};
+  Ways out;
+  for (std::size_t i = 0; i < decoder->coding.size(); ++i) {
+    const CodingWay way = decoder->coding[i].way;
+    if (request.coding.value_or(way) == way) (way == CodingWay::Tiled ? out.tiled : out.exact).push_back(i);
+  }
+  if (out.exact.empty() && out.tiled.empty()) out.exact = {0};  // an autoencoder of one level has no tiles
+  return out;
+}
+
+/// The means of saving memory that a plan uses.
+struct Means {
+  bool keeps_ahead = true;
+  bool streams = false;
+  std::int64_t passes = 1;
+  std::size_t way = 0;
+};
+
+Site site_for(const std::vector<DeviceRoom>& devices, const PlacementRequest& request, const Means& means) {
+  const InFlight alone = in_flight_alone(request, passes_alone(request, means.streams, means.passes));
+  const InFlight over = devices.size() == 1 ? alone : in_flight_over(request, means.passes);
+  return {.devices = devices,
+          .donors = request.donors,
+          .keeps_ahead = means.keeps_ahead,
+          .streams = means.streams,
+          .alone = alone,
+          .over = over,
+          .way = means.way,
+          .coders = coders_of(devices, request)};
 }
 
 /// With so many passes at once of those that are wanted.
@@ -185,8 +244,8 @@ Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, c
   const bool alone = !choice.spread || site.devices.size() == 1;
   plan.passes_at_once = alone ? passes_alone(request, site.streams, passes) : passes;
   plan.mode = used > 1 ? "shard" : "single";
-  plan.mode_reason =
-      choice.reason + idle_devices(plan) + ahead_text(plan, components) + streamed_text(plan, components);
+  plan.mode_reason = choice.reason + idle_devices(plan) + ahead_text(plan, components) +
+                     streamed_text(plan, components) + coding_text(plan);
   plan.shortfall = describe(plan);
   if (used > 1 && plan.fits() && passes < wanted)
     plan.mode_reason += fmt::format("; no more than {} passes at once, for want of memory", passes);
@@ -210,6 +269,34 @@ std::pair<bool, std::uint64_t> rank_of_refused(const Plan& plan) {
     return std::ranges::find(plan.shortfalls, donor.room.id, &Shortfall::device) != plan.shortfalls.end();
   });
   return {donors_lack, plan.lacking_bytes()};
+}
+
+/// With everything kept where it is computed, if that fits.
+template <class With>
+std::optional<Plan> roomy_plan(const With& with, const PlacementRequest& request, std::int64_t wanted,
+                               std::size_t way) {
+  try {
+    Plan plan = with({true, false, wanted, way});
+    if (!plan.fits() || streams(plan)) return std::nullopt;
+    if (request.evaluations == 1 || plan.mode == "single") return plan;
+    // With less to hold the devices may share the work more evenly.
+    Plan even = with({false, false, wanted, way});
+    return even.fits() && slowest(even) < kWorthReading * slowest(plan) ? even : plan;
+  } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again with less
+    return std::nullopt;
+  }
+}
+
+/// Each slower than those before it. What is streamed is not kept ahead.
+std::vector<Means> means_of_saving(const std::vector<std::size_t>& ways, std::int64_t wanted) {
+  std::vector<Means> out;
+  const auto add = [&](bool streams, std::int64_t passes) {
+    for (const std::size_t way : ways) out.push_back({false, streams, passes, way});
+  };
+  for (std::int64_t passes = wanted; passes > 0; passes /= 2) add(false, passes);
+  add(true, wanted);
+  if (wanted > 1) add(true, 1);
+  return out;
 }
 
 /// A device's assignment with that block, or null.
@@ -247,6 +334,14 @@ std::map<std::string, std::uint64_t> Plan::streamed_bytes(std::string_view compo
   return out;
 }
 
+std::vector<std::size_t> Plan::devices_of(std::string_view component) const {
+  std::vector<std::size_t> out;
+  for (std::size_t d = 0; d < devices.size(); ++d)
+    if (std::ranges::find(devices[d].assignments, component, &Assignment::component) != devices[d].assignments.end())
+      out.push_back(d);
+  return out;
+}
+
 std::size_t Plan::device_of(std::string_view component, std::string_view kind, int block) const {
   for (std::size_t d = 0; d < devices.size(); ++d)
     if (find(devices[d], component, kind, block)) return d;
@@ -260,30 +355,20 @@ const Assignment& Plan::assignment_of(std::string_view component, std::string_vi
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
-  // The means of saving memory, each slower than the one before it. What is streamed is not kept ahead.
   const std::int64_t wanted = wanted_passes(devices.size(), request);
-  const auto with = [&](bool keeps_ahead, bool streams, std::int64_t passes) {
-    return plan_with(components, site_for(devices, request, keeps_ahead, streams, passes), request, passes, wanted);
+  const auto with = [&](const Means& means) {
+    return plan_with(components, site_for(devices, request, means), request, means.passes, wanted);
   };
-  try {
-    Plan plan = with(true, false, wanted);
-    if (plan.fits() && !streams(plan)) {
-      if (request.evaluations == 1 || plan.mode == "single") return plan;
-      // With less to hold the devices may share the work more evenly.
-      Plan even = with(false, false, wanted);
-      return even.fits() && slowest(even) < kWorthReading * slowest(plan) ? even : plan;
-    }
-  } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again below
-  }
-  std::vector<std::pair<bool, std::int64_t>> means;  // streaming, passes
-  for (std::int64_t passes = wanted; passes > 0; passes /= 2) means.emplace_back(false, passes);
-  means.emplace_back(true, wanted);
-  if (wanted > 1) means.emplace_back(true, 1);
+  const Ways ways = ways_of(components, request);
   std::optional<Plan> least;  // lacking
-  for (const auto& [streaming, passes] : means) {
-    Plan plan = with(false, streaming, passes);
-    if (plan.fits()) return plan;
-    if (!least || rank_of_refused(plan) < rank_of_refused(*least)) least = std::move(plan);
+  for (const std::vector<std::size_t>* group : {&ways.exact, &ways.tiled}) {
+    for (const std::size_t way : *group)
+      if (std::optional<Plan> plan = roomy_plan(with, request, wanted, way)) return std::move(*plan);
+    for (const Means& means : means_of_saving(*group, wanted)) {
+      Plan plan = with(means);
+      if (plan.fits()) return plan;
+      if (!least || rank_of_refused(plan) < rank_of_refused(*least)) least = std::move(plan);
+    }
   }
   return std::move(*least);
 }

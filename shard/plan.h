@@ -11,6 +11,7 @@
 
 #include "core/devices.h"
 #include "shard/allocation.h"
+#include "shard/coding.h"
 
 namespace mgpu {
 
@@ -76,6 +77,9 @@ struct ComponentNeed {
   /// `activation` and `ahead_activation` on a CPU device, whose operations are LibTorch's own: unfused, and without a
   /// GPU's workspaces. Absent: the same.
   std::optional<std::uint64_t> activation_on_cpu = {}, ahead_activation_on_cpu = {};
+  /// The autoencoder: the ways of coding pictures, in the order in which they are preferred. What they ask comes on top
+  /// of `activation`.
+  std::vector<CodingNeed> coding = {};
 };
 
 /// A device that may be used: what it has, and what of it this job may take.
@@ -131,6 +135,8 @@ struct Plan {
   std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
   std::vector<PlannedDonor> donors;    ///< those that lend
   bool keeps_ahead = true;  ///< what serves only before the steps stays on the devices, else it is read when needed
+  /// How pictures are coded, on every device with blocks of the autoencoder.
+  CodingNeed coding = {};
   /// Of the diffusion model: what is predicted holds for so many on their way at once.
   std::int64_t passes_at_once = 1;
   std::vector<Shortfall> shortfalls;  ///< a device and phase each; none when the job fits
@@ -145,6 +151,8 @@ struct Plan {
   std::map<std::string, std::uint64_t> streamed_bytes(std::string_view component) const;
   /// The assignment that a block of a component is in.
   const Assignment& assignment_of(std::string_view component, std::string_view kind, int block) const;
+  /// Indices of the devices that have blocks of a component.
+  std::vector<std::size_t> devices_of(std::string_view component) const;
   /// Index of the device that runs that block of a component. A component's stem lies with its first block, its head
   /// with its last (of a UNet: both with down 0 and the last up block, which share a device).
   std::size_t device_of(std::string_view component, std::string_view kind, int block) const;
@@ -160,6 +168,8 @@ struct PlacementRequest {
   std::int64_t passes_a_run = 1;  ///< of those, pictures times conditionings of one run at most
   std::int64_t texts_a_run = 1;   ///< conditionings of one run at most
   std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
+  std::optional<CodingWay> coding = {};                     ///< absent: as memory allows
+  std::vector<DeviceId> coders = {};    ///< devices to code pictures if not one does; empty: those like the fastest
   std::vector<DeviceRoom> donors = {};  ///< devices that may lend memory; of their own accord only `cpu` does
 };
 
@@ -176,10 +186,12 @@ class PlacementError : public AllocationError {
 
 /// Places every component on the devices, each in its phase: an encoder whole where one device holds it, else cut; the
 /// diffusion model on one device or, when that does not fit or several evaluations flow, cut so that the slowest device
-/// takes the least time; the autoencoder whole beside it. Where memory is short, what serves only before the steps does
+/// takes the least time; the autoencoder beside it, on one device or, where that is not enough, a copy on several that
+/// code pictures together. Where memory is short, what serves only before the steps does
 /// not stay on the devices; where that is not enough, fewer passes are on their way at once; then blocks are streamed
-/// from `cpu`, as few as need be. Cuts keep the devices' order, or the allocation string's. The same arguments give the
-/// same plan. A plan that does not fit is that which lacks least. Throws PlacementError.
+/// from `cpu`, as few as need be; if all that is not enough, pictures are decoded tile by tile. Cuts keep the devices'
+/// order, or the allocation string's. The same arguments give the same plan. A plan that does not fit is that which
+/// lacks least. Throws PlacementError.
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request = {});
 

@@ -150,7 +150,13 @@ class Models(Case):
         self.refused(["validate", "job.yaml", "--set", "vae=tiny_vae_sd.safetensors"],
                      f"{GOLDENS}/tiny_vae_sd.safetensors: does not belong to {GOLDENS}/flux_schnell.safetensors: its latent channels "
                      "are 4, and that model takes 16\n  name the autoencoder that the model was released with")
-        result = run("validate", "job.yaml", "--set", "vae=tiny_vae_flux.safetensors", folder=self.folder)
+        tiny = ["validate", "job.yaml", "--set", "vae=tiny_vae_flux.safetensors"]
+        for way in ("parallel", "tiled"):
+            self.refused([*tiny, "--set", f"decode.way={way}"],
+                         f"--set decode.way={way}: a tiny autoencoder decodes pictures whole, on one device\n  leave \"decode\" out")
+        self.refused([*tiny, "--set", "gpu_ids=[cpu:0,cpu:1]", "--set", "allocation.vae=[cpu:0,cpu:1]"],
+                     "--set allocation.vae=[cpu:0,cpu:1]: a tiny autoencoder decodes pictures whole, on one device\n  name one device")
+        result = run(*tiny, folder=self.folder)
         self.assertEqual((result.stdout, result.stderr), ("job.yaml: ok: flux1-schnell, 1 picture\n", ""))
 
     def test_width(self):

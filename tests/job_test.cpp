@@ -303,9 +303,13 @@ TEST_CASE("what is not supported yet says so at its place") {
   CHECK(line("mode: tensor") == "job.yaml:3:7: \"mode: tensor\" is not supported yet");
   CHECK(line("replicas: 2") == "job.yaml:3:11: \"replicas: 2\" is not supported yet");
   CHECK(line("split_cfg: true") == "job.yaml:3:12: \"split_cfg: true\" is not supported yet");
-  CHECK(line("allocation: {vae: [0, 1]}") == "job.yaml:3:19: a list of devices for one component is not supported yet");
+  CHECK(line("allocation: {unet: {compute: [0, 1]}}") ==
+        "job.yaml:3:20: a list of devices for one component is not supported yet");
+  CHECK(line("allocation: {vae: [0, 1]}") == "no error");
+  CHECK(line("decode: {way: tiled, tile: 512, overlap: 170}") == "no error");
+  CHECK(line("decode: {tile: 300}") == "no error");  // its overlap is a quarter
+  CHECK(line("decode: {tile: 512, overlap: 171}") == "job.yaml:3:30: tiles of 512 pixels cannot overlap by 171");
   CHECK(line("gpu_ids: [cpu]\nallocation: {unet: cpu, vae: [cpu]}") == "no error");
-  CHECK(line("decode: {way: tiled}") == "job.yaml:3:15: \"decode.way: tiled\" is not supported yet");
 }
 
 TEST_CASE("an allocation string that is wrong is refused at its column") {

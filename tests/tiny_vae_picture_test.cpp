@@ -7,7 +7,7 @@
 #include "tests/rendering.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
-#include "vae/load_coder.h"
+#include "vae/tiny_codec.h"
 
 // Whole jobs whose `vae:` is a tiny autoencoder.
 
@@ -47,7 +47,7 @@ TEST_CASE("a job renders with it: the reference's latent, decoded") {
   const LatentFormat format{16, 0.3611, 0.1159};
   const at::Tensor latent = read(*TensorFile::open(golden("picture_cases.safetensors")), "schnell.0.latent");
   const at::Tensor expected =
-      decode(latent, format, load_decoding(vae, weights_of(vae, at::kFloat, at::kCPU), format))[0];
+      decode(latent, format, tiny_decoding(vae.tiny_vae(), weights_of(vae, at::kFloat, at::kCPU), format))[0];
   CHECK(test::difference(pixels_of(folder.path(std::string("out/") + kPicture)), to_rgb8(expected)) <= 1);
 
   const DeviceReport& device = result.reports[0].devices[0];

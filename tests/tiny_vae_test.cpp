@@ -5,13 +5,11 @@
 #include <map>
 
 #include "core/error.h"
-#include "shard/image_needs.h"
-#include "shard/needs.h"
-#include "shard/tiny_vae_needs.h"
+#include "shard/coding_needs.h"
 #include "tests/family_files.h"
 #include "tests/testing.h"
-#include "vae/load_coder.h"
 #include "vae/tiny_autoencoder.h"
+#include "vae/tiny_codec.h"
 
 using namespace mgpu;
 using test::Entries;
@@ -102,7 +100,7 @@ TEST_CASE("decodes and encodes are those of diffusers' AutoencoderTiny") {
 TEST_CASE("the codec hands a tiny autoencoder the latent that is sampled, and takes pictures in 0..1") {
   const auto cases = TensorFile::open(golden("tiny_vae_cases.safetensors"));
   const Part part = golden_part("tiny_vae_flux");
-  const Decoding decoding = load_decoding(part, weights_of(part), kFlux);
+  const Decoding decoding = tiny_decoding(part.tiny_vae(), weights_of(part), kFlux);
   const at::Tensor latent = read(*cases, "tiny_vae_flux.decode.0.latent");
   const at::Tensor expected = ((read(*cases, "tiny_vae_flux.decode.0.image") + 1) / 2).clamp(0, 1);
   const at::Tensor image = decode(latent, kFlux, decoding);
@@ -111,19 +109,10 @@ TEST_CASE("the codec hands a tiny autoencoder the latent that is sampled, and ta
   CHECK(at::equal(two.narrow(0, 0, 1), image));
   CHECK(at::equal(two.narrow(0, 1, 1), decode(-latent, kFlux, decoding)));
 
-  const Encoding encoding = load_encoding(part, weights_of(part), kFlux);
+  const Encoding encoding = tiny_encoding(part.tiny_vae(), weights_of(part), kFlux);
   const at::Tensor pixels = read(*cases, "tiny_vae_flux.encode.0.pixels");
   CHECK(relative_l2(encode((pixels + 1) / 2, kFlux, encoding), read(*cases, "tiny_vae_flux.encode.0.latent")) <= 1e-5);
   CHECK(encoding(pixels).logvar.max().item<float>() == -30.0F);
-}
-
-TEST_CASE("the other kind of autoencoder comes by the same door") {
-  const Part part = golden_part("vae_flux");
-  const at::Tensor z = read(*TensorFile::open(golden("vae_cases.safetensors")), "vae_flux.decode.0.latent");
-  CHECK(at::equal(load_decoding(part, weights_of(part), kFlux)(z), Decoder(part.vae(), weights_of(part)).forward(z)));
-  const at::Tensor pixels = read(*TensorFile::open(golden("vae_cases.safetensors")), "vae_flux.encode.0.pixels");
-  CHECK(at::equal(load_encoding(part, weights_of(part), kFlux)(pixels).mean,
-                  Encoder(part.vae(), weights_of(part)).forward(pixels).mean));
 }
 
 TEST_CASE("sizes come from the tensors, under the names of each layout") {
@@ -211,6 +200,7 @@ TEST_CASE("a tiny autoencoder of another latent does not belong to the model") {
 
 TEST_CASE("its need: one coder's tensors, and three tensors of a block at full resolution") {
   constexpr std::uint64_t pixels = 512 * 256, workspace = std::uint64_t{64} << 20;
+  const LargestPicture picture{.width = 512, .height = 256};
   const Part part = golden_part("tiny_vae_flux");
   const auto bytes_of = [&](std::string_view coder) {
     std::uint64_t values = 0;
@@ -219,7 +209,7 @@ TEST_CASE("its need: one coder's tensors, and three tensors of a block at full r
     return values * 4;
   };
   const std::uint64_t block = pixels * 3 * 8 * 4, largest = 8 * 16 * 9 * 4;
-  const ComponentNeed decoder = tiny_decoder_need(part, at::kFloat, pixels);
+  const ComponentNeed decoder = decoder_need(part, at::kFloat, picture);
   CHECK(decoder.name == "vae");
   CHECK((decoder.phase == Phase::Decode));
   CHECK(decoder.whole);
@@ -228,19 +218,23 @@ TEST_CASE("its need: one coder's tensors, and three tensors of a block at full r
   CHECK(decoder.blocks[0].kind == "level");
   CHECK(decoder.blocks[0].count == 4);
   CHECK(decoder.blocks[0].bytes == decoder.bytes);
-  CHECK(decoder.activation == block * 5 / 4 + pixels * 4 + workspace);
-  CHECK(decoder.activation_on_cpu == block + pixels * 4 + largest);
+  CHECK(decoder.activation == workspace);
+  CHECK(decoder.activation_on_cpu == largest);
+  REQUIRE(decoder.coding.size() == 1);
+  CHECK((decoder.coding[0].way == CodingWay::Whole));
+  CHECK(decoder.coding[0].on_gpu.bytes(1.0) == block * 5 / 4 + pixels * 4);
+  CHECK(decoder.coding[0].on_cpu.bytes(1.0) == block + pixels * 4);
 
-  const ComponentNeed encoder = image_encoder_need(part, at::kBFloat16, pixels);
+  const ComponentNeed encoder = image_encoder_need(part, at::kBFloat16, picture);
   CHECK((encoder.phase == Phase::Encode));
   CHECK(encoder.whole);
   CHECK(encoder.bytes == bytes_of("taesd_encoder.") / 2);
   CHECK(encoder.blocks[0].kind == "encoder level");
-  CHECK(encoder.activation == block / 2 * 5 / 4 + pixels * 36 + workspace);
+  REQUIRE(encoder.coding.size() == 1);
+  CHECK(encoder.coding[0].on_gpu.bytes(1.0) == block / 2 * 5 / 4 + pixels * 36);
 
   // A file of the decoder alone counts whole.
-  const Part alone_part = find_part(file(alone("taesd_decoder.")), Role::Vae);
-  CHECK(tiny_decoder_need(alone_part, at::kFloat, pixels).bytes == decoder.bytes);
+  CHECK(decoder_need(find_part(file(alone("taesd_decoder.")), Role::Vae), at::kFloat, picture).bytes == decoder.bytes);
 }
 
 TEST_SUITE_END();

@@ -5,10 +5,10 @@
 #include <cstddef>
 #include <vector>
 
+#include "core/bands.h"
 #include "core/exchange.h"
 #include "core/image_nn.h"
 #include "core/weights.h"
-#include "vae/bands.h"
 
 namespace mgpu {
 

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 #include <functional>
-#include <future>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,9 +24,6 @@ struct Team {
   /// One device: the calling thread's.
   static Team alone();
 };
-
-/// Waits for all of a team's work, and throws what failed: Exchange::Broken only if nothing else did.
-void finish(std::span<std::future<void>> work);
 
 /// One image dealt to a team in bands: which device has which units, and the exchange between them. A device may get
 /// none.
@@ -49,11 +46,12 @@ class BandWork {
 /// The image's rows dealt to the team: edge rows, sums for the normalisations, attention's keys and values are
 /// exchanged. The result has the same bits on any number of devices of one kind. z [1, latent channels, h, w] -> [1, 3,
 /// H, W] on the first device. Small images use fewer devices than there are: a device computes whole units (Bands).
+/// `rules`: band_rules() of the first device, but in tests.
 at::Tensor decode_in_bands(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z,
-                           const BandRules& rules = {});
+                           const std::optional<BandRules>& rules = {});
 
 /// Likewise. image [1, 3, H, W] in -1..1; H and W are multiples of the factor.
 LatentDistribution encode_in_bands(std::span<const Encoder> encoders, const Team& team, const at::Tensor& image,
-                                   const BandRules& rules = {});
+                                   const std::optional<BandRules>& rules = {});
 
 }  // namespace mgpu

@@ -13,12 +13,7 @@ namespace mgpu {
 namespace {
 
 constexpr std::int64_t kWindowReaches = 4;     // height of a window of the sample: what its cuts reach is half of it
-constexpr double kSampleTiles = 1.5;           // pixels of all windows, in tiles'
 constexpr double kGoldenRatio = 0.6180339887;  // its multiples' fractions are spread evenly, however many are taken
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 struct Tile {
   RowRange rows, columns;
@@ -141,18 +136,6 @@ at::Tensor blend(const std::vector<at::Tensor>& tiles, const Layout& layout) {
 
 }  // namespace
 
-std::vector<RowRange> cut_into_tiles(std::int64_t side, std::int64_t tile, std::int64_t overlap) {
-  MGPU_CHECK(tile > 0 && 3 * overlap <= tile, "tiles of {} that share {}", tile, overlap);
-  const std::int64_t count = side <= tile ? 1 : ceil_div(side - overlap, tile - overlap);
-  const std::int64_t size = ceil_div(side + (count - 1) * overlap, count);  // the least with which so many suffice
-  std::vector<RowRange> out{{0, size}};
-  for (std::int64_t i = 1; i < count; ++i) {
-    const std::int64_t first = i * (side - size) / (count - 1);
-    out.push_back({first, first + size});
-  }
-  return out;
-}
-
 at::Tensor feather(std::span<const RowRange> tiles, std::size_t index, std::int64_t margin) {
   const RowRange& tile = tiles[index];
   at::Tensor out = at::ones({tile.size()}, at::kFloat);
@@ -174,7 +157,8 @@ at::Tensor feather(std::span<const RowRange> tiles, std::size_t index, std::int6
 }
 
 at::Tensor decode_in_tiles(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z,
-                           const Tiling& tiling, const BandRules& rules) {
+                           const Tiling& tiling, const std::optional<BandRules>& given_rules) {
+  const BandRules rules = given_rules.value_or(band_rules(decoders.front().device().is_cuda()));
   const Layout layout = layout_of(decoders.front(), z, tiling);
   if (layout.count() == 1) return decode_in_bands(decoders, team, z, rules).to(at::kFloat);
   const std::vector<RowRange> shares = deal_units(static_cast<std::int64_t>(layout.count()), team.speeds);

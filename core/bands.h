@@ -24,6 +24,9 @@ struct BandRules {
   std::int64_t least_queries = 512;                   ///< in such a piece: fewer are slow to multiply
 };
 
+/// Those of a kind of device. A CPU has small caches and no launches to pay for.
+BandRules band_rules(bool on_gpu);
+
 /// An image's rows as an autoencoder computes them. The image is cut into units, rows that always stay on one device;
 /// a unit, at each size that the image takes on its way, is cut into strips. Both depend on the image's size alone:
 /// the same strips are computed, by the same kernels, on one device or on many, so that the result has the same bits.

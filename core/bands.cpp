@@ -1,4 +1,4 @@
-#include "vae/bands.h"
+#include "core/bands.h"
 
 #include <algorithm>
 #include <cmath>
@@ -22,6 +22,11 @@ void cut(const RowRange& range, std::int64_t most, std::vector<RowRange>& out) {
 }
 
 }  // namespace
+
+BandRules band_rules(bool on_gpu) {
+  if (on_gpu) return {};
+  return {.unit_values = 1 << 14, .strip_values = 1 << 20, .score_values = 1 << 22, .least_queries = 1};
+}
 
 Bands::Bands(std::int64_t rows, std::int64_t width, std::int64_t channels, const BandRules& rules)
     : rows_(rows), width_(width), rules_(rules) {

@@ -1,0 +1,91 @@
+#include "cli/picture_coder.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "cli/failure.h"
+#include "core/hand_over.h"
+#include "core/host_memory.h"
+#include "vae/tiled.h"
+#include "vae/tiny_codec.h"
+
+namespace mgpu {
+
+PictureCoder::PictureCoder(Engine& engine, std::function<void(const std::string&)> note)
+    : engine_(engine), note_(std::move(note)) {}
+
+template <class Coder>
+std::vector<Coder> PictureCoder::load(Phase phase) const {
+  std::vector<std::optional<Coder>> loaded(engine_.coders().size());
+  engine_.at_coders(phase,
+                    [&](std::size_t i) { loaded[i].emplace(engine_.models().vae.vae(), engine_.vae_weights(i)); });
+  std::vector<Coder> out;
+  for (std::optional<Coder>& coder : loaded) out.push_back(std::move(*coder));
+  return out;
+}
+
+void PictureCoder::load_decoders() {
+  const ModelSet& models = engine_.models();
+  if (!models.vae.is_tiny_vae()) {
+    if (decoders_.empty()) decoders_ = load<Decoder>(Phase::Decode);
+  } else if (!tiny_decoding_) {
+    tiny_decoding_ = tiny_decoding(models.vae.tiny_vae(), engine_.vae_weights(0), models.training().latent);
+  }
+}
+
+void PictureCoder::load_encoders() {
+  const ModelSet& models = engine_.models();
+  if (!models.vae.is_tiny_vae()) {
+    if (encoders_.empty()) encoders_ = load<Encoder>(Phase::Encode);
+  } else if (!tiny_encoding_) {
+    tiny_encoding_ = tiny_encoding(models.vae.tiny_vae(), engine_.vae_weights(0), models.training().latent);
+  }
+}
+
+void PictureCoder::drop_encoders() {
+  encoders_.clear();
+  tiny_encoding_ = nullptr;
+  engine_.release_cached();
+}
+
+Team PictureCoder::team(Phase phase) const {
+  return {engine_.coder_speeds(), [this, phase](std::size_t, const auto& work) { engine_.at_coders(phase, work); }};
+}
+
+LatentDistribution PictureCoder::encode(const at::Tensor& image) const {
+  if (tiny_encoding_) return tiny_encoding_(image);
+  return encode_in_bands(encoders_, team(Phase::Encode), image);
+}
+
+at::Tensor PictureCoder::decode_by(const CodingNeed& way, const at::Tensor& latent) const {
+  const auto decoding = [&](const at::Tensor& z) {
+    if (tiny_decoding_) return tiny_decoding_(z);
+    return way.way == CodingWay::Tiled ? decode_in_tiles(decoders_, team(Phase::Decode), z, way.tiling)
+                                       : decode_in_bands(decoders_, team(Phase::Decode), z);
+  };
+  const at::Tensor image = mgpu::decode(latent, engine_.models().training().latent, decoding)[0];
+  const HostDeviceScope nobody;  // a finished picture is the program's, not the device's
+  return hand_over(image, at::kCPU);
+}
+
+at::Tensor PictureCoder::decode(const at::Tensor& latent) const {
+  const CodingNeed& planned = engine_.plan().coding;
+  if (!note_ || tiny_decoding_ || planned.way == CodingWay::Tiled) return decode_by(planned, latent);
+  std::string why;
+  try {
+    return decode_by(planned, latent);
+  } catch (...) {
+    const Failure failure = failure_of(std::current_exception(), engine_.coders().front());
+    if (!failure.out_of_memory) throw;
+    why = failure.out_of_memory->to_string();
+  }
+  note_(fmt::format("{} ran out of memory decoding a picture, which is decoded in tiles instead", why));
+  engine_.release_cached();
+  CodingNeed tiles = planned;
+  tiles.way = CodingWay::Tiled;
+  return decode_by(tiles, latent);
+}
+
+}  // namespace mgpu

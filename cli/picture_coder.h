@@ -1,0 +1,48 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "shard/engine.h"
+#include "vae/autoencoder.h"
+#include "vae/codec.h"
+#include "vae/team.h"
+
+namespace mgpu {
+
+/// A job's autoencoder: on one device or on several, by the plan's way; a tiny one always on one. What it does is done
+/// within Engine::at_autoencoder().
+class PictureCoder {
+ public:
+  /// `note` is told where a picture is decoded otherwise than planned; without it what fails fails.
+  PictureCoder(Engine& engine, std::function<void(const std::string&)> note);
+
+  /// Loads the decoders, if they are not there yet.
+  void load_decoders();
+  /// A picture's latent [1, C, h, w] -> [3, H, W] fp32 in 0..1 in main memory. In tiles where memory does not suffice
+  /// for the plan's way.
+  at::Tensor decode(const at::Tensor& latent) const;
+
+  void load_encoders();
+  void drop_encoders();
+  /// How the encoders, which are loaded, encode a picture together: see vae/codec.h.
+  LatentDistribution encode(const at::Tensor& image) const;
+
+ private:
+  template <class Coder>
+  std::vector<Coder> load(Phase phase) const;
+  Team team(Phase phase) const;
+  at::Tensor decode_by(const CodingNeed& way, const at::Tensor& latent) const;
+
+  Engine& engine_;
+  std::function<void(const std::string&)> note_;
+  std::vector<Decoder> decoders_;
+  std::vector<Encoder> encoders_;
+  Decoding tiny_decoding_;  ///< instead, where the autoencoder is a tiny one
+  Encoding tiny_encoding_;
+};
+
+}  // namespace mgpu

@@ -1,0 +1,31 @@
+#include "shard/coding.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace mgpu {
+
+std::string_view name_of(CodingWay way) {
+  constexpr std::array<std::string_view, 3> kNames = {"whole", "parallel", "tiled"};
+  return kNames[static_cast<std::size_t>(way)];
+}
+
+std::uint64_t CodingNeed::Need::bytes(double share) const {
+  const auto part = [&](std::uint64_t all) {
+    return static_cast<std::uint64_t>(std::ceil(static_cast<double>(all) * share));
+  };
+  std::uint64_t most = 0;
+  for (const Moment& moment : moments)
+    most = std::max(most, moment.fixed + part(moment.shared) + (share < 1.0 ? part(moment.exchanged) : 0));
+  return most;
+}
+
+std::vector<double> CodingNeed::Need::shares(const std::vector<double>& speeds) const {
+  std::vector<double> out;
+  for (const RowRange& range : deal_units(units, speeds))
+    out.push_back(static_cast<double>(range.size()) / static_cast<double>(units));
+  return out;
+}
+
+}  // namespace mgpu

@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
 
 #include "cli/sampling.h"
 #include "cli/signals.h"
 #include "core/fault_point.h"
+#include "core/hand_over.h"
 #include "core/host_memory.h"
+#include "core/memory.h"
 
 namespace mgpu {
 namespace {
@@ -28,10 +31,11 @@ std::optional<Failure> RunFlow::render() {
   runs_ = with_.pictures.runs();
   std::vector<std::size_t> passes;
   for (const Group& run : runs_) passes.push_back(passes_of(with_.encodings.run_of(run.front()->picture)));
-  const std::size_t enough = with_.engine.passes_at_once(), devices = with_.engine.plan().devices.size();
+  const std::size_t enough = with_.engine.passes_at_once();
   queue_.emplace(std::move(passes), enough);
-  // One thread compresses as fast as two devices draw.
-  writer_.emplace(with_.job, with_.pictures, with_.progress, (devices + 1) / 2, [] { return caught_signal() != 0; });
+  // The last pictures of a job are sampled side by side and come all at once.
+  const std::size_t writers = std::min<std::size_t>(enough, std::max(1U, std::thread::hardware_concurrency()));
+  writer_.emplace(with_.job, with_.pictures, with_.progress, writers, [] { return caught_signal() != 0; });
   {
     // As many again as sample: theirs are the runs that have been sampled and are not decoded yet.
     const std::size_t threads = enough == 1 ? 1 : std::min(2 * enough, runs_.size());
@@ -48,6 +52,10 @@ std::optional<Failure> RunFlow::render() {
 }
 
 void RunFlow::serve() {
+  // Between passes a sampler waits for its own numbers alone, not for the passes of others. A device alone has no
+  // others.
+  std::optional<SideStream> aside;
+  if (with_.engine.plan().devices.size() > 1) aside.emplace(torch_device(with_.engine.home()));
   while (auto turn = queue_->next()) render_run(std::move(turn));
 }
 

@@ -1,6 +1,7 @@
 #include "core/hand_over.h"
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/PeerToPeerAccess.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -10,37 +11,103 @@
 namespace mgpu {
 namespace {
 
-/// A stream of each GPU for copies alone, always the same one: memory that has been copied to is reused by the next
-/// copy there, while another of the pool's streams would ask for more.
-c10::cuda::CUDAStream copy_stream(c10::DeviceIndex gpu) {
-  static std::mutex mutex;
-  static std::map<c10::DeviceIndex, c10::cuda::CUDAStream> streams;
-  const std::lock_guard lock(mutex);
-  return streams.try_emplace(gpu, c10::cuda::getStreamFromPool(/*isHighPriority=*/true, gpu)).first->second;
+/// One stream of each GPU for a purpose, always the same one: memory that was used there is used again there, while
+/// another of the pool's streams would ask for more.
+class StreamOfEach {
+ public:
+  explicit StreamOfEach(bool urgent) : urgent_(urgent) {}
+
+  c10::cuda::CUDAStream operator()(at::Device gpu) {
+    const std::lock_guard lock(mutex_);
+    const auto known = streams_.find(gpu.index());
+    if (known != streams_.end()) return known->second;
+    return streams_.emplace(gpu.index(), c10::cuda::getStreamFromPool(urgent_, gpu.index())).first->second;
+  }
+
+ private:
+  bool urgent_;
+  std::mutex mutex_;
+  std::map<c10::DeviceIndex, c10::cuda::CUDAStream> streams_;
+};
+
+c10::cuda::CUDAStream copy_stream(at::Device gpu) {
+  static StreamOfEach streams(false);
+  return streams(gpu);
 }
 
-/// On streams of its own on both sides: on the devices' working streams it would wait for what these have queued since.
-at::Tensor copy_between_gpus(const at::Tensor& tensor, at::Device to) {
-  // The tensor must be there; what else the device has queued, weights on their way to it among it, may go on.
-  c10::cuda::getCurrentCUDAStream(tensor.device().index()).synchronize();
-  const c10::cuda::CUDAStream from_stream = copy_stream(tensor.device().index()), to_stream = copy_stream(to.index());
-  at::Tensor out;
-  {
-    const c10::cuda::CUDAMultiStreamGuard guard({from_stream, to_stream});
-    out = tensor.to(to, /*non_blocking=*/true);
-    from_stream.synchronize();
-    to_stream.synchronize();
-  }
-  out.record_stream(c10::cuda::getDefaultCUDAStream(to.index()));  // which is where it will be used
-  return out;
+c10::cuda::CUDAStream side_stream(at::Device gpu) {
+  static StreamOfEach streams(true);  // what it does is short, and a pass waits for it
+  return streams(gpu);
+}
+
+bool are_gpus(at::Device from, at::Device to) {
+  return from.is_cuda() && to.is_cuda();
 }
 
 }  // namespace
 
+HandOver::Way HandOver::way_between(at::Device from, at::Device to) {
+  if (!are_gpus(from, to) || from == to) return Way::Peer;
+  return at::cuda::get_p2p_access(from.index(), to.index()) ? Way::Peer : Way::MainMemory;
+}
+
+HandOver::HandOver(at::Device from, at::Device to, Way way) : from_(from), to_(to), way_(way), queued_(from) {}
+
+// Given up on its way: memory that a copy may still read is not to be used before it has.
+HandOver::~HandOver() {
+  for (const at::Tensor& source : sources_) source.record_stream(copy_stream(from_));
+}
+
+at::Tensor HandOver::send(const at::Tensor& tensor) {
+  if (!tensor.defined()) return tensor;
+  if (!are_gpus(from_, to_)) return tensor.to(to_, /*non_blocking=*/false, /*copy=*/true);
+  if (from_ == to_) return tensor;
+  // On the devices' working streams it would wait for what these have been given since.
+  const c10::cuda::CUDAStream from_stream = copy_stream(from_), to_stream = copy_stream(to_);
+  const c10::cuda::CUDAMultiStreamGuard guard({from_stream, to_stream});
+  queued_.precede_current_stream(from_);
+  sources_.push_back(tensor);
+  at::Tensor out = way_ == Way::Peer ? tensor.to(to_, /*non_blocking=*/true) : through_main_memory(tensor);
+  arrived_ = QueueMark(to_);
+  out.record_stream(c10::cuda::getDefaultCUDAStream(to_.index()));
+  return out;
+}
+
+at::Tensor HandOver::through_main_memory(const at::Tensor& tensor) const {
+  const at::Tensor dense = tensor.contiguous(tensor.suggest_memory_format());
+  at::Tensor staging = at::empty_like(dense, dense.options().device(at::kCPU).pinned_memory(true));
+  staging.copy_(dense, /*non_blocking=*/true);
+  QueueMark(from_).precede_current_stream(to_);
+  return staging.to(to_, /*non_blocking=*/true);
+}
+
+void HandOver::wait() {
+  queued_.wait();
+  arrived_.wait();
+  sources_.clear();
+}
+
 at::Tensor hand_over(const at::Tensor& tensor, at::Device to) {
   if (!tensor.defined()) return tensor;
-  if (tensor.is_cuda() && to.is_cuda()) return copy_between_gpus(tensor, to);
-  return tensor.to(to, /*non_blocking=*/false, /*copy=*/true);
+  HandOver way(tensor.device(), to);
+  at::Tensor out = way.send(tensor);
+  way.wait();
+  return out;
 }
+
+void read_here(const at::Tensor& tensor) {
+  if (tensor.is_cuda()) tensor.record_stream(c10::cuda::getCurrentCUDAStream(tensor.device().index()));
+}
+
+struct SideStream::Guard {
+  explicit Guard(at::Device device) : guard(side_stream(device)) {}
+  c10::cuda::CUDAStreamGuard guard;
+};
+
+SideStream::SideStream(at::Device device) {
+  if (device.is_cuda()) guard_ = std::make_unique<Guard>(device);
+}
+
+SideStream::~SideStream() = default;
 
 }  // namespace mgpu

@@ -2,11 +2,66 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/queue_mark.h"
+
 namespace mgpu {
 
-/// A copy of a tensor on another device, complete when it returns; what was queued on the source's current stream
-/// before is awaited. Between GPUs it goes over peer access where there is, else through host memory. Between virtual
-/// CPU devices, which share at::kCPU, it is a copy all the same. Undefined tensors stay undefined.
+/// Tensors on their way from one device to another. Between GPUs copies are queued, on streams of their own on both
+/// sides, behind what the source's current stream has been given: the caller waits for nothing. Anywhere else a copy is
+/// there when send() returns.
+class HandOver {
+ public:
+  /// How copies go from GPU to GPU: over peer access where there is, else through pinned main memory.
+  enum class Way : std::uint8_t { Peer, MainMemory };
+  static Way way_between(at::Device from, at::Device to);
+
+  HandOver(at::Device from, at::Device to) : HandOver(from, to, way_between(from, to)) {}
+  HandOver(at::Device from, at::Device to, Way way);
+  ~HandOver();
+  HandOver(const HandOver&) = delete;
+  HandOver& operator=(const HandOver&) = delete;
+
+  /// The tensor on the other device, to be used there once wait() has returned: on the default stream, or on one that
+  /// read_here() was told of. Virtual CPU devices share at::kCPU: theirs is a copy all the same. Undefined tensors stay
+  /// undefined.
+  at::Tensor send(const at::Tensor& tensor);
+
+  /// Waits for what the source had been given before, the other for the copies: each throws what its device says of
+  /// them. Sources are kept until then.
+  void wait_for_source() const { queued_.wait(); }
+  void wait();
+
+ private:
+  at::Tensor through_main_memory(const at::Tensor& tensor) const;
+
+  at::Device from_, to_;
+  Way way_;
+  QueueMark queued_, arrived_;
+  std::vector<at::Tensor> sources_;  ///< that copies may still read
+};
+
+/// A copy of a tensor on another device, complete when it returns.
 at::Tensor hand_over(const at::Tensor& tensor, at::Device to);
+
+/// Says that the calling thread's current stream reads a tensor: its memory is used again only behind that.
+void read_here(const at::Tensor& tensor);
+
+/// While it lives, what the calling thread queues on a GPU does not wait for the work of the device's worker, nor that
+/// for it: it goes onto a stream for the small work between passes.
+class SideStream {
+ public:
+  explicit SideStream(at::Device device);
+  ~SideStream();
+  SideStream(const SideStream&) = delete;
+  SideStream& operator=(const SideStream&) = delete;
+
+ private:
+  struct Guard;
+  std::unique_ptr<Guard> guard_;
+};
 
 }  // namespace mgpu

@@ -64,7 +64,7 @@ Chain::Chain(const ComponentNeed& need, bool keeps_ahead) : need_(&need), keeps_
 }
 
 std::uint64_t Chain::bytes_of(const BlockNeed& kind, int block) const {
-  return kind.bytes_of(block) - (keeps_ahead_ ? 0 : kind.ahead_of(block));
+  return keeps_ahead_ ? kind.bytes_of(block) : kind.bytes_of_step(block);
 }
 
 std::uint64_t Chain::activation_on(const DeviceId& device) const {
@@ -94,7 +94,7 @@ std::vector<std::uint64_t> Chain::block_bytes(Run run) const {
   if (run.empty()) return out;
   for (std::size_t kind = 0; kind < need_->blocks.size(); ++kind) {
     const Run blocks = blocks_of(kind, run);
-    for (int i = blocks.first; i < blocks.last; ++i) out.push_back(bytes_of(need_->blocks[kind], i));
+    for (int i = blocks.first; i < blocks.last; ++i) out.push_back(need_->blocks[kind].bytes_of_step(i));
   }
   return out;
 }
@@ -114,7 +114,7 @@ std::vector<Assignment> Chain::assignments(Run run, const Loan& loan) const {
       Assignment& range = out.back();
       range.last = i;
       ++range.blocks;
-      range.bytes += bytes_of(need, i);
+      range.bytes += donor ? need.bytes_of_step(i) : bytes_of(need, i);
     }
   }
   return out;

@@ -26,7 +26,9 @@ struct PassOf final : DiffusionPass {
 
 class FluxShard final : public DiffusionShard {
  public:
-  FluxShard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held) : model_(sizes, weights, held) {}
+  FluxShard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held) : model_(sizes, weights, held) {
+    if (weights.device().is_cuda()) rehearse(weights, held);
+  }
 
   std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
                                   const RunFacts& facts, const Ops& ops) const override {
@@ -75,6 +77,34 @@ class FluxShard final : public DiffusionShard {
     Steps steps;
   };
 
+  /// Runs a block of each kind on a small picture of zeros: a GPU loads kernels when they are first used, which takes
+  /// it longer than two passes do. Here all devices do it at the same time, else one would after the other.
+  void rehearse(const Weights& weights, const HeldBlocks& held) const {
+    constexpr std::int64_t kSide = 16, kTokens = kSide * kSide;
+    const FluxSizes& sizes = model_.sizes();
+    const auto zeros = [&](std::int64_t tokens, std::int64_t width) {
+      return at::zeros({1, tokens, width}, at::TensorOptions(weights.dtype()).device(weights.device()));
+    };
+    FluxModulation still;
+    still.image.assign(static_cast<std::size_t>(sizes.depth), zeros(1, 6 * sizes.hidden));
+    still.text = still.image;
+    still.single.assign(static_cast<std::size_t>(sizes.depth_single), zeros(1, 3 * sizes.hidden));
+    FluxState state{.image = zeros(kTokens, sizes.hidden),
+                    .text = zeros(kTokens, sizes.hidden),
+                    .modulation = &still,
+                    .text_tokens = kTokens,
+                    .rows = kSide,
+                    .columns = kSide};
+    const RotaryTable table = model_.rotary(state);
+    state.rotary = &table;
+    const auto run_one = [&](int first, int last) {
+      while (first < last && (!held.has(first) || held.streams(first))) ++first;
+      if (first < last) model_.block(first, state, LocalOps());
+    };
+    run_one(0, sizes.depth);
+    run_one(sizes.depth, held.count());
+  }
+
   Modulated modulate(std::span<const double> timesteps, const FluxCondition& condition, const Ops& ops) const {
     for (const Modulated& last : last_)
       if (last.pooled.is_same(condition.pooled) && last.guidance == condition.guidance &&
@@ -111,7 +141,8 @@ class UNetShard final : public DiffusionShard {
   std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
                                   const Ops& ops) const override {
     auto told = std::make_unique<UNetTold>();
-    told->channels = facts.channels;
+    // Once a run: from main memory each pass would wait for the device.
+    if (facts.channels.defined()) told->channels = facts.channels.to(texts.front().conditioning->context.device());
     for (const ToldText& text : texts)
       told->texts.push_back({model_.text(text.conditioning->context, ops), vector(text, facts)});
     return told;
@@ -120,7 +151,7 @@ class UNetShard final : public DiffusionShard {
   std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
                                        const Ops& ops) const override {
     const auto& [texts, channels] = static_cast<const UNetTold&>(told);
-    const at::Tensor input = channels.defined() ? at::cat({x, channels.to(x.device())}, 1) : x;
+    const at::Tensor input = channels.defined() ? at::cat({x, channels}, 1) : x;
     return std::make_unique<PassOf<UNetState>>(timestep, text,
                                                model_.begin(input, timestep, texts.at(text).vector, ops));
   }

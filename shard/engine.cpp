@@ -13,6 +13,7 @@
 #include "core/hand_over.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
+#include "core/queue_mark.h"
 #include "core/text/prompt_encoder.h"
 #include "shard/device_error.h"
 #include "shard/encoder_runs.h"
@@ -98,7 +99,7 @@ double Engine::measure(Phase phase, const std::function<void()>& work) {
     return seconds_since(start);
   }
   // A device that works alone is busy through the whole phase, until what was queued on it is done.
-  const Meter::Busy busy(devices_.front()->meter);
+  const Meter::Busy busy(devices_.front()->meter, Meter::Busy::Of::Caller);
   work();
   synchronize(devices_.front()->torch);
   return seconds_since(start);
@@ -119,16 +120,24 @@ std::vector<double> Engine::coder_speeds() const {
 double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
   fault_point("to the autoencoder");
   Device& device = coder(0);
-  return device.worker.call([&] {
-    const auto start = Clock::now();
+  return between_passes(device, [&] {
     const Meter::PhaseScope scope(device.meter, phase);
     const Meter::Busy busy(device.meter);
-    on_device(device.id, [&] {
+    return on_device(device.id, [&] {
+      const Stopwatch watch(device.torch);
       fault_point("autoencoder");
       work();
+      return watch.seconds();
     });
-    return seconds_since(start);
   });
+}
+
+double Engine::between_passes(Device& device, std::function<double()> work) {
+  if (!pipeline_) return device.worker.call(std::move(work));
+  const auto task = std::make_shared<std::packaged_task<double()>>(std::move(work));
+  std::future<double> result = task->get_future();
+  pipeline_->between_passes(device.id, [task] { (*task)(); });
+  return result.get();
 }
 
 void Engine::at_coders(Phase phase, const std::function<void(std::size_t coder)>& work) {
@@ -203,7 +212,8 @@ void Engine::load_diffusion() {
   Together loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
     Device& device = *devices_[i];
-    members[i] = {device.id, &device.worker, &device.meter, nullptr, nullptr};
+    members[i] = {device.id, &device.worker, &device.meter, nullptr};
+    members[i].follower = device.follower ? &*device.follower : nullptr;
     if (std::ranges::find(owners, i) == owners.end()) continue;
     fault_point("to load");
     loads.begin(device.worker, [&, i] {
@@ -251,7 +261,10 @@ std::vector<at::Tensor> Engine::evaluate(const Run& run, const at::Tensor& x, do
   std::vector<at::Tensor> out;
   for (std::size_t t = 0, next = 0; t < texts.size(); ++t) {
     std::vector<at::Tensor> images;
-    for (std::int64_t i = 0; i < x.size(0); ++i) images.push_back(passes[next++].get());
+    for (std::int64_t i = 0; i < x.size(0); ++i) {
+      images.push_back(passes[next++].get());
+      read_here(images.back());
+    }
     out.push_back(at::cat(images, 0));
   }
   return out;

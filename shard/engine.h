@@ -58,8 +58,8 @@ class Engine {
   /// The devices that hold the autoencoder and code pictures together, and their speeds.
   std::vector<DeviceId> coders() const;
   std::vector<double> coder_speeds() const;
-  /// Runs `work` on the first coder, in its turn between passes, as a phase of that device. Returns the seconds that it
-  /// took there. `work` leaves nothing queued on the device.
+  /// Runs `work` on the first coder, once no pass is there, as a phase of that device. Returns the seconds that it took
+  /// there. `work` leaves nothing queued on the device.
   double at_autoencoder(Phase phase, const std::function<void()>& work);
   /// Within that work: runs work(0) here and work(1) ... on the other coders, in their turns, as a phase of theirs, and
   /// waits for all. They may wait for each other. Throws what failed, Exchange::Broken only if nothing else did.
@@ -100,11 +100,14 @@ class Engine {
  private:
   struct Device {
     Device(const DeviceId& device, Worker::Runs runs)
-        : id(device), torch(torch_device(device)), meter(device), worker(device, runs) {}
+        : id(device), torch(torch_device(device)), meter(device), worker(device, runs) {
+      if (device.is_cuda() && runs == Worker::Runs::InThread) follower.emplace(device, runs);
+    }
     DeviceId id;
     at::Device torch;
     Meter meter;
     Worker worker;
+    std::optional<Worker> follower;  ///< as Pipeline::Member's
   };
 
   Device& coder(std::size_t number) const { return *devices_[coders_[number]]; }
@@ -117,6 +120,9 @@ class Engine {
   std::size_t home_device() const;
   /// Loads the blocks of the diffusion model that the plan gives a device.
   void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member);
+
+  /// Runs `work` in a device's worker, which passes go before. Returns what it returns, throws what it throws.
+  double between_passes(Device& device, std::function<double()> work);
 
   void limit_passes();
 

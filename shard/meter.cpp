@@ -1,11 +1,25 @@
 #include "shard/meter.h"
 
-#include <algorithm>
+#include <c10/util/Exception.h>
 
-#include "core/clock.h"
+#include <algorithm>
+#include <utility>
+
 #include "core/memory.h"
 
 namespace mgpu {
+namespace {
+
+/// None on a device that has failed, which whoever waits for its work is told of.
+QueueMark mark(const DeviceId& device) noexcept {
+  try {
+    return QueueMark(torch_device(device), QueueMark::For::Timing);
+  } catch (const c10::Error&) {
+    return {};
+  }
+}
+
+}  // namespace
 
 Meter::Meter(const DeviceId& device) : device_(device) {
   measured_.before_bytes = bytes_in_use(device);
@@ -45,7 +59,24 @@ void Meter::note_peak() {
 }
 
 double Meter::busy_now() const {
-  return measured_.busy_seconds + (busy_ > 0 ? seconds(Clock::now() - busy_since_) : 0.0);
+  count_spans();
+  const bool caller_works = busy_ > 0 && !busy_from_.is_set();
+  return measured_.busy_seconds + spans_seconds_ + (caller_works ? seconds_since(busy_since_) : 0.0) +
+         (span_since_ ? seconds_since(*span_since_) : 0.0);
+}
+
+void Meter::count_spans() const noexcept {
+  try {
+    while (!spans_.empty() && spans_.front().end.is_reached()) {
+      spans_seconds_ += QueueMark::seconds_between(spans_.front().begin, spans_.front().end);
+      spans_.pop_front();
+      span_since_.reset();
+    }
+    if (!spans_.empty() && !span_since_ && spans_.front().begin.is_reached()) span_since_ = Clock::now();
+  } catch (const c10::Error&) {  // the device failed: whoever waits for its work is told of it
+    spans_.clear();
+    span_since_.reset();
+  }
 }
 
 DeviceStatus Meter::status() const {
@@ -75,15 +106,23 @@ Meter::PhaseScope::~PhaseScope() {
   if (meter_.phase() != before) reset_peak_bytes(meter_.device_);
 }
 
-Meter::Busy::Busy(Meter& meter) : meter_(meter) {
+Meter::Busy::Busy(Meter& meter, Of time) noexcept : meter_(meter) {
   const std::lock_guard lock(meter_.mutex_);
-  if (meter_.busy_++ == 0) meter_.busy_since_ = Clock::now();
+  if (meter_.busy_++ > 0) return;
+  meter_.busy_since_ = Clock::now();
+  meter_.busy_from_ = time == Of::Device ? mark(meter_.device_) : QueueMark();
 }
 
 Meter::Busy::~Busy() {
   const std::lock_guard lock(meter_.mutex_);
   if (--meter_.busy_ > 0) return;
-  meter_.measured_.busy_seconds += seconds(Clock::now() - meter_.busy_since_);
+  const QueueMark begin = std::exchange(meter_.busy_from_, {});
+  if (!begin.is_set()) {
+    meter_.measured_.busy_seconds += seconds_since(meter_.busy_since_);
+    return;
+  }
+  if (QueueMark end = mark(meter_.device_); end.is_set()) meter_.spans_.push_back({begin, std::move(end)});
+  meter_.count_spans();
 }
 
 }  // namespace mgpu

@@ -1,11 +1,13 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <optional>
 
+#include "core/clock.h"
 #include "core/progress.h"
+#include "core/queue_mark.h"
 #include "shard/plan.h"
 
 namespace mgpu {
@@ -31,10 +33,13 @@ class Meter {
     Phase phase_;
   };
 
-  /// While it lives the device works; within another of the same meter it counts nothing more.
+  /// While it lives the calling thread gives the device work; within another of the same meter it counts nothing more.
+  /// A GPU's time is that between marks around the work on its current stream, whoever waits for it and when; a CPU's,
+  /// or that of a caller who does wait, is the caller's.
   class Busy {
    public:
-    explicit Busy(Meter& meter);
+    enum class Of : std::uint8_t { Device, Caller };
+    explicit Busy(Meter& meter, Of time = Of::Device) noexcept;
     ~Busy();
     Busy(const Busy&) = delete;
     Busy& operator=(const Busy&) = delete;
@@ -80,13 +85,23 @@ class Meter {
   void note_peak();
   /// With the work that is under way; the lock held.
   double busy_now() const;
+  /// Work of a GPU, between two marks on its stream.
+  struct Span {
+    QueueMark begin, end;
+  };
+  /// Counts the spans that are over, without waiting for the others.
+  void count_spans() const noexcept;
 
   DeviceId device_;
   mutable std::mutex mutex_;  // a pass ends in the worker that runs its last block, and a report may be asked for then
   Measured measured_;
   Phases<int> entered_;  // and not left: scopes of each
   int busy_ = 0;         // scopes
-  std::chrono::steady_clock::time_point busy_since_;
+  Clock::time_point busy_since_;
+  QueueMark busy_from_;  // of a GPU, instead
+  mutable std::deque<Span> spans_;
+  mutable double spans_seconds_ = 0.0;                   // of those that were counted
+  mutable std::optional<Clock::time_point> span_since_;  // when the first that was not was seen to have begun
 };
 
 }  // namespace mgpu

@@ -18,6 +18,18 @@ namespace {
 
 // A streamed block costs a multiple of this, and a sampler's step less.
 constexpr std::chrono::milliseconds kPatience{3};
+// What a GPU does, and what it finds when that is done. With more, what comes meanwhile (a picture to decode, a pass on
+// its way up a UNet) would wait behind passes that nobody waits for.
+constexpr int kTurnsAhead = 2;
+
+/// Behind what the device has been given; of one that failed none, which whoever follows its passes says.
+QueueMark mark_of(const DeviceId& device) {
+  try {
+    return QueueMark(torch_device(device));
+  } catch (const c10::Error&) {
+    return {};
+  }
+}
 
 }  // namespace
 
@@ -25,9 +37,11 @@ struct Pipeline::Pass {
   std::optional<Place> place;  ///< while it is on its way: given back last, once what it holds has gone
   std::shared_ptr<Run> run;
   at::Tensor x;
+  QueueMark x_given;
   double timestep = 0.0;
   std::size_t text = 0;
   std::unique_ptr<DiffusionPass> state;
+  std::uint64_t came = 0;   ///< when to the stage before which it waits: numbers in order
   int taken = -1;           ///< the stage that took it last
   std::vector<int> blocks;  ///< executed, by member
   std::promise<at::Tensor> result;
@@ -41,7 +55,12 @@ struct Pipeline::Pass {
 };
 
 Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops)
-    : members_(std::move(members)), stages_(std::move(stages)), ops_(ops), waiting_(stages_.size()) {
+    : members_(std::move(members)),
+      stages_(std::move(stages)),
+      ops_(ops),
+      waiting_(stages_.size()),
+      turns_(members_.size()),
+      between_(members_.size()) {
   MGPU_CHECK(!stages_.empty() && stages_.front().first == 0, "no stage begins the model");
   for (std::size_t i = 1; i < stages_.size(); ++i) MGPU_CHECK_EQ(stages_[i].first, stages_[i - 1].last + 1);
 }
@@ -52,6 +71,8 @@ Pipeline::~Pipeline() {
     std::unique_lock lock(mutex_);
     pass_ends_.wait(lock, [this] { return in_flight_ == 0; });
   }
+  for (const Member& member : members_)
+    if (member.follower) member.follower->call([] {});
   for (const Member& member : members_) member.worker->call([] {});
 }
 
@@ -108,10 +129,12 @@ std::vector<std::future<at::Tensor>> Pipeline::submit(const std::shared_ptr<Run>
                                                       std::span<const Evaluation> evaluations, double timestep) {
   Passes passes;
   std::vector<std::future<at::Tensor>> results;
+  const QueueMark x_given = on_device(home(), [&] { return QueueMark(torch_device(home())); });
   for (const Evaluation& evaluation : evaluations) {
     const auto pass = std::make_shared<Pass>();
     pass->run = run;
     pass->x = evaluation.x;
+    pass->x_given = x_given;
     pass->timestep = timestep;
     pass->text = evaluation.text;
     pass->blocks.resize(members_.size());
@@ -128,15 +151,17 @@ std::vector<std::future<at::Tensor>> Pipeline::submit(const std::shared_ptr<Run>
 }
 
 void Pipeline::enter(std::size_t stage, const Passes& passes) {
+  const std::size_t member = stages_[stage].member;
   try {
     fault_point("enter");
     {
       const std::lock_guard lock(mutex_);
+      for (const auto& pass : passes) pass->came = ++comings_;
       waiting_[stage].insert(waiting_[stage].end(), passes.begin(), passes.end());
     }
     pass_comes_.notify_all();
     for (std::size_t i = 0; i < passes.size(); ++i)  // a task each; one that finds nobody waiting has nothing to do
-      members_[stages_[stage].member].worker->post([this, stage] { work(stage, take(stage)); });
+      members_[member].worker->post([this, member] { work(member); });
   } catch (...) {
     for (const auto& pass : passes) {
       const std::lock_guard lock(mutex_);
@@ -146,18 +171,35 @@ void Pipeline::enter(std::size_t stage, const Passes& passes) {
   }
 }
 
-Pipeline::Passes Pipeline::take(std::size_t stage) {
+Pipeline::Turn Pipeline::take(std::size_t member) {
   std::unique_lock lock(mutex_);
-  std::deque<std::shared_ptr<Pass>>& waiting = waiting_[stage];
-  const std::size_t share = share_of(stage);
+  const std::optional<std::size_t> stage = next_stage(member);
+  if (!stage || has_enough(member, *stage)) return {};
+  std::deque<std::shared_ptr<Pass>>& waiting = waiting_[*stage];
   // Passes that went through a stage together come to the next one after another: a moment's patience keeps them so.
-  if (!waiting.empty() && waiting.size() < share)
-    pass_comes_.wait_for(lock, kPatience, [&] { return waiting.size() >= share; });
+  const std::size_t share = share_of(*stage);
+  if (waiting.size() < share) pass_comes_.wait_for(lock, kPatience, [&] { return waiting.size() >= share; });
   const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(share, waiting.size()));
-  Passes out(waiting.begin(), end);
+  Turn out{*stage, {waiting.begin(), end}};
   waiting.erase(waiting.begin(), end);
-  for (const auto& pass : out) pass->taken = static_cast<int>(stage);
+  for (const auto& pass : out.passes) pass->taken = static_cast<int>(*stage);
+  if (members_[member].follower && !out.passes.empty()) ++turns_[member];
   return out;
+}
+
+std::optional<std::size_t> Pipeline::next_stage(std::size_t member) const {
+  std::optional<std::size_t> out;
+  for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
+    if (stages_[stage].member != member || waiting_[stage].empty()) continue;
+    if (!out || waiting_[stage].front()->came < waiting_[*out].front()->came) out = stage;
+  }
+  return out;
+}
+
+/// Few passes do not begin a streaming stage while the device has other work: more come meanwhile.
+bool Pipeline::has_enough(std::size_t member, std::size_t stage) const {
+  const bool few = waiting_[stage].size() < share_of(stage);
+  return turns_[member] >= (few ? 1 : kTurnsAhead);
 }
 
 std::size_t Pipeline::share_of(std::size_t stage) const {
@@ -166,14 +208,48 @@ std::size_t Pipeline::share_of(std::size_t stage) const {
   return (most + stages_.size() - 1) / stages_.size();
 }
 
-void Pipeline::work(std::size_t index, const Passes& passes) {
-  if (passes.empty()) return;
+void Pipeline::work(std::size_t member) {
+  const Turn turn = take(member);
+  if (turn.passes.empty()) {
+    work_between(member);
+    return;
+  }
+  go_through(turn.stage, turn.passes);
+  if (members_[member].follower) follow_turn(member);
+}
+
+void Pipeline::between_passes(const DeviceId& device, std::function<void()> work) {
+  const auto own = std::ranges::find(members_, device, &Member::device);
+  MGPU_CHECK(own != members_.end(), "{} is no member", device.to_string());
+  const auto member = static_cast<std::size_t>(own - members_.begin());
+  {
+    const std::lock_guard lock(mutex_);
+    between_[member].push_back(std::move(work));
+  }
+  own->worker->post([this, member] { this->work(member); });
+}
+
+void Pipeline::work_between(std::size_t member) {
+  std::function<void()> work;
+  {
+    const std::lock_guard lock(mutex_);
+    if (between_[member].empty() || turns_[member] > 0 || next_stage(member)) return;
+    work = std::move(between_[member].front());
+    between_[member].pop_front();
+  }
+  work();
+  members_[member].worker->post([this, member] { this->work(member); });
+}
+
+void Pipeline::go_through(std::size_t index, const Passes& passes) {
   const Stage& stage = stages_[index];
   const Member& member = members_[stage.member];
-  const Meter::Busy busy(*member.meter);
   try {
     on_device(member.device, [&] {
       fault_point("stage");
+      if (index == 0)
+        for (const auto& pass : passes) pass->x_given.precede_current_stream(torch_device(member.device));
+      const Meter::Busy busy(*member.meter);
       if (index == 0)
         for (const auto& pass : passes)
           pass->state = member.shard->begin(*pass->run->told_[stage.member], pass->x, pass->timestep, pass->text, ops_);
@@ -192,6 +268,21 @@ void Pipeline::work(std::size_t index, const Passes& passes) {
   }
 }
 
+void Pipeline::follow_turn(std::size_t member) {
+  const QueueMark end = mark_of(members_[member].device);
+  members_[member].follower->post([this, member, end] {
+    try {
+      end.wait();
+    } catch (const c10::Error&) {  // whoever follows its passes says so
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      --turns_[member];
+    }
+    members_[member].worker->post([this, member] { work(member); });
+  });
+}
+
 void Pipeline::run_blocks(const Stage& stage, const Passes& passes) {
   const Member& member = members_[stage.member];
   for (int block = stage.first; block <= stage.last; ++block) {
@@ -205,34 +296,55 @@ void Pipeline::run_blocks(const Stage& stage, const Passes& passes) {
 
 void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
   const Stage& stage = stages_[index];
-  if (index + 1 < stages_.size()) {
-    const std::size_t next = stages_[index + 1].member;
-    if (next != stage.member) travel(*pass, members_[next]);
-    enter(index + 1, {pass});
+  if (index + 1 == stages_.size()) {
+    finish(stage, pass);
     return;
   }
-  fault_point("finish");
-  DiffusionShard::Told& told = *pass->run->told_[stage.member];
-  at::Tensor prediction = members_[stage.member].shard->finish(*pass->state, told, ops_);
-  prediction = prediction.to(pass->x.scalar_type());
-  const Member& home = members_[stages_.front().member];
-  if (&members_[stage.member] != &home) prediction = handed_over(prediction, home);
-  succeed(*pass, std::move(prediction));
+  const Member &from = members_[stage.member], &to = members_[stages_[index + 1].member];
+  const auto way = std::make_shared<HandOver>(torch_device(from.device), torch_device(to.device));
+  if (&from != &to)
+    for (at::Tensor* tensor : pass->state->travelling()) *tensor = send(*way, *tensor, to);
+  follow(from, to, way, pass, [this, index, pass] { enter(index + 1, {pass}); });
 }
 
-void Pipeline::travel(Pass& pass, const Member& to) {
-  on_device(to.device, [&] {
-    for (at::Tensor* tensor : pass.state->travelling()) {
-      fault_point("hand over");
-      *tensor = handed_over(*tensor, to);
-    }
+void Pipeline::finish(const Stage& stage, const std::shared_ptr<Pass>& pass) {
+  fault_point("finish");
+  const Member &last = members_[stage.member], &home = members_[stages_.front().member];
+  at::Tensor prediction;
+  {
+    const Meter::Busy busy(*last.meter);
+    prediction = last.shard->finish(*pass->state, *pass->run->told_[stage.member], ops_);
+    prediction = prediction.to(pass->x.scalar_type());
+  }
+  const auto way = std::make_shared<HandOver>(torch_device(last.device), torch_device(home.device));
+  if (&last != &home) prediction = send(*way, prediction, home);
+  follow(last, home, way, pass, [this, pass, prediction] { succeed(*pass, prediction); });
+}
+
+at::Tensor Pipeline::send(HandOver& way, const at::Tensor& tensor, const Member& to) {
+  return on_device(to.device, [&] {
+    fault_point("hand over");
+    const HostDeviceScope scope(to.device);
+    return way.send(tensor);
   });
 }
 
-at::Tensor Pipeline::handed_over(const at::Tensor& tensor, const Member& to) {
-  return on_device(to.device, [&] {
-    const HostDeviceScope scope(to.device);
-    return hand_over(tensor, torch_device(to.device));
+void Pipeline::follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
+                      std::function<void()> then) {
+  if (!from.follower) {
+    then();
+    return;
+  }
+  from.follower->post([&from, &to, way = std::move(way), pass = std::move(pass), then = std::move(then)] {
+    try {
+      fault_point("follow");
+      on_device(from.device, [&] { way->wait_for_source(); });
+      on_device(to.device, [&] { way->wait(); });
+    } catch (...) {
+      fail(*pass, std::current_exception());
+      return;
+    }
+    then();
   });
 }
 

@@ -4,16 +4,20 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <future>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "core/devices.h"
+#include "core/hand_over.h"
 #include "core/ops.h"
 #include "shard/block_stream.h"
 #include "shard/diffusion.h"
@@ -33,6 +37,9 @@ class Pipeline {
     Meter* meter = nullptr;
     std::unique_ptr<DiffusionShard> shard;
     std::unique_ptr<BlockStream> stream = nullptr;  ///< of its blocks that others keep, if there are such
+    /// Of a GPU among others: waits for what the worker has queued, which goes on. Null: a stage's work is done when
+    /// the worker is, or else nobody but the same thread's later work asks for it.
+    Worker* follower = nullptr;
   };
   /// Consecutive blocks that one member runs.
   struct Stage {
@@ -61,14 +68,18 @@ class Pipeline {
 
   /// What a pass evaluates.
   struct Evaluation {
-    at::Tensor x;          ///< [1, C, h, w], on home()
+    at::Tensor x;          ///< [1, C, h, w], on home(), as the caller's current stream there gives it
     std::size_t text = 0;  ///< number in the run
   };
   /// Sends each through all blocks, as many at once as may be on their way. Its prediction, like x, comes back on
-  /// home() and in its type; the future throws what a member threw, DeviceError among it, and never waits for a pass
-  /// that was dropped.
+  /// home() and in its type, complete, unless its device is alone: then as that device's current stream gives it. The
+  /// future throws what a member threw, DeviceError among it, and never waits for a pass that was dropped.
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);
+
+  /// Runs `work`, which must not throw, in the worker of a member's device once no pass is there or waits for it: what
+  /// would keep the other devices waiting goes first. No pass begins there until it is done.
+  void between_passes(const DeviceId& device, std::function<void()> work);
 
   /// The device of the first block: where a sampler should keep its latent.
   const DeviceId& home() const { return members_[stages_.front().member].device; }
@@ -96,16 +107,33 @@ class Pipeline {
   Passes admit(std::span<std::shared_ptr<Pass>> passes);
   /// Lets passes wait before a stage, with a task for each; those that cannot wait fail.
   void enter(std::size_t stage, const Passes& passes);
-  /// Passes that wait before a stage, to go through it together.
-  Passes take(std::size_t stage);
-  /// How many those should be: a streamed block serves as many as leave the other stages their share of work.
+  /// Passes that wait before one of a member's stages, to go through it together.
+  struct Turn {
+    std::size_t stage = 0;
+    Passes passes;
+  };
+  /// The next ones: none while the member has enough to do.
+  Turn take(std::size_t member);
+  /// The stage of a member before which a pass has waited longest, if any does; the lock held, as for the two below.
+  std::optional<std::size_t> next_stage(std::size_t member) const;
+  bool has_enough(std::size_t member, std::size_t stage) const;
+  /// How many should go together: a streamed block serves as many as leave the other stages their share of work.
   std::size_t share_of(std::size_t stage) const;
-  void work(std::size_t stage, const Passes& passes);
+  /// What a worker does whenever something may have changed for its member.
+  void work(std::size_t member);
+  void work_between(std::size_t member);
+  /// Has the device of a stage do its part of the passes, and send them on.
+  void go_through(std::size_t stage, const Passes& passes);
   void run_blocks(const Stage& stage, const Passes& passes);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
-  static void travel(Pass& pass, const Member& to);
-  /// A copy on a member's device, which answers for its memory from here on.
-  static at::Tensor handed_over(const at::Tensor& tensor, const Member& to);
+  void finish(const Stage& stage, const std::shared_ptr<Pass>& pass);
+  /// What a member sends to another is that one's to answer for.
+  static at::Tensor send(HandOver& way, const at::Tensor& tensor, const Member& to);
+  /// Goes on with a pass once what `from` sent to `to` is there.
+  static void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
+                     std::function<void()> then);
+  /// Once a GPU has done what it was given last, its worker gives it more.
+  void follow_turn(std::size_t member);
   void succeed(Pass& pass, at::Tensor prediction);
   static void fail(Pass& pass, const std::exception_ptr& error);
 
@@ -115,6 +143,9 @@ class Pipeline {
   std::mutex mutex_;
   std::condition_variable pass_ends_, pass_comes_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
+  std::vector<int> turns_;                                  ///< that each member with a follower works on
+  std::vector<std::deque<std::function<void()>>> between_;  ///< what waits for each member to have no passes
+  std::uint64_t comings_ = 0;                               ///< of passes to a stage
   std::size_t in_flight_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
   std::size_t limit_ = kNoLimit;

@@ -112,15 +112,17 @@ RunCosts costs_of(Placement& placement, PlacedComponent& placed, std::size_t dev
   out.lent = static_cast<double>(placed.loans[device].bytes);
   const Chain& chain = placed.chain;
   const double work = chain.time(run) + decodes(placement, device) * chain.time() / kPassesPerDecode;
-  // Blocks are brought while others are computed.
+  // Blocks are brought while others are computed, for all passes that go together.
+  const double brought = out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes()));
+  const std::uint64_t together = placement.in_flight.sampling.passes / site.devices.size() + 1;
   out.time =
-      std::max(work / site.devices[device].speed,
-               kStreamTime * chain.time() * out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes())));
+      std::max(work / site.devices[device].speed, kStreamTime * chain.time() * brought / static_cast<double>(together));
   return out;
 }
 
-/// Completes a placement with a component, cut so that the devices lack least, then that least is streamed to any, then
-/// that the slowest takes the least time, then that time is taken evenly, then memory. Returns what that comes to.
+/// Completes a placement with a component, cut so that the devices lack least, then that the slowest takes the least
+/// time, then that least is streamed to any (of one pass at a time, which waits for all of it, that first), then that
+/// time is taken evenly, then memory. Returns what that comes to.
 Split add_cut(Placement& placement, const ComponentNeed& need, const Site& site) {
   placement.components.push_back(nowhere(need, site));
   PlacedComponent& placed = placement.components.back();
@@ -145,7 +147,10 @@ Split add_cut(Placement& placement, const ComponentNeed& need, const Site& site)
     const auto bytes = static_cast<double>(chain.bytes(run));
     return bytes * bytes / std::max(1.0, room_for_weights(site.devices[d]));
   };
-  Split split = best_split(chain.units(), site.devices.size(), {lacks, lent, time}, {uneven_time, uneven_memory});
+  const bool flows = placement.in_flight.sampling.passes > 0;
+  Split split = best_split(chain.units(), site.devices.size(),
+                           flows ? std::vector<RunCost>{lacks, time, lent} : std::vector<RunCost>{lacks, lent, time},
+                           {uneven_time, uneven_memory});
   placed.runs = split.runs;
   for (std::size_t d = 0; d < site.devices.size(); ++d) lend(placement, placed, d, site);
   return split;
@@ -166,7 +171,7 @@ PlacedComponent place_encoder(const ComponentNeed& need, const Site& site) {
   }
   const double lacks = std::get<0>(*best);
   Placement cut;
-  const bool should_cut = !need.whole && lacks > 0.0 && add_cut(cut, need, site).worst[0] < lacks;
+  const bool should_cut = lacks > 0.0 && add_cut(cut, need, site).worst[0] < lacks;
   return should_cut ? cut.components.front() : whole.components.front();
 }
 
@@ -294,7 +299,10 @@ Placement place_on(const std::vector<ComponentNeed>& components, const Site& sit
 PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Site& site) {
   PlacedComponent out = nowhere(need, site);
   try {
-    const Allotment allotment = allot(allocation, need, out.chain, site.devices, site.donors);
+    Allotment allotment = allot(allocation, need, out.chain, site.devices, site.donors);
+    // What serves only before the steps is never lent: where blocks are, shares are of the rest.
+    if (site.keeps_ahead && !std::ranges::all_of(allotment.lent, &std::vector<DonorShare>::empty))
+      allotment = allot(allocation, need, Chain(need, /*keeps_ahead=*/false), site.devices, site.donors);
     out.runs = allotment.runs;
     for (std::size_t d = 0; d < out.runs.size(); ++d)
       if (!allotment.lent[d].empty()) out.loans[d] = spread_loan(out.chain.block_bytes(out.runs[d]), allotment.lent[d]);

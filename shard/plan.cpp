@@ -263,6 +263,16 @@ bool streams(const Plan& plan) {
   });
 }
 
+/// Whether an allocation says how many bytes a device gives at most.
+bool names_bytes(const PlacementRequest& request) {
+  using Kind = AllocationAmount::Kind;
+  return std::ranges::any_of(request.allocation, [](const auto& component) {
+    return std::ranges::any_of(component.second.entries, [](const AllocationEntry& entry) {
+      return entry.amount.kind == Kind::Bytes || entry.amount.kind == Kind::Fraction;
+    });
+  });
+}
+
 /// Of plans that do not fit that is best which asks nothing of donors that they have not, then that which lacks least.
 std::pair<bool, std::uint64_t> rank_of_refused(const Plan& plan) {
   const bool donors_lack = std::ranges::any_of(plan.donors, [&](const PlannedDonor& donor) {
@@ -277,8 +287,8 @@ std::optional<Plan> roomy_plan(const With& with, const PlacementRequest& request
                                std::size_t way) {
   try {
     Plan plan = with({true, false, wanted, way});
-    if (!plan.fits() || streams(plan)) return std::nullopt;
-    if (request.evaluations == 1 || plan.mode == "single") return plan;
+    if (!plan.fits() || (streams(plan) && names_bytes(request))) return std::nullopt;
+    if (request.evaluations == 1 || plan.mode == "single" || streams(plan)) return plan;
     // With less to hold the devices may share the work more evenly.
     Plan even = with({false, false, wanted, way});
     return even.fits() && slowest(even) < kWorthReading * slowest(plan) ? even : plan;
@@ -287,7 +297,7 @@ std::optional<Plan> roomy_plan(const With& with, const PlacementRequest& request
   }
 }
 
-/// Each slower than those before it. What is streamed is not kept ahead.
+/// Each slower than those before it. What is streamed for want of memory leaves nothing kept ahead.
 std::vector<Means> means_of_saving(const std::vector<std::size_t>& ways, std::int64_t wanted) {
   std::vector<Means> out;
   const auto add = [&](bool streams, std::int64_t passes) {

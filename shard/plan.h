@@ -52,6 +52,8 @@ struct BlockNeed {
 
   std::uint64_t bytes_of(int block) const;
   std::uint64_t ahead_of(int block) const { return ahead.empty() ? 0 : ahead[static_cast<std::size_t>(block)]; }
+  /// What every step reads of a block.
+  std::uint64_t bytes_of_step(int block) const { return bytes_of(block) - ahead_of(block); }
   double time_of(int block) const { return times.empty() ? 1.0 : times[static_cast<std::size_t>(block)]; }
 };
 

@@ -149,6 +149,30 @@ TEST_CASE(
   CHECK(result.reports.front().devices[0].warnings.empty());
 }
 
+TEST_CASE("pictures that start from pictures are the same on several devices") {
+  const Folder folder;
+  const auto render = [&](const std::string& name, const std::string& devices, const std::string& speed) {
+    std::vector<Setting> settings = {parse_setting("output.directory=\"" + folder.path(name) + "\""),
+                                     parse_setting("gpu_ids=" + devices)};
+    if (!speed.empty()) settings.insert(settings.end(), {parse_setting("mode=shard"), parse_setting("speed=" + speed)});
+    const RenderResult result = render_all({load_job(golden("edit.yaml"), settings)});
+    CHECK(result.code == Exit::Ok);
+    return result.reports.front();
+  };
+  const Report alone = render("alone", "[cpu:0]", "");
+  for (const std::string speed : {"{cpu:0: 1}", "{cpu:0: 0.3}", "{cpu:1: 0.3}"}) {
+    CAPTURE(speed);
+    const Report shared = render("shared", "[cpu:0, cpu:1]", speed);
+    CHECK(shared.mode == "shard");
+    REQUIRE(shared.images.size() == alone.images.size());
+    for (std::size_t i = 0; i < shared.images.size(); ++i) {
+      CHECK(shared.images[i].error == "");
+      CHECK(shared.images[i].sha256 == alone.images[i].sha256);
+    }
+    std::filesystem::remove_all(folder.path("shared"));
+  }
+}
+
 TEST_CASE("an init image that cannot be encoded is refused before anything is loaded") {
   const Folder folder;
   const auto refusal = [&](const std::string& parts) {

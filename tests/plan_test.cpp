@@ -9,6 +9,7 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <set>
 
 #include "tests/plan_cases.h"
 
@@ -332,6 +333,29 @@ TEST_CASE("passes and texts that are on their way weigh where they wait") {
   const Plan bare = make_plan(unet(), rooms({4096 * kMiB}), {.evaluations = 100});
   CHECK(alone.devices[0].peak.sample == bare.devices[0].peak.sample + 3 * 6 * 2 * kMiB);
   CHECK(alone.devices[0].peak.decode == bare.devices[0].peak.decode);
+}
+
+TEST_CASE("the image encoder lies with its decoder") {
+  std::vector<ComponentNeed> needs = components();
+  CodingNeed coding;
+  coding.on_gpu.moments.resize(1);
+  needs.back().coding = {coding};
+  ComponentNeed encoder = needs.back();
+  encoder.phase = Phase::Encode;
+  encoder.blocks.front().kind = "encoder level";
+  needs.push_back(encoder);
+  std::set<std::size_t> homes;
+  for (const std::uint64_t first : {10, 14, 18, 24, 40})
+    for (const std::uint64_t second : {10, 14, 18, 24, 40})
+      for (const std::int64_t evaluations : {1, 8}) {
+        CAPTURE(first);
+        CAPTURE(second);
+        const Plan plan = make_plan(needs, rooms({first * 1024 * kMiB, second * 1024 * kMiB}),
+                                    {.mode = PlacementRequest::Mode::Shard, .evaluations = evaluations});
+        homes.insert(plan.device_of("vae", "level", 0));
+        CHECK(plan.device_of("vae", "encoder level", 0) == plan.device_of("vae", "level", 0));
+      }
+  CHECK(homes.size() == 2);
 }
 
 TEST_CASE("where memory is short there are fewer passes at once") {

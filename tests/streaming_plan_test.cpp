@@ -105,6 +105,27 @@ TEST_CASE("the means of saving memory come in turn: all kept, nothing kept ahead
   CHECK(tighter.devices[0].peak.decode > 12288 * kMiB * 9 / 10);  // no more is streamed than need be
 }
 
+TEST_CASE("where an allocation lends blocks, what serves only before the steps stays if there is room") {
+  const Plan roomy = streamed({49152 * kMiB}, "cuda:0,50%;cpu,50%");
+  const Plan tight = streamed({16384 * kMiB}, "cuda:0,50%;cpu,50%");
+  CHECK(roomy.fits());
+  CHECK(tight.fits());
+  CHECK(roomy.keeps_ahead);
+  CHECK_FALSE(tight.keeps_ahead);
+  CHECK(roomy.mode_reason == "one device; 8.3 GB of the unet streamed from cpu");
+  // Half of what every step reads is lent in either case.
+  CHECK(ranges_of(roomy, "unet") == ranges_of(tight, "unet"));
+  CHECK(roomy.streamed_bytes("unet") == tight.streamed_bytes("unet"));
+  CHECK(roomy.donors[0].lent.sample == tight.donors[0].lent.sample);
+  std::uint64_t ahead = 0;
+  const std::vector<ComponentNeed> needs = components_with_ahead();
+  for (const BlockNeed& kind : needs[2].blocks) ahead = std::accumulate(kind.ahead.begin(), kind.ahead.end(), ahead);
+  CHECK(roomy.devices[0].peak.sample - tight.devices[0].peak.sample == ahead);
+  // An amount in bytes is all that the device gives.
+  CHECK_FALSE(streamed({49152 * kMiB}, "cuda:0,8gb;cpu,*").keeps_ahead);
+  CHECK(streamed({49152 * kMiB}, "#cuda:0;4;cpu").keeps_ahead);
+}
+
 TEST_CASE("devices that hold less share the work more evenly") {
   PlacementRequest request{.donors = {main_memory(65536 * kMiB)}};
   const std::vector<DeviceRoom> four = rooms(std::vector<std::uint64_t>(4, 8192 * kMiB));

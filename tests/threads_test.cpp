@@ -64,16 +64,26 @@ class FakeShard final : public DiffusionShard {
 
 /// Two devices that the model goes down and up through.
 struct Devices {
-  Devices() {
+  /// With followers, as GPUs have them, and with blocks that the second one streams.
+  enum class Are : std::uint8_t { Plain, Followed, Streaming };
+
+  explicit Devices(Are are = Are::Plain) {
     std::vector<Pipeline::Member> members(2);
-    for (std::size_t i = 0; i < 2; ++i)
+    for (std::size_t i = 0; i < 2; ++i) {
       members[i] = {DeviceId::cpu(static_cast<int>(i)), &workers[i], &meters[i], std::make_unique<FakeShard>()};
+      if (are != Are::Plain) members[i].follower = &followers[i];
+    }
+    if (are == Are::Streaming)
+      members[1].stream =
+          std::make_unique<BlockStream>(at::kCPU, std::vector{BlockStream::Block{1, {}, DeviceId::cpu()}});
     pipeline.emplace(std::move(members), std::vector<Pipeline::Stage>{{0, 0, 0}, {1, 1, 2}, {0, 3, kBlocks - 1}}, ops);
   }
 
   LocalOps ops;
   std::array<Meter, 2> meters{Meter(DeviceId::cpu()), Meter(DeviceId::cpu())};
   std::array<Worker, 2> workers{
+      {{DeviceId::cpu(0), Worker::Runs::InThread}, {DeviceId::cpu(1), Worker::Runs::InThread}}};
+  std::array<Worker, 2> followers{
       {{DeviceId::cpu(0), Worker::Runs::InThread}, {DeviceId::cpu(1), Worker::Runs::InThread}}};
   std::optional<Pipeline> pipeline;
 };
@@ -130,25 +140,28 @@ std::vector<at::Tensor> sample_all(Pipeline& pipeline, std::size_t count) {
 TEST_SUITE_BEGIN("threads");
 
 TEST_CASE("runs side by side give what each gives alone, and every pass is counted") {
-  Devices devices;
-  const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 12);
-  for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected(static_cast<int>(i))));
-  for (const Meter& meter : devices.meters) {
-    CHECK(meter.passes() == 12 * 4 * 2);
-    CHECK(meter.blocks_per_pass() == 2);
+  for (const Devices::Are are : {Devices::Are::Plain, Devices::Are::Followed, Devices::Are::Streaming}) {
+    Devices devices(are);
+    devices.pipeline->limit(6);
+    const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 12);
+    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected(static_cast<int>(i))));
+    for (const Meter& meter : devices.meters) {
+      CHECK(meter.passes() == 12 * 4 * 2);
+      CHECK(meter.blocks_per_pass() == 2);
+    }
   }
 }
 
 TEST_CASE("a run that fails anywhere ends, and the others give what they give") {
   std::vector<at::Tensor> right;
   for (int i = 0; i < 6; ++i) right.push_back(expected(i));
-  for (int n = 0; n < 40; ++n) {
+  for (int n = 0; n < 120; ++n) {
     CAPTURE(n);
     std::atomic<int> count{0};
     fault_hook = [&](std::string_view) {
-      if (count++ % 40 == n) throw std::runtime_error("injected");
+      if (count++ % 40 == n % 40) throw std::runtime_error("injected");
     };
-    Devices devices;
+    Devices devices(static_cast<Devices::Are>(n / 40));
     const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 6);
     fault_hook = nullptr;
     for (std::size_t i = 0; i < found.size(); ++i)
@@ -158,7 +171,7 @@ TEST_CASE("a run that fails anywhere ends, and the others give what they give") 
 }
 
 TEST_CASE("a failure says whose work it ended, the receiver's where a state is handed over") {
-  Devices devices;
+  Devices devices(Devices::Are::Followed);
   const auto device_that_fails = [&](std::string_view where, int after) {
     std::atomic<int> count{0};
     fault_hook = [&](std::string_view place) {
@@ -178,6 +191,56 @@ TEST_CASE("a failure says whose work it ended, the receiver's where a state is h
   CHECK(device_that_fails("finish", 0) == "cpu:0");
   CHECK(device_that_fails("hand over", 0) == "cpu:1");
   CHECK(device_that_fails("nowhere", 0) == "none");
+}
+
+TEST_CASE("what is done between passes waits for those that are there, and is done") {
+  for (const Devices::Are are : {Devices::Are::Plain, Devices::Are::Followed, Devices::Are::Streaming}) {
+    Devices devices(are);
+    devices.pipeline->limit(6);
+    std::atomic<int> done{0};
+    std::atomic<bool> over{false};
+    std::jthread asks([&] {
+      while (!over)
+        for (int i = 0; i < 2; ++i) {
+          std::promise<void> ended;
+          devices.pipeline->between_passes(DeviceId::cpu(i), [&] {
+            ++done;
+            ended.set_value();
+          });
+          ended.get_future().wait();
+        }
+    });
+    const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 12);
+    over = true;
+    asks.join();
+    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected(static_cast<int>(i))));
+    CHECK(done > 0);
+  }
+}
+
+TEST_CASE("passes go before what is done between them, also those that came later") {
+  const Conditioning nothing;
+  const std::vector<ToldText> texts = {{&nothing}};
+  const std::vector<double> timesteps = {1.0};
+  Devices devices;
+  const auto run = devices.pipeline->begin_run(timesteps, texts, {});
+  std::promise<void> begins;
+  devices.workers[0].post([waits = begins.get_future().share()] { waits.wait(); });
+  std::atomic<int> stages{0};
+  int before = 0;
+  fault_hook = [&](std::string_view place) { stages += place == "stage" ? 1 : 0; };
+  std::promise<void> ended;
+  devices.pipeline->between_passes(DeviceId::cpu(0), [&] {
+    before = stages;
+    ended.set_value();
+  });
+  const std::vector<Pipeline::Evaluation> evaluations(3, {at::ones({1, 4, 8, 8}), 0});
+  const auto passes = devices.pipeline->submit(run, evaluations, 0.5);
+  begins.set_value();
+  for (const auto& pass : passes) pass.wait();
+  ended.get_future().wait();
+  CHECK(before >= 3);
+  fault_hook = nullptr;
 }
 
 TEST_CASE("the queue begins runs in order, as many as leave a device without work") {

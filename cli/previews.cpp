@@ -37,7 +37,8 @@ Rgb8 Previews::draw(const at::Tensor& latent) const {
   const ModelSet& models = engine_.models();
   at::Tensor image;
   if (models.vae.is_tiny_vae()) {
-    engine_.at_autoencoder(Phase::Decode, [&] { image = coder_.decode(latent).unsqueeze(0); });
+    // A part of sampling: what the run keeps lies there too, and a diffusion model's block takes more memory than this.
+    engine_.at_autoencoder(Phase::Sample, [&] { image = coder_.decode(latent).unsqueeze(0); });
   } else {
     image = rough_picture(latent, *models.training().latent.rgb);
   }

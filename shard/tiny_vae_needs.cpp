@@ -10,6 +10,9 @@ namespace mgpu {
 namespace {
 
 constexpr std::uint64_t kImageBytes = 3 * kFp32;  // of a pixel
+// Up to so many values LibTorch convolves on a CPU by a matrix product of each one's 3x3 surroundings, having
+// rearranged the image.
+constexpr std::uint64_t kSmallImage = 20480;
 
 /// What loading adds for a moment on a CPU: a weight beside itself in the wanted type, rearranged.
 std::uint64_t loading_of(const Part& vae, const TinyVaeSizes::Coder& coder, at::ScalarType dtype) {
@@ -24,7 +27,8 @@ std::uint64_t loading_of(const Part& vae, const TinyVaeSizes::Coder& coder, at::
 ComponentNeed need_of(const Part& vae, const TinyVaeSizes::Coder& coder, at::ScalarType dtype,
                       const LargestPicture& picture, std::uint64_t beside) {
   const auto pixels = static_cast<std::uint64_t>(picture.width * picture.height);
-  const std::uint64_t block = pixels * 3 * static_cast<std::uint64_t>(coder.channels) * c10::elementSize(dtype);
+  const std::uint64_t values = pixels * static_cast<std::uint64_t>(coder.channels), width = c10::elementSize(dtype);
+  const std::uint64_t block = 3 * values * width, surroundings = 10 * std::min(values, kSmallImage) * width;
   ComponentNeed need;
   need.name = "vae";
   need.bytes = bytes_below(vae, coder.layers, dtype);
@@ -33,7 +37,7 @@ ComponentNeed need_of(const Part& vae, const TinyVaeSizes::Coder& coder, at::Sca
   need.activation_on_cpu = loading_of(vae, coder, dtype);
   need.coding = {{.way = CodingWay::Whole,
                   .on_gpu = {.moments = {{.fixed = block * 5 / 4 + pixels * beside}}},
-                  .on_cpu = {.moments = {{.fixed = block + pixels * beside}}}}};
+                  .on_cpu = {.moments = {{.fixed = block + surroundings + pixels * beside}}}}};
   return need;
 }
 

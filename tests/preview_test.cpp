@@ -57,7 +57,7 @@ class Notes final : public Progress {
   std::vector<std::string> notes;
 };
 
-/// Counts previews, and keeps what of them is in a folder when a picture is about to be written.
+/// Counts previews, and keeps what of them is in a folder when the first picture is about to be written.
 class Watch {
  public:
   explicit Watch(std::string folder) : folder_(std::move(folder)) {
@@ -67,7 +67,8 @@ class Watch {
       if (place == "preview" && fails_) throw std::runtime_error("injected");
       if (place != "compress") return;
       for (const fs::directory_entry& file : fs::directory_iterator(folder_))
-        if (file.path().string().ends_with(".preview.png")) seen_[file.path().filename()] = read_all(file.path());
+        if (file.path().string().ends_with(".preview.png"))
+          seen_.emplace(file.path().filename(), read_all(file.path()));
       if (fails_to_write_) throw std::runtime_error("injected");
     };
   }
@@ -152,7 +153,8 @@ TEST_CASE("a preview that fails is noted once, and no picture fails for it") {
   Notes progress;
   CHECK(render({boats(folder, "out")}, every(1), progress).code == Exit::Ok);
   CHECK(watch.rounds() == 1);
-  CHECK(progress.notes == std::vector<std::string>{"no more previews: injected"});
+  REQUIRE(progress.notes.size() == 1);
+  CHECK(progress.notes[0].starts_with("no more previews: injected"));
   CHECK(files_in(folder.path("out")) == kFinished);
 }
 

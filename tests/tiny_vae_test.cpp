@@ -5,6 +5,7 @@
 #include <map>
 
 #include "core/error.h"
+#include "core/model_set.h"
 #include "shard/coding_needs.h"
 #include "tests/family_files.h"
 #include "tests/testing.h"
@@ -223,7 +224,7 @@ TEST_CASE("its need: one coder's tensors, and three tensors of a block at full r
   REQUIRE(decoder.coding.size() == 1);
   CHECK((decoder.coding[0].way == CodingWay::Whole));
   CHECK(decoder.coding[0].on_gpu.bytes(1.0) == block * 5 / 4 + pixels * 4);
-  CHECK(decoder.coding[0].on_cpu.bytes(1.0) == block + pixels * 4);
+  CHECK(decoder.coding[0].on_cpu.bytes(1.0) == block + pixels * 4 + std::uint64_t{10} * 20480 * 4);
 
   const ComponentNeed encoder = image_encoder_need(part, at::kBFloat16, picture);
   CHECK((encoder.phase == Phase::Encode));

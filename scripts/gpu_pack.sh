@@ -15,5 +15,5 @@ strip -o "$tmp/build/mgpu-vae-bench" build/mgpu-vae-bench
 ldd build/mgpu-render | awk '/yaml-cpp|lodepng|libicu/ {print $3}' | xargs -I{} cp -L {} "$tmp/lib/"
 mkdir -p "$tmp/.deps"
 cp -r .deps/tokenizers "$tmp/.deps/"
-tar -C "$tmp" -cf - . | xz -T2 -3 >"$dir/pack.tar.xz"
+tar -C "$tmp" -cf - . | xz -6 >"$dir/pack.tar.xz"
 ls -l "$dir/pack.tar.xz" >&2

@@ -91,7 +91,8 @@ class Bench {
     }
     std::ranges::sort(times);
     const Peak peak = fullest(c.gpus);
-    const double error = (image.to(at::kFloat).sub_(exact(c.side)).norm() / exact(c.side).norm()).item<double>();
+    const at::Tensor reference = exact(c.side).to(at::kCUDA);
+    const double error = (image.to(at::kFloat).sub_(reference).norm() / reference.norm()).item<double>();
     fmt::print(
         "{{\"side\": {}, \"way\": \"{}\", \"gpus\": {}, \"ms\": {:.2f}, \"gib\": {:.2f}, \"error\": {:.4e}, "
         "\"repeats\": {}, \"sum\": \"{}\"}}\n",
@@ -126,7 +127,7 @@ class Bench {
 
   const at::Tensor& exact(std::int64_t side) {
     at::Tensor& out = exact_[side];
-    if (!out.defined()) out = Decoder(sizes_, Weights(file_, "", at::kFloat, at::kCUDA)).forward(latent(side));
+    if (!out.defined()) out = Decoder(sizes_, Weights(file_, "", at::kFloat, at::kCUDA)).forward(latent(side)).cpu();
     return out;
   }
 

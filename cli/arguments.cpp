@@ -32,6 +32,7 @@ struct Raw {
   std::vector<std::string> settings;
   std::string only;
   std::string part;
+  std::string preview;
 };
 
 void add_jobs(CLI::App& command, Arguments& arguments, Raw& raw) {
@@ -61,6 +62,8 @@ void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {
   run.add_option("--part", raw.part, "the I-th of N parts of the pictures, from 0")->type_name("I/N");
   run.add_flag("--resume", arguments.render.resume, "render again what exists but was made otherwise");
   run.add_flag("--overwrite", arguments.render.overwrite, "render again what exists");
+  run.add_option("--preview", raw.preview, "every N steps a small picture of what is coming: NAME.preview.png")
+      ->type_name("N");
   CLI::App& plan =
       *app.add_subcommand("plan", "say which device would hold and run what, and how much memory it takes");
   add_jobs(plan, arguments, raw);
@@ -95,8 +98,8 @@ std::string worded(std::string message) {
 
 /// The first word that is neither a flag nor a flag's value.
 std::vector<std::string>::iterator first_plain_word(std::vector<std::string>& words) {
-  constexpr std::array<std::string_view, 6> take_a_value{"--set", "--only",       "--part",
-                                                         "--log", "--difference", "--devices"};
+  constexpr std::array<std::string_view, 7> take_a_value{"--set",        "--only",    "--part",   "--log",
+                                                         "--difference", "--devices", "--preview"};
   for (auto word = words.begin(); word != words.end(); ++word) {
     if (std::find(take_a_value.begin(), take_a_value.end(), *word) != take_a_value.end()) {
       if (++word == words.end()) break;
@@ -153,6 +156,7 @@ Arguments parse_arguments(int argc, const char* const* argv) {
   for (const std::string& setting : raw.settings) arguments.settings.push_back(parse_setting(setting));
   if (!raw.only.empty()) arguments.render.only = parse_only(raw.only);
   if (!raw.part.empty()) arguments.render.part = parse_part(raw.part);
+  if (!raw.preview.empty()) arguments.render.preview = parse_preview(raw.preview);
   if (arguments.render.resume && arguments.render.overwrite)
     throw Error(Exit::Usage, Mark{}, "--resume and --overwrite exclude each other",
                 "--overwrite renders everything again");

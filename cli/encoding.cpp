@@ -20,7 +20,7 @@ bool takes_channels(const ModelSet& models) {
 
 Encodings::Encodings(Engine& engine, PictureCoder& coder, const TextualInversions& inversions,
                      std::span<const Picture* const> pictures, const std::function<void()>& between)
-    : factor_(engine.models().vae.vae().factor()), inpaint_model_(takes_channels(engine.models())) {
+    : factor_(engine.models().vae.autoencoder().factor), inpaint_model_(takes_channels(engine.models())) {
   encode_prompts(engine, inversions, pictures);
   encode_init_images(engine, coder, pictures, between);
 }

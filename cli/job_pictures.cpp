@@ -46,6 +46,7 @@ bool JobPictures::is_any_open() const {
 void JobPictures::written(Entry& entry) {
   const std::lock_guard lock(mutex_);
   entry.report.status = "ok";
+  entry.preview.reset();
   const ImageReport::Seconds& s = entry.report.seconds;
   progress_.finished(entry.picture.path, "ok", s.encode + s.sample + s.decode + s.write, {});
   settle(entry, manifest_line(entry.report, job_, entry.picture.index));
@@ -57,6 +58,7 @@ void JobPictures::fail(const Group& group, const Failure& failure) {
   for (Entry* entry : group) {
     if (!entry->is_open()) continue;
     entry->report.status = "failed";
+    entry->preview.reset();
     entry->report.error = failure.why;
     progress_.finished(entry->picture.path, "failed", 0.0, failure.why);
     settle(*entry, {});

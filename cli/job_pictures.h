@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "cli/failure.h"
 #include "cli/pictures.h"
+#include "cli/preview_file.h"
 #include "cli/report.h"
 #include "core/progress.h"
 
@@ -17,9 +19,10 @@ namespace mgpu {
 /// A picture on its way: what was asked for, and what has come of it.
 struct Entry {
   Picture picture;
-  std::string record;     ///< its mgpu_job chunk
-  ImageReport report;     ///< "skipped" while nothing has come of it
-  std::size_t place = 0;  ///< among the job's pictures
+  std::string record;                         ///< its mgpu_job chunk
+  ImageReport report;                         ///< "skipped" while nothing has come of it
+  std::size_t place = 0;                      ///< among the job's pictures
+  std::unique_ptr<PreviewFile> preview = {};  ///< until it is finished
 
   bool is_open() const { return report.status == "skipped"; }
 };

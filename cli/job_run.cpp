@@ -47,6 +47,7 @@ JobRun::JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const
     : job_(*prepared.job),
       prepared_(prepared),
       progress_(progress),
+      preview_(options.preview),
       plan_(prepared.plan),
       pictures_(job_.file, job_.output.directory.path + "/manifest.jsonl", progress) {
   for (Picture& picture : pictures) {
@@ -111,7 +112,7 @@ std::optional<Failure> JobRun::attempt() {
     if (!failure.out_of_memory) throw;
     return failure;
   }
-  return RunFlow({job_, *engine_, *coder_, *encodings_, pictures_, progress_}).render();
+  return RunFlow({job_, *engine_, *coder_, *encodings_, pictures_, progress_, preview_}).render();
 }
 
 void JobRun::set_up() {

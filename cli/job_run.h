@@ -45,6 +45,7 @@ class JobRun {
   const Job& job_;
   const PreparedJob& prepared_;
   Progress& progress_;
+  int preview_;
   Plan plan_;
   std::string again_;  ///< why pictures were rendered again
   bool saves_memory_ = false;

@@ -8,8 +8,8 @@
 #include "cli/failure.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
-#include "vae/codec.h"
 #include "vae/tiled.h"
+#include "vae/tiny_codec.h"
 
 namespace mgpu {
 
@@ -27,15 +27,26 @@ std::vector<Coder> PictureCoder::load(Phase phase) const {
 }
 
 void PictureCoder::load_decoders() {
-  if (decoders_.empty()) decoders_ = load<Decoder>(Phase::Decode);
+  const ModelSet& models = engine_.models();
+  if (!models.vae.is_tiny_vae()) {
+    if (decoders_.empty()) decoders_ = load<Decoder>(Phase::Decode);
+  } else if (!tiny_decoding_) {
+    tiny_decoding_ = tiny_decoding(models.vae.tiny_vae(), engine_.vae_weights(0), models.training().latent);
+  }
 }
 
 void PictureCoder::load_encoders() {
-  if (encoders_.empty()) encoders_ = load<Encoder>(Phase::Encode);
+  const ModelSet& models = engine_.models();
+  if (!models.vae.is_tiny_vae()) {
+    if (encoders_.empty()) encoders_ = load<Encoder>(Phase::Encode);
+  } else if (!tiny_encoding_) {
+    tiny_encoding_ = tiny_encoding(models.vae.tiny_vae(), engine_.vae_weights(0), models.training().latent);
+  }
 }
 
 void PictureCoder::drop_encoders() {
   encoders_.clear();
+  tiny_encoding_ = nullptr;
   engine_.release_cached();
 }
 
@@ -44,11 +55,13 @@ Team PictureCoder::team(Phase phase) const {
 }
 
 LatentDistribution PictureCoder::encode(const at::Tensor& image) const {
+  if (tiny_encoding_) return tiny_encoding_(image);
   return encode_in_bands(encoders_, team(Phase::Encode), image);
 }
 
 at::Tensor PictureCoder::decode_by(const CodingNeed& way, const at::Tensor& latent) const {
   const auto decoding = [&](const at::Tensor& z) {
+    if (tiny_decoding_) return tiny_decoding_(z);
     return way.way == CodingWay::Tiled ? decode_in_tiles(decoders_, team(Phase::Decode), z, way.tiling)
                                        : decode_in_bands(decoders_, team(Phase::Decode), z);
   };
@@ -59,7 +72,7 @@ at::Tensor PictureCoder::decode_by(const CodingNeed& way, const at::Tensor& late
 
 at::Tensor PictureCoder::decode(const at::Tensor& latent) const {
   const CodingNeed& planned = engine_.plan().coding;
-  if (!note_ || planned.way == CodingWay::Tiled) return decode_by(planned, latent);
+  if (!note_ || tiny_decoding_ || planned.way == CodingWay::Tiled) return decode_by(planned, latent);
   std::string why;
   try {
     return decode_by(planned, latent);

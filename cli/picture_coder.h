@@ -8,12 +8,13 @@
 
 #include "shard/engine.h"
 #include "vae/autoencoder.h"
+#include "vae/codec.h"
 #include "vae/team.h"
 
 namespace mgpu {
 
-/// A job's autoencoder: on one device or on several, by the plan's way. What it does is done within
-/// Engine::at_autoencoder().
+/// A job's autoencoder: on one device or on several, by the plan's way; a tiny one always on one. What it does is done
+/// within Engine::at_autoencoder().
 class PictureCoder {
  public:
   /// `note` is told where a picture is decoded otherwise than planned; without it what fails fails.
@@ -40,6 +41,8 @@ class PictureCoder {
   std::function<void(const std::string&)> note_;
   std::vector<Decoder> decoders_;
   std::vector<Encoder> encoders_;
+  Decoding tiny_decoding_;  ///< instead, where the autoencoder is a tiny one
+  Encoding tiny_encoding_;
 };
 
 }  // namespace mgpu

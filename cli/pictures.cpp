@@ -5,6 +5,9 @@
 #include <charconv>
 #include <filesystem>
 #include <map>
+#include <set>
+
+#include "cli/preview_file.h"
 
 namespace mgpu {
 namespace {
@@ -169,6 +172,28 @@ PartOfRun parse_part(std::string_view text) {
     throw Error(Exit::Usage, Mark{fmt::format("--part {}", text)}, "a part is I/N with I from 0 to N - 1",
                 "as in --part 0/4");
   return part;
+}
+
+int parse_preview(std::string_view text) {
+  int every = 0;
+  if (!parse_whole(text, every) || every < 1)
+    throw Error(Exit::Usage, Mark{fmt::format("--preview {}", text)}, "a preview is made every so many steps, from 1",
+                "as in --preview 5");
+  return every;
+}
+
+void check_previews(std::span<const Job> jobs, std::span<const Picture> pictures) {
+  std::set<std::string_view> paths;
+  for (const Picture& picture : pictures) paths.insert(picture.path);
+  for (const Picture& picture : pictures) {
+    const std::string preview = preview_path(picture.path);
+    if (!paths.contains(preview)) continue;
+    const Job& job = jobs[static_cast<std::size_t>(picture.job)];
+    throw job.error(
+        job.output.name.given ? job.output.name.mark : picture.image->mark,
+        fmt::format("the preview of \"{}\" would take the place of the picture \"{}\"", picture.path, preview),
+        "leave --preview out, or give one of them another output.name");
+  }
 }
 
 std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<Only>& only,

@@ -50,6 +50,12 @@ struct PartOfRun {
 };
 PartOfRun parse_part(std::string_view text);
 
+/// --preview N: steps from one preview to the next, from 1.
+int parse_preview(std::string_view text);
+
+/// Throws Error at output.name where a picture's preview would take the place of another picture.
+void check_previews(std::span<const Job> jobs, std::span<const Picture> pictures);
+
 /// The pictures that --only and --part leave: the numbers asked for (in every job), then the I-th of N even runs of
 /// neighbours, which share prompts. Throws Error for a number that no job has.
 std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<Only>& only,

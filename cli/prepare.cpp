@@ -48,13 +48,25 @@ std::map<std::string, FileIdentity> picture_identities(const Job& job) {
 }
 
 void check_encoder(const Job& job, const Part& vae) {
-  if (vae.vae().encoder) return;
+  if (vae.autoencoder().encoder) return;
   for (const ImageJob& image : job.images)
     if (image.init_image)
       throw job.error(
           image.init_image.mark,
           fmt::format("\"init_image\" needs an encoder, and the autoencoder in {} has none", vae.file->path()),
           "name a whole autoencoder under \"vae\"");
+}
+
+/// A tiny autoencoder decodes on one device, a picture at once: it has no use for bands and tiles.
+void check_ways(const Job& job, const Part& vae) {
+  if (!vae.is_tiny_vae()) return;
+  const DecodeWay way = *job.decode.way;
+  if (way == DecodeWay::Parallel || way == DecodeWay::Tiled)
+    throw job.error(job.decode.way.mark, "a tiny autoencoder decodes pictures whole, on one device",
+                    "leave \"decode\" out");
+  if (job.placement.allocation.vae->compute.size() > 1)
+    throw job.error(job.placement.allocation.vae.mark, "a tiny autoencoder decodes pictures whole, on one device",
+                    "name one device");
 }
 
 /// Throws Error where an encoder of the family has a tokenizer that the job does not name and set-up did not install.
@@ -187,6 +199,7 @@ JobModels open_job(Job& job) {
   check_sizes(job, multiple, set.diffusion.row->name);
   check_shift(job, set.training().prediction, set.diffusion.row->name);
   check_encoder(job, set.vae);
+  check_ways(job, set.vae);
   check_clip_skip(job, set);
   check_tokenizers(job, set);
   std::vector<FileIdentity> identified = identities(set);

@@ -36,6 +36,7 @@ RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progres
   std::vector<JobModels> models;
   for (Job& job : jobs) models.push_back(open_job(job));
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
+  if (options.preview > 0) check_previews(jobs, pictures);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
   const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), progress);
   set_exact_arithmetic();

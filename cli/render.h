@@ -16,6 +16,7 @@ struct RenderOptions {
   std::optional<PartOfRun> part;
   bool resume = false;
   bool overwrite = false;
+  int preview = 0;  ///< steps from one preview to the next; 0: none
 };
 
 /// How a render ended.

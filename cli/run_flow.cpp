@@ -85,10 +85,12 @@ at::Tensor RunFlow::sample_run(const Group& group) {
   with_.progress.phase(picture.path, "sample");
   at::Tensor latents;
   const double seconds = with_.engine.measure(Phase::Sample, [&] {
-    latents = sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps) {
-      stop_if_interrupted();
-      with_.progress.step(picture.path, step, steps);
-    });
+    latents =
+        sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps, const at::Tensor& denoised) {
+          stop_if_interrupted();
+          with_.progress.step(picture.path, step, steps);
+          previews_.at_step(group, step, steps, denoised);
+        });
   });
   for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(group.size());
   return latents;

@@ -9,6 +9,7 @@
 #include "cli/job_pictures.h"
 #include "cli/picture_coder.h"
 #include "cli/picture_writer.h"
+#include "cli/previews.h"
 #include "cli/run_queue.h"
 #include "core/progress.h"
 #include "shard/engine.h"
@@ -28,13 +29,15 @@ struct Rendering {
   const Encodings& encodings;
   JobPictures& pictures;
   Progress& progress;
+  int preview = 0;  ///< steps from one preview to the next; 0: none
 };
 
 /// Renders runs: samples as many side by side as keep the devices at work, decodes each between the passes of the
 /// others, and has the pictures written meanwhile. What fails in a run fails that run alone, unless the device is lost.
 class RunFlow {
  public:
-  explicit RunFlow(const Rendering& with) : with_(with) {}
+  explicit RunFlow(const Rendering& with)
+      : with_(with), previews_(with.preview, with.engine, with.coder, with.progress) {}
 
   /// Once, for the pictures that are open. Returns what of memory was lacking for those that still are, in the end.
   /// Throws what ended all: Interrupted, or a lost device's failure; what was decoded by then is written.
@@ -50,6 +53,7 @@ class RunFlow {
   void settle(const Group& group, const std::exception_ptr& thrown);
 
   Rendering with_;
+  Previews previews_;
   std::vector<Group> runs_;
   std::optional<RunQueue> queue_;
   std::optional<PictureWriter> writer_;

@@ -97,7 +97,7 @@ std::int64_t conditionings_of(const ImageJob& image) {
   return 1 + static_cast<std::int64_t>(image.conditions->size()) + (evaluates_negative(image.sampler) ? 1 : 0);
 }
 
-at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int step, int steps)>& on_step) {
+at::Tensor sample(Engine& engine, const Run& run, const OnStep& on_step) {
   const SamplerOptions& options = *run.options;
   const Training& training = engine.models().training();
   const RunSchedule schedule = run_schedule(options, training, run.width, run.height);
@@ -123,7 +123,9 @@ at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int s
       .table = schedule.table,
       .denoise = denoiser_of(run, schedule, training.prediction, model, noise, latent),
       .noise = make_step_noise(sampler_of(options).step_noise, *options.step_noise, run.seed, shape, sigmas),
-      .callback = [&](int step, double, const at::Tensor&, const at::Tensor&) { on_step(step + 1, steps); }};
+      .callback = [&](int step, double, const at::Tensor&, const at::Tensor& denoised) {
+        on_step(step + 1, steps, denoised);
+      }};
 
   const at::Tensor x = noised_latent(schedule.table, sigmas.front(), noise, latent);
   const at::Tensor result = final_latent(schedule.table, sigmas.back(), sampler_of(options).sample(x, sigmas, context));

@@ -55,9 +55,11 @@ bool evaluates_negative(const SamplerOptions& options);
 /// that is evaluated.
 std::int64_t conditionings_of(const ImageJob& image);
 
+/// Hears of every step (from 1) and of its prediction of the clean latents [batch, C, h, w]; may throw to stop.
+using OnStep = std::function<void(int step, int steps, const at::Tensor& denoised)>;
+
 /// Samples a run: noise from its seed, then the sampler over the engine's diffusion model -> latents [batch, C, h, w]
-/// fp32 on the CPU. `on_step` hears of every step (from 1) and may throw to stop. Throws Error (an image failed) when a
-/// latent is not finite.
-at::Tensor sample(Engine& engine, const Run& run, const std::function<void(int step, int steps)>& on_step);
+/// fp32 on the CPU. Throws Error (an image failed) when a latent is not finite.
+at::Tensor sample(Engine& engine, const Run& run, const OnStep& on_step);
 
 }  // namespace mgpu

@@ -150,11 +150,23 @@ std::vector<std::pair<std::string, int>> blocks_of(const Sizes& sizes) {
     Blocks operator()(const ClipSizes& clip) const { return {{"layer", clip.layers}}; }
     Blocks operator()(const T5Sizes& t5) const { return {{"layer", t5.layers}}; }
     Blocks operator()(const VaeSizes& vae) const { return {{"level", static_cast<int>(vae.channels.size())}}; }
+    Blocks operator()(const TinyVaeSizes& vae) const {
+      return {{"level", static_cast<int>(vae.decoder.blocks.size())}};
+    }
   };
   return std::visit(Visitor{}, sizes);
 }
 
 }  // namespace
+
+AutoencoderFacts Part::autoencoder() const {
+  if (is_tiny_vae()) {
+    const TinyVaeSizes& tiny = tiny_vae();
+    return {tiny.latent_channels, tiny.factor(), static_cast<int>(tiny.decoder.blocks.size()),
+            !tiny.encoder.blocks.empty()};
+  }
+  return {vae().latent_channels, vae().factor(), static_cast<int>(vae().channels.size()), vae().encoder};
+}
 
 std::vector<Part> recognise(const std::shared_ptr<const TensorFile>& file) {
   std::vector<Part> parts = match_all(file);

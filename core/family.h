@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/latent_rgb.h"
 #include "core/tensor_file.h"
 #include "core/text/recipe.h"
 
@@ -95,7 +96,32 @@ struct VaeSizes {
   std::int64_t factor() const { return std::int64_t{1} << (channels.size() - 1); }
 };
 
-using Sizes = std::variant<std::monostate, FluxSizes, UNetSizes, ClipSizes, T5Sizes, VaeSizes>;
+/// Sizes of a tiny autoencoder: TAESD and its relatives, plain convolutions without norms or attention.
+struct TinyVaeSizes {
+  /// One of its two coders, whose layers are numbered as they run (core/tiny_layers.h).
+  struct Coder {
+    std::string layers;       ///< what their names begin with: "decoder.layers.", or "" in a file of one coder
+    int first = 0;            ///< number of the first layer that has tensors
+    int channels = 0;         ///< of every layer but the outermost
+    std::vector<int> blocks;  ///< residual blocks of each level, in the order in which they run; empty: no such coder
+  };
+  int latent_channels = 0;
+  Coder decoder;
+  Coder encoder;  ///< as many levels
+
+  /// Pixels a side that one latent value stands for.
+  std::int64_t factor() const { return std::int64_t{1} << (decoder.blocks.size() - 1); }
+};
+
+/// What is asked of an autoencoder of any kind.
+struct AutoencoderFacts {
+  int latent_channels = 0;
+  std::int64_t factor = 0;  ///< pixels a side that one latent value stands for
+  int levels = 0;
+  bool encoder = false;  ///< the file holds the encoder too
+};
+
+using Sizes = std::variant<std::monostate, FluxSizes, UNetSizes, ClipSizes, T5Sizes, VaeSizes, TinyVaeSizes>;
 
 /// What a part of a model does. `Other` is what no job can use yet as a whole: adapters, upscalers, foreign
 /// quantisations.
@@ -124,6 +150,7 @@ struct LatentFormat {
   std::int64_t channels = 0;
   double scale = 1.0;
   double shift = 0.0;
+  const LatentRgb* rgb = nullptr;  ///< roughly its colours
 };
 
 /// What a diffusion model was trained with and its sampling needs.
@@ -169,6 +196,10 @@ struct Part {
   const ClipSizes& clip() const { return std::get<ClipSizes>(sizes); }
   const T5Sizes& t5() const { return std::get<T5Sizes>(sizes); }
   const VaeSizes& vae() const { return std::get<VaeSizes>(sizes); }
+  const TinyVaeSizes& tiny_vae() const { return std::get<TinyVaeSizes>(sizes); }
+  bool is_tiny_vae() const { return std::holds_alternative<TinyVaeSizes>(sizes); }
+  /// Of a part that is an autoencoder, tiny or not.
+  AutoencoderFacts autoencoder() const;
 };
 
 /// Every part that the names in `file` show, supported or not; of an unsupported one the sizes stay empty. Throws Error

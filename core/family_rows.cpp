@@ -37,6 +37,10 @@ constexpr std::string_view kFluxMark = "double_blocks.0.img_attn.norm.key_norm.s
 constexpr std::string_view kClipLayer = "text_model.encoder.layers.0.mlp.fc1.weight";
 constexpr std::string_view kT5Key = "encoder.block.0.layer.0.SelfAttention.k.weight";
 constexpr std::string_view kVaeIn = "decoder.conv_in.weight";
+constexpr std::string_view kTinyIn = "1.weight";
+constexpr std::string_view kTinyBlock = "3.conv.0.weight";
+constexpr std::string_view kComfyTinyIn = "taesd_decoder.1.weight";
+constexpr std::string_view kDiffusersTinyIn = "decoder.layers.0.weight";
 constexpr std::string_view kUnetIn = "input_blocks.0.0.weight";
 constexpr std::string_view kUnetOut = "out.2.weight";
 constexpr std::string_view kUnetProjection = "input_blocks.1.1.proj_in.weight";
@@ -48,12 +52,15 @@ constexpr std::string_view kSingleFile = "use the original single-file release";
 constexpr std::string_view kPlain = "use the model's bf16 or fp8 release";
 
 Training flux_training(int levels, double mu) {
-  return {Prediction::Velocity, levels, mu, {.channels = 16, .scale = 0.3611, .shift = 0.1159}, 16};
+  return {Prediction::Velocity, levels, mu, {.channels = 16, .scale = 0.3611, .shift = 0.1159, .rgb = &kFluxRgb}, 16};
 }
 
-/// Stable Diffusion's: 1000 levels; SD 1.x and 2.x scale latents by 0.18215, SDXL by 0.13025.
-Training unet_training(Prediction prediction, double scale) {
-  return {prediction, 1000, 0, {.channels = 4, .scale = scale, .shift = 0}, 8};
+constexpr LatentFormat kStableDiffusionLatent{.channels = 4, .scale = 0.18215, .rgb = &kStableDiffusionRgb};
+constexpr LatentFormat kSdxlLatent{.channels = 4, .scale = 0.13025, .rgb = &kSdxlRgb};
+
+/// Stable Diffusion's: 1000 levels.
+Training unet_training(Prediction prediction, const LatentFormat& latent) {
+  return {prediction, 1000, 0, latent, 8};
 }
 
 std::vector<FamilyRow> adapters() {
@@ -136,13 +143,13 @@ std::vector<Sign> operator+(std::vector<Sign> signs, const std::vector<Sign>& mo
 
 /// A UNet that we render with: as it is, and its inpainting cousin, which takes a mask and a masked latent too.
 std::vector<FamilyRow> unet_pair(std::string_view what, std::string_view inpaint_what, const std::vector<Sign>& signs,
-                                 std::string_view name, std::string_view inpaint_name, double scale,
+                                 std::string_view name, std::string_view inpaint_name, const LatentFormat& latent,
                                  const TextRecipe& text, int size_values) {
   const auto row = [&](std::string_view row_what, std::int64_t channels, std::string_view row_name) {
     const std::vector<Sign> all =
         std::vector<Sign>{has(kUnetIn), dim(kUnetIn, 1, channels), dim(kUnetOut, 0, 4)} + signs;
     return FamilyRow{
-        Role::Diffusion, row_what,   all, "", read_unet_sizes, row_name, unet_training(Prediction::Epsilon, scale),
+        Role::Diffusion, row_what,   all, "", read_unet_sizes, row_name, unet_training(Prediction::Epsilon, latent),
         &text,           size_values};
   };
   return {row(what, 4, name), row(inpaint_what, 9, inpaint_name)};
@@ -183,26 +190,26 @@ std::vector<FamilyRow> unets() {
   std::vector<FamilyRow> rows = refused_unets();
   const auto add = [&](const std::vector<FamilyRow>& more) { rows.insert(rows.end(), more.begin(), more.end()); };
 
-  const std::vector<FamilyRow> sd1 =
-      unet_pair("a Stable Diffusion 1.x checkpoint", "a Stable Diffusion 1.x inpainting checkpoint",
-                {lacks(kUnetVector), dim(kUnetProjection, 3, 1)}, "sd1", "sd1-inpaint", 0.18215, kSd1Text, 0);
+  const std::vector<FamilyRow> sd1 = unet_pair(
+      "a Stable Diffusion 1.x checkpoint", "a Stable Diffusion 1.x inpainting checkpoint",
+      {lacks(kUnetVector), dim(kUnetProjection, 3, 1)}, "sd1", "sd1-inpaint", kStableDiffusionLatent, kSd1Text, 0);
   add(sd1);
   const std::vector<FamilyRow> sd2 =
       unet_pair("a Stable Diffusion 2.x checkpoint", "a Stable Diffusion 2.x inpainting checkpoint",
-                {lacks(kUnetVector), has(kUnetProjection)}, "sd2", "sd2-inpaint", 0.18215, kSd2Text, 0);
+                {lacks(kUnetVector), has(kUnetProjection)}, "sd2", "sd2-inpaint", kStableDiffusionLatent, kSd2Text, 0);
   // No name or shape tells v-prediction from epsilon. ComfyUI looks at how far the values of this small tensor spread
   // (comfy/supported_models.py, SD20), and so do we: the one place where a weight's data decides.
   add({v_predicting(sd2.front(), "a Stable Diffusion 2.x checkpoint (v-prediction)",
                     {spread("output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09)}, "sd2-v")});
   add(sd2);
   FamilyRow refiner = unet_pair("an SDXL refiner", "", {has(kUnetVector), has(kFourthLevel)}, "sdxl-refiner", "",
-                                0.13025, kSdxlRefinerText, 5)
+                                kSdxlLatent, kSdxlRefinerText, 5)
                           .front();
   refiner.aesthetic = true;
   add({refiner});
   std::vector<FamilyRow> sdxl =
       unet_pair("an SDXL checkpoint", "an SDXL inpainting checkpoint", {has(kUnetVector), lacks(kFourthLevel)}, "sdxl",
-                "sdxl-inpaint", 0.13025, kSdxlText, 6);
+                "sdxl-inpaint", kSdxlLatent, kSdxlText, 6);
   sdxl.back().signs.push_back(not_in_file("v_pred"));  // none is known: not to be taken for an epsilon model
   const FamilyRow sdxl_v =
       v_predicting(sdxl.front(), "an SDXL checkpoint (v-prediction)", {in_file("v_pred")}, "sdxl-v");
@@ -303,26 +310,46 @@ std::vector<FamilyRow> language_models() {
   };
 }
 
+constexpr std::string_view kUseVae =
+    "Flux.1 takes ae.safetensors, Stable Diffusion an autoencoder of 4 latent channels with the original tensor names";
+
+/// TAESD, TAESDXL (4 channels), TAEF1 and TAESD3 (16): which model's latents they know, no name or shape tells. The
+/// decoder alone as it was released, both coders as ComfyUI joins them, and both as diffusers names them.
+std::vector<FamilyRow> tiny_autoencoders() {
+  constexpr auto role = Role::Vae;
+  std::vector<FamilyRow> rows{{role,
+                               "a tiny autoencoder's encoder alone",
+                               {has(kTinyBlock), dim("0.weight", 1, 3)},
+                               "name its decoder's file, or one that holds both"}};
+  const auto add = [&](std::string_view what, std::int64_t channels) {
+    rows.push_back({role, what, {has(kComfyTinyIn), dim(kComfyTinyIn, 1, channels)}, "", read_tiny_vae_sizes});
+    rows.push_back({role, what, {has(kTinyBlock), dim(kTinyIn, 1, channels)}, "", read_tiny_vae_sizes});
+    rows.push_back({role, what, {has(kDiffusersTinyIn), dim(kDiffusersTinyIn, 1, channels)}, "", read_tiny_vae_sizes});
+  };
+  add("a tiny autoencoder of 4 latent channels", 4);
+  add("a tiny autoencoder of 16 latent channels", 16);
+  for (const std::string_view mark : {kComfyTinyIn, kTinyBlock, kDiffusersTinyIn})
+    rows.push_back({role, "a tiny autoencoder of another kind", {has(mark)}, kUseVae});
+  return rows;
+}
+
 std::vector<FamilyRow> autoencoders() {
   constexpr auto role = Role::Vae;
-  constexpr std::string_view kUse =
-      "Flux.1 takes ae.safetensors, Stable Diffusion an autoencoder of 4 latent channels with the original tensor "
-      "names";
   const auto with = [](std::int64_t channels) {
     return std::vector<Sign>{has(kVaeIn), dim(kVaeIn, 1, channels), dim(kVaeIn, 3, 3),
                              lacks("decoder.conv_in.weight_v"), has("decoder.mid.block_1.norm1.weight")};
   };
   return {
-      {role, "an autoencoder with diffusers' tensor names", {has("decoder.up_blocks.0.resnets.0.norm1.weight")}, kUse},
-      {role, "a Flux.2 autoencoder", {has(kVaeIn), has("bn.running_mean")}, kUse},
+      {role,
+       "an autoencoder with diffusers' tensor names",
+       {has("decoder.up_blocks.0.resnets.0.norm1.weight")},
+       kUseVae},
+      {role, "a Flux.2 autoencoder", {has(kVaeIn), has("bn.running_mean")}, kUseVae},
       {role, "an autoencoder of 4 latent channels", with(4), "", read_vae_sizes},
       {role, "an autoencoder of 16 latent channels", with(16), "", read_vae_sizes},
-      {role, "a HunyuanVideo autoencoder", {has("decoder.conv_in.conv.weight")}, kUse},
-      {role, "a Wan or Qwen-Image autoencoder", {has("decoder.middle.0.residual.0.gamma")}, kUse},
-      {role, "a tiny autoencoder (TAESD)", {has("taesd_decoder.1.weight")}, kUse},
-      {role, "a tiny autoencoder (TAESD)", {has("decoder.layers.1.weight"), lacks(kVaeIn)}, kUse},
-      {role, "a tiny autoencoder (TAESD)", {has("3.conv.0.weight")}, kUse},
-      {role, "an autoencoder of another kind", {has(kVaeIn)}, kUse},
+      {role, "a HunyuanVideo autoencoder", {has("decoder.conv_in.conv.weight")}, kUseVae},
+      {role, "a Wan or Qwen-Image autoencoder", {has("decoder.middle.0.residual.0.gamma")}, kUseVae},
+      {role, "an autoencoder of another kind", {has(kVaeIn)}, kUseVae},
   };
 }
 
@@ -332,7 +359,7 @@ std::span<const FamilyRow> family_rows() {
   static const std::vector<FamilyRow> all = [] {
     std::vector<FamilyRow> rows;
     for (const auto& group : {adapters(), quantised(), flux_relatives(), flux(), transformers(), unets(), clips(),
-                              language_models(), autoencoders()})
+                              language_models(), autoencoders(), tiny_autoencoders()})
       rows.insert(rows.end(), group.begin(), group.end());
     return rows;
   }();

@@ -14,5 +14,6 @@ Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix);
 Sizes read_open_clip_sizes(const TensorFile& file, const std::string& prefix);
 Sizes read_t5_sizes(const TensorFile& file, const std::string& prefix);
 Sizes read_vae_sizes(const TensorFile& file, const std::string& prefix);
+Sizes read_tiny_vae_sizes(const TensorFile& file, const std::string& prefix);
 
 }  // namespace mgpu

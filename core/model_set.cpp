@@ -81,7 +81,7 @@ void check_tokenizer(const ModelSet& set) {
 void check_flux(const ModelSet& set, const FluxSizes& flux) {
   check_width(set.diffusion, *set.clip_l, "its pooled output has width", set.clip_l->clip().hidden, flux.vector);
   check_width(set.diffusion, *set.t5xxl, "its hidden states have width", set.t5xxl->t5().hidden, flux.context);
-  check_width(set.diffusion, set.vae, "its latent channels are", set.vae.vae().latent_channels, flux.channels);
+  check_width(set.diffusion, set.vae, "its latent channels are", set.vae.autoencoder().latent_channels, flux.channels);
 }
 
 void check_unet(const ModelSet& set, const UNetSizes& unet) {
@@ -93,7 +93,8 @@ void check_unet(const ModelSet& set, const UNetSizes& unet) {
   if (unet.vector > 0)
     check_width(set.diffusion, last, "its pooled output has width", g,
                 unet.vector - kSizeWidth * set.diffusion.row->size_values);
-  check_width(set.diffusion, set.vae, "its latent channels are", set.vae.vae().latent_channels, unet.channels_out);
+  check_width(set.diffusion, set.vae, "its latent channels are", set.vae.autoencoder().latent_channels,
+              unet.channels_out);
 }
 
 }  // namespace

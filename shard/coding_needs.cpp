@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "shard/need_parts.h"
+#include "shard/tiny_vae_needs.h"
 
 namespace mgpu {
 namespace {
@@ -168,6 +169,7 @@ std::uint64_t phase_bytes(const Part& vae, at::ScalarType dtype) {
 }  // namespace
 
 ComponentNeed decoder_need(const Part& vae, at::ScalarType dtype, const LargestPicture& picture) {
+  if (vae.is_tiny_vae()) return tiny_decoder_need(vae, dtype, picture);
   const VaeSizes& sizes = vae.vae();
   const std::uint64_t bytes = bytes_below(vae, "decoder.", dtype) + phase_bytes(vae, dtype);
   std::vector<CodingNeed> ways;
@@ -193,6 +195,7 @@ ComponentNeed decoder_need(const Part& vae, at::ScalarType dtype, const LargestP
 }
 
 ComponentNeed image_encoder_need(const Part& vae, at::ScalarType dtype, const LargestPicture& picture) {
+  if (vae.is_tiny_vae()) return tiny_encoder_need(vae, dtype, picture);
   const VaeSizes& sizes = vae.vae();
   const std::uint64_t bytes = bytes_below(vae, "encoder.", dtype);
   CodingNeed way{.way = CodingWay::Whole,

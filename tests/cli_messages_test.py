@@ -106,6 +106,19 @@ class Jobs(Case):
         self.refused(["run", "job.yaml", "--set", "steps"],
                      "--set steps: a setting is path=value\n  as in --set sampler.steps=20")
 
+    def test_preview(self):
+        for steps in ("0", "-2", "often", "2.5", "99999999999"):
+            self.refused(["run", "job.yaml", "--preview", steps],
+                         f"--preview {steps}: a preview is made every so many steps, from 1\n  as in --preview 5")
+        self.refused(["plan", "job.yaml", "--preview", "2"],
+                     "the following argument was not expected: --preview\n  mgpu-render --help lists what there is")
+        self.write("a.yaml", GOOD + "output: {name: a.png}\n")
+        self.write("b.yaml", GOOD + "output: {name: a.preview.png}\n")
+        self.refused(["run", "a.yaml", "b.yaml", "--preview", "1"],
+                     'a.yaml:9:16: the preview of "out/a.png" would take the place of the picture "out/a.preview.png"\n'
+                     "   9 | output: {name: a.png}\n     |                ^\n"
+                     "  leave --preview out, or give one of them another output.name")
+
     def test_standard_input(self):
         self.refused(["validate", "-"], 'standard input:1:1: missing key "images"\n   1 | checkpoint: a\n     | ^', text="checkpoint: a\n")
 
@@ -132,6 +145,19 @@ class Models(Case):
         self.refused(["validate", "job.yaml", "--set", "encoders.clip_l=vae_flux.safetensors"],
                      f"{GOLDENS}/vae_flux.safetensors: is an autoencoder of 16 latent channels, not a CLIP-L text encoder\n"
                      '  it belongs under "vae"')
+
+    def test_a_tiny_autoencoder_of_another_latent(self):
+        self.refused(["validate", "job.yaml", "--set", "vae=tiny_vae_sd.safetensors"],
+                     f"{GOLDENS}/tiny_vae_sd.safetensors: does not belong to {GOLDENS}/flux_schnell.safetensors: its latent channels "
+                     "are 4, and that model takes 16\n  name the autoencoder that the model was released with")
+        tiny = ["validate", "job.yaml", "--set", "vae=tiny_vae_flux.safetensors"]
+        for way in ("parallel", "tiled"):
+            self.refused([*tiny, "--set", f"decode.way={way}"],
+                         f"--set decode.way={way}: a tiny autoencoder decodes pictures whole, on one device\n  leave \"decode\" out")
+        self.refused([*tiny, "--set", "gpu_ids=[cpu:0,cpu:1]", "--set", "allocation.vae=[cpu:0,cpu:1]"],
+                     "--set allocation.vae=[cpu:0,cpu:1]: a tiny autoencoder decodes pictures whole, on one device\n  name one device")
+        result = run(*tiny, folder=self.folder)
+        self.assertEqual((result.stdout, result.stderr), ("job.yaml: ok: flux1-schnell, 1 picture\n", ""))
 
     def test_width(self):
         self.refused(["validate", "job.yaml", "--set", "images.0.width=100"],

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import time
 import unittest
 
 from cli_case import write_t5, write_weights
@@ -271,6 +272,17 @@ class Run(unittest.TestCase):
             self.assertEqual(process.returncode, 143, devices)
             self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
             self.assertEqual(self.report()["status"], "interrupted")
+
+    def test_a_preview_goes_with_its_picture(self):
+        preview = self.path("out", NAMES[0].replace(".png", ".preview.png"))
+        process = subprocess.Popen([BINARY, "run", "job.yaml", "--quiet", "--preview", "1", "--set", "sampler.steps=10000"],
+                                   cwd=self.folder, stderr=subprocess.PIPE, text=True)
+        while not os.path.exists(preview) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
 
     def test_a_job_that_a_signal_kept_from_starting_was_interrupted_too(self):
         with open(self.path("later.yaml"), "w", encoding="utf-8") as f:

@@ -215,6 +215,9 @@ TEST_CASE("the table is sound") {
     CHECK_MESSAGE(rendered == row.training.has_value(), std::string(row.what));
     CHECK_MESSAGE(rendered == (row.text != nullptr), std::string(row.what));
     CHECK_MESSAGE(rendered == !row.name.empty(), std::string(row.what));
+    if (!rendered) continue;
+    REQUIRE(row.training->latent.rgb);
+    CHECK(row.training->latent.rgb->factors.size() == static_cast<std::size_t>(row.training->latent.channels));
   }
   CHECK(names.size() == 12);
 }

@@ -100,7 +100,9 @@ TEST_CASE("an unknown file says what was looked for") {
         "transformer.resblocks.0.mlp.c_fc.weight (a CLIP-G text encoder), "
         "text_model.encoder.layers.22.mlp.fc1.weight (a CLIP-H text encoder), "
         "text_model.encoder.layers.0.mlp.fc1.weight (a CLIP-L text encoder), "
-        "encoder.block.0.layer.0.SelfAttention.k.weight (a T5 text encoder), decoder.conv_in.weight (an autoencoder)");
+        "encoder.block.0.layer.0.SelfAttention.k.weight (a T5 text encoder), decoder.conv_in.weight (an autoencoder), "
+        "taesd_decoder.1.weight (an autoencoder), 3.conv.0.weight (an autoencoder), decoder.layers.0.weight (an "
+        "autoencoder)");
   CHECK(fault([] { recognise(file(std::vector<Entry>{})); }).starts_with("m.safetensors: holds no tensors"));
 }
 

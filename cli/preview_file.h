@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+
+#include "cli/png.h"
+
+namespace mgpu {
+
+/// Where the preview of a picture lies: "out/a.png" -> "out/a.preview.png".
+std::string preview_path(const std::string& picture);
+
+/// A small picture of one that is on its way, beside it. The file goes when this goes.
+class PreviewFile {
+ public:
+  /// `picture`: the path of that picture.
+  explicit PreviewFile(const std::string& picture) : path_(preview_path(picture)) {}
+  ~PreviewFile();
+  PreviewFile(const PreviewFile&) = delete;
+  PreviewFile& operator=(const PreviewFile&) = delete;
+
+  /// Puts it in the place of the one before: whole, or not at all. Errors as write_file.
+  void write(const Rgb8& pixels) const;
+
+ private:
+  std::string path_;
+};
+
+}  // namespace mgpu

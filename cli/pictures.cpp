@@ -7,8 +7,6 @@
 #include <map>
 #include <set>
 
-#include "cli/preview_file.h"
-
 namespace mgpu {
 namespace {
 
@@ -225,6 +223,10 @@ std::string report_name(const std::string& name, const std::optional<PartOfRun>&
   return (path.parent_path() /
           fmt::format("{}-{}-of-{}{}", path.stem().string(), part->index, part->count, path.extension().string()))
       .string();
+}
+
+std::string preview_path(const std::string& picture) {
+  return std::filesystem::path(picture).replace_extension(".preview.png").string();
 }
 
 }  // namespace mgpu

@@ -64,4 +64,7 @@ std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<O
 /// The report's name: "report.json", under --part "report-I-of-N.json".
 std::string report_name(const std::string& name, const std::optional<PartOfRun>& part);
 
+/// Where the preview of a picture lies: "out/a.png" -> "out/a.preview.png".
+std::string preview_path(const std::string& picture);
+
 }  // namespace mgpu

@@ -7,10 +7,6 @@
 
 namespace mgpu {
 
-std::string preview_path(const std::string& picture) {
-  return std::filesystem::path(picture).replace_extension(".preview.png").string();
-}
-
 PreviewFile::~PreviewFile() {
   std::error_code fault;  // one that cannot be removed stays
   std::filesystem::remove(path_, fault);

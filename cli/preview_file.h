@@ -2,12 +2,10 @@
 
 #include <string>
 
+#include "cli/pictures.h"
 #include "cli/png.h"
 
 namespace mgpu {
-
-/// Where the preview of a picture lies: "out/a.png" -> "out/a.preview.png".
-std::string preview_path(const std::string& picture);
 
 /// A small picture of one that is on its way, beside it. The file goes when this goes.
 class PreviewFile {

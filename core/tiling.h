@@ -17,8 +17,8 @@ struct Tiling {
 /// Pixels of the sample that a tiled decode takes its statistics from, in tiles.
 inline constexpr double kSampleTiles = 1.25;
 
-/// How far, in pixels, a tile's edge reaches into what is computed behind it, where a level has so many residual blocks:
-/// a pixel a convolution, twice as many after every enlargement.
+/// How far, in pixels, a tile's edge reaches into what is computed behind it, where a level has so many residual
+/// blocks: a pixel a convolution, twice as many after every enlargement.
 std::int64_t edge_reach(int levels, int residual_blocks);
 
 /// Pixels that neighbours share: what their edges reach, and a ramp between; no more than the overlap.

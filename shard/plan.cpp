@@ -370,11 +370,21 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
     return plan_with(components, site_for(devices, request, means), request, means.passes, wanted);
   };
   const Ways ways = ways_of(components, request);
+  // Where not even the way that takes the least memory fits, the others need not be tried.
+  const std::size_t thriftiest = ways.tiled.empty() ? ways.exact.back() : ways.tiled.back();
+  std::map<std::pair<bool, std::int64_t>, bool> hopeless;
+  const auto is_hopeless = [&](Means means) {
+    const auto [known, is_new] = hopeless.try_emplace({means.streams, means.passes});
+    means.way = thriftiest;
+    if (is_new) known->second = !with(means).fits();
+    return known->second;
+  };
   std::optional<Plan> least;  // lacking
   for (const std::vector<std::size_t>* group : {&ways.exact, &ways.tiled}) {
     for (const std::size_t way : *group)
       if (std::optional<Plan> plan = roomy_plan(with, request, wanted, way)) return std::move(*plan);
     for (const Means& means : means_of_saving(*group, wanted)) {
+      if (least && means.way != group->front() && is_hopeless(means)) continue;
       Plan plan = with(means);
       if (plan.fits()) return plan;
       if (!least || rank_of_refused(plan) < rank_of_refused(*least)) least = std::move(plan);

@@ -14,9 +14,6 @@ struct Tiling {
   int levels = 2;              ///< the decoder's last, that go tile by tile; what lies before is decoded whole
 };
 
-/// Pixels of the sample that a tiled decode takes its statistics from, in tiles.
-inline constexpr double kSampleTiles = 1.25;
-
 /// How far, in pixels, a tile's edge reaches into what is computed behind it, where a level has so many residual
 /// blocks: a pixel a convolution, twice as many after every enlargement.
 std::int64_t edge_reach(int levels, int residual_blocks);

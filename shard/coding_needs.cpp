@@ -104,8 +104,8 @@ std::int64_t tile_pixels(const VaeSizes& sizes, const LargestPicture& picture, c
   return side(picture.width) * side(picture.height);
 }
 
-/// The levels before the tiled ones whole; beside their image, which every device has, the sample or a tile on its way
-/// through the others; then all tiles and the picture that they become.
+/// A picture no larger than a tile, whole; the levels before the tiled ones; beside their image, which every device
+/// has, a tile on its way through the others; then all tiles and the picture that they become.
 CodingNeed::Need tiled_decode(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
                               const Tiling& tiling, bool on_gpu) {
   const auto first = static_cast<std::size_t>(tiling.levels);  // the last level before them
@@ -114,16 +114,17 @@ CodingNeed::Need tiled_decode(const VaeSizes& sizes, at::ScalarType dtype, const
   const std::uint64_t image = whole.image(first), values = image / whole.element();
   whole.add({image, 0, 2 * image});
   const auto tile = static_cast<std::uint64_t>(tile_pixels(sizes, picture, tiling));
-  const auto sample = static_cast<std::uint64_t>(kSampleTiles * static_cast<double>(tiling.tile * tiling.tile));
-  for (const std::uint64_t pixels : {tile, std::min(sample, whole.pixels())}) {
-    const std::uint64_t crop = 2 * values * pixels / whole.pixels() * whole.element();
-    Moments part(sizes, static_cast<std::int64_t>(pixels), dtype, on_gpu);
-    for (std::size_t level = first; level-- > 0;) {
-      part.enlarge(level + 1, image + crop);
-      part.block(level, part.channels(level + 1), image);
-    }
-    for (const Moment& moment : part.take()) whole.add({moment.fixed + moment.shared, 0});
+  const std::uint64_t crop = values * tile / whole.pixels() * whole.element();
+  Moments part(sizes, static_cast<std::int64_t>(tile), dtype, on_gpu);
+  for (std::size_t level = first; level-- > 0;) {
+    part.enlarge(level + 1, image + crop);
+    part.block(level, part.channels(level + 1), image);
   }
+  const std::int64_t side = tiling.tile;
+  Moments small(sizes, std::min(side * side, picture.width * picture.height), dtype, on_gpu);
+  decode_levels(small, 0);
+  for (Moments* one : {&part, &small})
+    for (const Moment& moment : one->take()) whole.add({moment.fixed + moment.shared});
   const std::uint64_t tiles = whole.pixels() * kColours * whole.element() * 3 / 2;
   whole.add({tiles + whole.pixels() * kColours * 2 * kFp32});
   whole.finish();

@@ -118,8 +118,9 @@ std::string coding_text(const Plan& plan) {
   std::string out;
   if (coders > 1) out += fmt::format("; pictures are coded by {} devices together", coders);
   if (plan.coding.way == CodingWay::Tiled)
-    out += fmt::format("; pictures are decoded in tiles of at most {0}x{0}, their statistics estimated from a sample",
-                       plan.coding.tiling.tile);
+    out += fmt::format(
+        "; pictures are decoded in tiles of at most {0}x{0}, their statistics estimated from a smaller copy",
+        plan.coding.tiling.tile);
   return out;
 }
 

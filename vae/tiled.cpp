@@ -3,17 +3,13 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/error.h"
 #include "core/hand_over.h"
-#include "vae/sampled_statistics.h"
+#include "vae/recorded_statistics.h"
 
 namespace mgpu {
 namespace {
-
-constexpr std::int64_t kWindowReaches = 4;     // height of a window of the sample: what its cuts reach is half of it
-constexpr double kGoldenRatio = 0.6180339887;  // its multiples' fractions are spread evenly, however many are taken
 
 struct Tile {
   RowRange rows, columns;
@@ -23,11 +19,9 @@ struct Tile {
 /// tiled level.
 struct Layout {
   std::int64_t scale = 0;  ///< pixels a side that a row of those stands for
-  std::int64_t tile = 0;   ///< rows and columns of a tile, where the image has as many
   std::int64_t rows = 0, columns = 0;
   std::vector<RowRange> across, down;
-  std::int64_t reach = 0;   ///< pixels at a cut that lack what lies behind it
-  std::int64_t margin = 0;  ///< as many at a tile's edge, as far as the overlap has them
+  std::int64_t margin = 0;  ///< pixels at a tile's edge that lack what lies behind it, as far as the overlap has them
 
   std::size_t count() const { return across.size() * down.size(); }
   Tile operator[](std::size_t index) const { return {down[index / across.size()], across[index % across.size()]}; }
@@ -39,13 +33,12 @@ Layout layout_of(const Decoder& decoder, const at::Tensor& z, const Tiling& tili
   const std::int64_t enlarged = decoder.sizes().factor() / out.scale;
   out.rows = z.size(2) * enlarged;
   out.columns = z.size(3) * enlarged;
-  out.tile = tiling.tile / out.scale;
+  const std::int64_t tile = tiling.tile / out.scale;
   const int blocks = decoder.sizes().residual_blocks + 1;
   const std::int64_t shared = shared_pixels(tiling, blocks);
-  out.down = cut_into_tiles(out.rows, out.tile, shared / out.scale);
-  out.across = cut_into_tiles(out.columns, out.tile, shared / out.scale);
-  out.reach = edge_reach(tiling.levels, blocks);
-  out.margin = std::min(out.reach, shared / 2 - 1);
+  out.down = cut_into_tiles(out.rows, tile, shared / out.scale);
+  out.across = cut_into_tiles(out.columns, tile, shared / out.scale);
+  out.margin = std::min(edge_reach(tiling.levels, blocks), shared / 2 - 1);
   return out;
 }
 
@@ -61,39 +54,26 @@ Bands bands_of(const at::Tensor& values, const BandRules& rules) {
   return {values.size(0), values.size(1), values.size(2), rules};
 }
 
-/// Windows of an image below each other.
-struct Sample {
-  ImageRows rows;
-  std::int64_t windows = 0;
-};
-
-/// Windows as wide as a tile from all over the image, so high that the cuts between them reach half of their rows in
-/// the end; of an image that is hardly higher, one window as wide as may be.
-Sample sample_of(const at::Tensor& values, const Layout& layout) {
-  const std::int64_t height = kWindowReaches * layout.reach / layout.scale;
-  const double pixels = kSampleTiles * static_cast<double>(layout.tile * layout.tile);
-  const bool is_low = layout.rows < 2 * height;
-  const std::int64_t rows = is_low ? layout.rows : height;
-  const auto wanted = static_cast<std::int64_t>(pixels / static_cast<double>(rows));
-  const std::int64_t columns = is_low ? std::min(wanted, layout.columns) : layout.across.front().size();
-  const std::int64_t count = is_low ? 1 : std::max<std::int64_t>(1, wanted / columns);
-  std::vector<at::Tensor> windows;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double place = std::fmod((static_cast<double>(i) + 0.5) * kGoldenRatio, 1.0);
-    const std::int64_t row = (2 * i + 1) * (layout.rows - rows) / (2 * count);
-    const std::int64_t column = std::llround(place * static_cast<double>(layout.columns - columns));
-    windows.push_back(crop(values, {{row, row + rows}, {column, column + columns}}).values);
-  }
-  return {{at::cat(windows, 0), {}}, count};
-}
-
-NormTape sampled_norms(std::span<const AutoencoderStep> steps, const at::Tensor& values, const Layout& layout,
-                       const BandRules& rules) {
+/// The normalisations behind step `split`, as they are where the picture is no larger than a tile. Not a sample of the
+/// picture's windows: single pixels of high activation, which trained autoencoders have, carry much of a group's
+/// variance, and windows miss them.
+NormTape small_picture_norms(const Decoder& decoder, std::size_t split, const at::Tensor& z, std::int64_t tile,
+                             const BandRules& rules) {
+  const std::int64_t most = std::max<std::int64_t>(tile / decoder.sizes().factor(), 1);
+  const std::int64_t longer = std::max(z.size(2), z.size(3));
+  const auto side = [&](std::int64_t whole) {
+    return std::max<std::int64_t>(whole * most / std::max(longer, most), 1);
+  };
+  // By picking values, which keeps their distribution; averages would not.
+  const at::Tensor small = at::upsample_nearest2d(z, {side(z.size(2)), side(z.size(3))});
+  const Bands bands(small.size(2), small.size(3), decoder.sizes().channels.back(), rules);
+  const std::span<const AutoencoderStep> steps = decoder.steps();
+  MeasuredStatistics measured;
+  ImageRows x = rows_of(small, {0, small.size(2)}, decoder.device(), decoder.dtype());
+  x = run_steps(steps.first(split), std::move(x), BandOps(bands, measured));
   NormTape out;
-  Sample sample = sample_of(values, layout);
-  SampledStatistics statistics(sample.windows, sample.rows.width(), out);
-  const BandOps ops(bands_of(sample.rows.values, rules), statistics);
-  run_steps(steps, std::move(sample.rows), ops);
+  RecordingStatistics recording(out);
+  run_steps(steps.subspan(split), std::move(x), BandOps(bands, recording));
   return out;
 }
 
@@ -165,9 +145,9 @@ at::Tensor decode_in_tiles(std::span<const Decoder> decoders, const Team& team, 
     const std::span<const AutoencoderStep> steps = decoder.steps();
     const std::size_t split = decoder.first_step_of_last(tiling.levels);
     try {
+      const NormTape norms = small_picture_norms(decoder, split, z, tiling.tile, rules);
       at::Tensor values = whole.run(rank, steps.first(split), z, decoder.device(), decoder.dtype()).values;
       values = gather_rows(exchange, rank, values, at::empty({0}, at::TensorOptions(decoder.device())));
-      const NormTape norms = sampled_norms(steps.subspan(split), values, layout, rules);
       for (std::int64_t i = shares[rank].first; i < shares[rank].last; ++i) {
         const auto index = static_cast<std::size_t>(i);
         RecordedStatistics statistics(norms);

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <vector>
 
 #include "vae/band_ops.h"
@@ -10,18 +10,13 @@ namespace mgpu {
 /// The scale and shift of every normalisation on the way, in order.
 using NormTape = std::vector<at::Tensor>;
 
-/// From windows of an image that were put below each other: rows which the cuts between windows have reached do not
-/// count. One window has no cuts, and all of its rows count. Records what it gives.
-class SampledStatistics final : public Statistics {
+/// Measured, and recorded.
+class RecordingStatistics final : public Statistics {
  public:
-  /// So many, `width` wide at first.
-  SampledStatistics(std::int64_t windows, std::int64_t width, NormTape& tape)
-      : windows_(windows), width_(width), tape_(tape) {}
+  explicit RecordingStatistics(NormTape& tape) : tape_(tape) {}
   at::Tensor affine(const at::Tensor& sums, std::int64_t width, const Norm& norm) override;
 
  private:
-  std::int64_t windows_, width_;
-  std::int64_t reach_ = -1;  ///< of the cuts at the normalisation before: rows of convolutions since they were made
   NormTape& tape_;
 };
 

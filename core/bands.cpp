@@ -9,10 +9,6 @@
 namespace mgpu {
 namespace {
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
-
 /// `range` in pieces of nearly equal size, of at most `most` each.
 void cut(const RowRange& range, std::int64_t most, std::vector<RowRange>& out) {
   const std::int64_t pieces = ceil_div(range.size(), std::max<std::int64_t>(most, 1));

@@ -16,6 +16,11 @@ struct RowRange {
   bool operator==(const RowRange&) const = default;
 };
 
+/// a / b, rounded up.
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
 /// How much is computed at once. They fix shapes, thereby kernels, thereby bits: constants, but for tests.
 struct BandRules {
   std::int64_t unit_values = std::int64_t{1} << 23;   ///< of a unit, at the latent's size with the widest channels
@@ -35,9 +40,8 @@ class Bands {
   /// Of an image whose latent is `rows` x `width` and whose coder has so many channels there.
   Bands(std::int64_t rows, std::int64_t width, std::int64_t channels, const BandRules& rules = {});
 
-  std::int64_t units() const { return (rows_ + unit_ - 1) / unit_; }
+  std::int64_t units() const { return ceil_div(rows_, unit_); }
   RowRange all() const { return {0, units()}; }
-  std::int64_t latent_rows() const { return rows_; }
   std::int64_t latent_width() const { return width_; }
 
   /// Rows of these units where the image is `width` wide.

@@ -7,10 +7,6 @@
 namespace mgpu {
 namespace {
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
-
 constexpr std::int64_t kRamp = 20;  // pixels over which one tile gives way to the next, which agrees with it there
 
 }  // namespace

@@ -70,7 +70,8 @@ def peer(path, side, tiled):
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from safetensors.torch import load_file
 
-    config = {"in_channels": 3, "out_channels": 3, "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+    config = {"in_channels": 3, "out_channels": 3,
+              "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
               "block_out_channels": list(CHANNELS), "layers_per_block": 2, "latent_channels": LATENT, "sample_size": 1024,
               "use_quant_conv": False, "use_post_quant_conv": False}
     model = AutoencoderKL(**config)

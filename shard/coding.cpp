@@ -1,15 +1,9 @@
 #include "shard/coding.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 namespace mgpu {
-
-std::string_view name_of(CodingWay way) {
-  constexpr std::array<std::string_view, 3> kNames = {"whole", "parallel", "tiled"};
-  return kNames[static_cast<std::size_t>(way)];
-}
 
 std::uint64_t CodingNeed::Need::bytes(double share) const {
   const auto part = [&](std::uint64_t all) {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 #include <vector>
 
 #include "core/tiling.h"
@@ -9,9 +8,8 @@
 namespace mgpu {
 
 /// How the autoencoder codes a picture: on one device; its rows dealt to several, with the same bits; or the last
-/// levels tile by tile, with statistics estimated from a sample.
+/// levels tile by tile, with statistics estimated from a smaller copy.
 enum class CodingWay : std::uint8_t { Whole, Parallel, Tiled };
-std::string_view name_of(CodingWay way);
 
 /// What one way of coding the job's largest picture asks of a device beside the weights.
 struct CodingNeed {

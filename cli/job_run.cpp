@@ -127,9 +127,13 @@ void JobRun::set_up() {
   }
   if (!encodings_) encode();
   stop_if_interrupted();
-  progress_.phase(pictures_.runs().front().front()->picture.path, "load");
-  engine_->load_diffusion();
-  engine_->at_autoencoder(Phase::Decode, [&] { coder_->load_decoders(); });
+  const Picture& first = pictures_.runs().front().front()->picture;
+  progress_.phase(first.path, "load");
+  const Rehearsal rehearsal = {first.width(), first.height(), encodings_->run_of(first).positive->context.size(1)};
+  engine_->load(rehearsal, [&] {
+    coder_->load_decoders();
+    coder_->rehearse(rehearsal);
+  });
 }
 
 std::function<void(const std::string&)> JobRun::note_of_coder() {

@@ -9,6 +9,7 @@
 #include "cli/render.h"
 #include "cli/signals.h"
 #include "cli/version.h"
+#include "core/memory.h"
 
 namespace mgpu {
 namespace {
@@ -78,6 +79,7 @@ Exit dispatch(const Arguments& arguments) {
 }  // namespace mgpu
 
 int main(int argc, char** argv) {
+  mgpu::prefer_separate_queues();
   try {
     return static_cast<int>(mgpu::dispatch(mgpu::parse_arguments(argc, argv)));
   } catch (const mgpu::Error& e) {

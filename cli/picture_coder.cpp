@@ -8,6 +8,7 @@
 #include "cli/failure.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
+#include "vae/slabs.h"
 #include "vae/tiled.h"
 #include "vae/tiny_codec.h"
 
@@ -56,36 +57,58 @@ Team PictureCoder::team(Phase phase) const {
 
 LatentDistribution PictureCoder::encode(const at::Tensor& image) const {
   if (tiny_encoding_) return tiny_encoding_(image);
+  const CodingNeed& way = engine_.plan().image_encoding;
+  if (way.way == CodingWay::Slabs) return encode_in_slabs(encoders_, team(Phase::Encode), image, way.slabs);
   return encode_in_bands(encoders_, team(Phase::Encode), image);
 }
 
+at::Tensor PictureCoder::run_decoders(const CodingNeed& way, const at::Tensor& z) const {
+  if (tiny_decoding_) return tiny_decoding_(z);
+  const Team all = team(Phase::Decode);
+  if (way.way == CodingWay::Tiled) return decode_in_tiles(decoders_, all, z, way.tiling);
+  if (way.way == CodingWay::Slabs) return decode_in_slabs(decoders_, all, z, way.slabs);
+  return decode_in_bands(decoders_, all, z);
+}
+
+void PictureCoder::rehearse(const Rehearsal& rehearsal) const {
+  constexpr std::int64_t kMost = 1024;  // pixels a side: larger pictures have the same kernels, nearly
+  if (!engine_.coders().front().is_cuda()) return;
+  const ModelSet& models = engine_.models();
+  const auto side = [&](std::int64_t pixels) { return std::min(pixels, kMost) / models.vae.autoencoder().factor; };
+  const at::Tensor z =
+      at::zeros({1, models.vae.autoencoder().latent_channels, side(rehearsal.height), side(rehearsal.width)},
+                at::TensorOptions(torch_device(engine_.coders().front())));
+  try {
+    run_decoders(engine_.plan().coding, z);
+  } catch (const c10::OutOfMemoryError&) {  // who decodes a picture finds a way, or says so
+  }
+}
+
 at::Tensor PictureCoder::decode_by(const CodingNeed& way, const at::Tensor& latent) const {
-  const auto decoding = [&](const at::Tensor& z) {
-    if (tiny_decoding_) return tiny_decoding_(z);
-    return way.way == CodingWay::Tiled ? decode_in_tiles(decoders_, team(Phase::Decode), z, way.tiling)
-                                       : decode_in_bands(decoders_, team(Phase::Decode), z);
-  };
+  const auto decoding = [&](const at::Tensor& z) { return run_decoders(way, z); };
   const at::Tensor image = mgpu::decode(latent, engine_.models().training().latent, decoding)[0];
   const HostDeviceScope nobody;  // a finished picture is the program's, not the device's
   return hand_over(image, at::kCPU);
 }
 
 at::Tensor PictureCoder::decode(const at::Tensor& latent) const {
-  const CodingNeed& planned = engine_.plan().coding;
-  if (!note_ || tiny_decoding_ || planned.way == CodingWay::Tiled) return decode_by(planned, latent);
-  std::string why;
-  try {
-    return decode_by(planned, latent);
-  } catch (...) {
-    const Failure failure = failure_of(std::current_exception(), engine_.coders().front());
-    if (!failure.out_of_memory) throw;
-    why = failure.out_of_memory->to_string();
+  std::vector<CodingNeed> ways{engine_.plan().coding};
+  if (note_ && !tiny_decoding_)
+    ways.insert(ways.end(), engine_.plan().thriftier.begin(), engine_.plan().thriftier.end());
+  for (std::size_t i = 0; i + 1 < ways.size(); ++i) {
+    std::string why;
+    try {
+      return decode_by(ways[i], latent);
+    } catch (...) {
+      const Failure failure = failure_of(std::current_exception(), engine_.coders().front());
+      if (!failure.out_of_memory) throw;
+      why = failure.out_of_memory->to_string();
+    }
+    note_(fmt::format("{} ran out of memory decoding a picture, which is decoded {} instead", why,
+                      ways[i + 1].way == CodingWay::Slabs ? "slab by slab" : "in tiles"));
+    engine_.release_cached();
   }
-  note_(fmt::format("{} ran out of memory decoding a picture, which is decoded in tiles instead", why));
-  engine_.release_cached();
-  CodingNeed tiles = planned;
-  tiles.way = CodingWay::Tiled;
-  return decode_by(tiles, latent);
+  return decode_by(ways.back(), latent);
 }
 
 }  // namespace mgpu

@@ -22,6 +22,8 @@ class PictureCoder {
 
   /// Loads the decoders, if they are not there yet.
   void load_decoders();
+  /// Decodes nothing of about that size, on a GPU, which loads its kernels: see Rehearsal.
+  void rehearse(const Rehearsal& rehearsal) const;
   /// A picture's latent [1, C, h, w] -> [3, H, W] fp32 in 0..1 in main memory. In tiles where memory does not suffice
   /// for the plan's way.
   at::Tensor decode(const at::Tensor& latent) const;
@@ -35,6 +37,8 @@ class PictureCoder {
   template <class Coder>
   std::vector<Coder> load(Phase phase) const;
   Team team(Phase phase) const;
+  /// z [1, C, h, w], without latent scale -> [1, 3, H, W].
+  at::Tensor run_decoders(const CodingNeed& way, const at::Tensor& z) const;
   at::Tensor decode_by(const CodingNeed& way, const at::Tensor& latent) const;
 
   Engine& engine_;

@@ -105,6 +105,7 @@ LargestPicture largest_picture(const Job& job) {
   for (const ImageJob& image : job.images) {
     out.batch = std::max<std::int64_t>(out.batch, *image.batch);
     out.steps = std::max<std::int64_t>(out.steps, *image.sampler.steps);
+    out.texts = std::max(out.texts, conditionings_of(image));
     prompts.insert(image.prompt);
     for (const ConditionOptions& condition : *image.conditions) prompts.insert(condition.prompt);
     if (evaluates_negative(image.sampler)) prompts.insert(image.negative);
@@ -127,11 +128,11 @@ std::vector<ComponentNeed> needs_of(const Job& job, const ModelSet& models, cons
 }
 
 /// What would fit instead of a job that does not: the same in bf16, its largest picture made smaller, or more memory.
-template <class MakePlan>
+template <class Fits>
 std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, const LargestPicture& picture,
-                        const Plan& refused, MakePlan plan) {
+                        const Plan& refused, Fits fits) {
   const ComputeDtypes narrow{at::kBFloat16, at::kBFloat16, at::kBFloat16};
-  if (dtypes.unet == at::kFloat && plan(narrow, picture).fits()) return "dtype: bf16 would fit";
+  if (dtypes.unet == at::kFloat && fits(narrow, picture)) return "dtype: bf16 would fit";
   const std::int64_t unit = models.training().size_multiple;
   const std::int64_t longer = std::max(picture.width, picture.height);
   const auto scaled = [&](std::int64_t side) {
@@ -141,13 +142,13 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
     return smaller;
   };
   // The largest that fits, its longer side counted in units: a smaller picture never needs more.
-  std::int64_t fits = kSmallestOffer / unit, too_large = longer / unit;
-  if (fits < too_large && plan(dtypes, scaled(fits)).fits()) {
-    while (too_large - fits > 1) {
-      const std::int64_t side = std::midpoint(fits, too_large);
-      (plan(dtypes, scaled(side)).fits() ? fits : too_large) = side;
+  std::int64_t largest = kSmallestOffer / unit, too_large = longer / unit;
+  if (largest < too_large && fits(dtypes, scaled(largest))) {
+    while (too_large - largest > 1) {
+      const std::int64_t side = std::midpoint(largest, too_large);
+      (fits(dtypes, scaled(side)) ? largest : too_large) = side;
     }
-    const LargestPicture smaller = scaled(fits);
+    const LargestPicture smaller = scaled(largest);
     return fmt::format("pictures of {}x{} would fit", smaller.width, smaller.height);
   }
   const auto in_use = std::ranges::count_if(refused.devices, &PlannedDevice::in_use);
@@ -224,17 +225,17 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   out.dtypes.vae = scalar_type_of(out.types.vae);
   if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);
   const PlacementRequest request = placement_request(job, devices);
-  const auto plan = [&](const ComputeDtypes& types, const LargestPicture& picture) {
-    return make_plan(needs_of(job, models.set, types, picture), devices.rooms, request);
+  const auto fits = [&](const ComputeDtypes& types, const LargestPicture& picture) {
+    return can_fit(needs_of(job, models.set, types, picture), devices.rooms, request);
   };
   const LargestPicture picture = largest_picture(job);
+  out.needs = needs_of(job, models.set, out.dtypes, picture);
   try {
-    out.plan = plan(out.dtypes, picture);
-    if (!out.plan.fits()) out.nearest_fit = nearest_fit(models.set, out.dtypes, picture, out.plan, plan);
+    out.plan = make_plan(out.needs, devices.rooms, request);
+    if (!out.plan.fits()) out.nearest_fit = nearest_fit(models.set, out.dtypes, picture, out.plan, fits);
   } catch (const PlacementError& error) {
     throw placement_error(job, error);
   }
-  out.needs = needs_of(job, models.set, out.dtypes, picture);
   out.rooms = devices.rooms;
   out.request = request;
   for (const DeviceId& id : devices.dropped)

@@ -23,7 +23,7 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 
 /// How much is computed at once. They fix shapes, thereby kernels, thereby bits: constants, but for tests.
 struct BandRules {
-  std::int64_t unit_values = std::int64_t{1} << 23;   ///< of a unit, at the latent's size with the widest channels
+  std::int64_t unit_values = std::int64_t{1} << 22;   ///< of a unit, at the latent's size with the widest channels
   std::int64_t strip_values = std::int64_t{1} << 25;  ///< of a strip's input or output: some tens of MiB, near a cache
   std::int64_t score_values = std::int64_t{1} << 27;  ///< of attention, for one piece of the queries
   std::int64_t least_queries = 512;                   ///< in such a piece: fewer are slow to multiply

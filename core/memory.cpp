@@ -108,6 +108,10 @@ void prefer_expandable_segments() {
   c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
 }
 
+void prefer_separate_queues() {
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
+}
+
 void synchronize(at::Device device) {
   if (!device.is_cuda()) return;
   const c10::cuda::CUDAGuard guard(device);

@@ -33,6 +33,10 @@ void limit_allocations(const DeviceId& device, std::uint64_t bytes);
 /// Settings of the user's (PYTORCH_CUDA_ALLOC_CONF or PYTORCH_ALLOC_CONF) are left as they are.
 void prefer_expandable_segments();
 
+/// Gives a GPU's streams hardware queues of their own: by default they share eight, and what waits on one stream holds
+/// up another's copies. Before CUDA starts; an environment that says otherwise is left alone.
+void prefer_separate_queues();
+
 /// Waits for the device's queued work.
 void synchronize(at::Device device);
 

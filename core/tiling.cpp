@@ -7,7 +7,7 @@
 namespace mgpu {
 namespace {
 
-constexpr std::int64_t kRamp = 20;  // pixels over which one tile gives way to the next, which agrees with it there
+constexpr std::int64_t kRamp = 8;  // pixels over which one tile gives way to the next, which agrees with it there
 
 }  // namespace
 

@@ -89,12 +89,13 @@ Run Chain::blocks_of(std::size_t kind, Run run) const {
   return {first, std::clamp(run.last - before, first, count)};
 }
 
-std::vector<std::uint64_t> Chain::block_bytes(Run run) const {
-  std::vector<std::uint64_t> out;
+std::vector<LendableBlock> Chain::lendable(Run run) const {
+  std::vector<LendableBlock> out;
   if (run.empty()) return out;
   for (std::size_t kind = 0; kind < need_->blocks.size(); ++kind) {
     const Run blocks = blocks_of(kind, run);
-    for (int i = blocks.first; i < blocks.last; ++i) out.push_back(need_->blocks[kind].bytes_of_step(i));
+    const BlockNeed& need = need_->blocks[kind];
+    for (int i = blocks.first; i < blocks.last; ++i) out.push_back({need.bytes_of_step(i), need.time_of(i)});
   }
   return out;
 }

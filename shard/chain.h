@@ -38,9 +38,9 @@ class Chain {
   /// Highest need beside the weights.
   std::uint64_t activation_on(const DeviceId& device) const;
 
-  /// Bytes of the blocks of a run that every step reads, in the order in which they run: what may be lent, without stem
-  /// and head.
-  std::vector<std::uint64_t> block_bytes(Run run) const;
+  /// The blocks of a run in the order in which they run, with the bytes that every step reads: what may be lent,
+  /// without stem and head.
+  std::vector<LendableBlock> lendable(Run run) const;
   /// The blocks of a run: of each kind a range for those that stand together and come from the same device.
   std::vector<Assignment> assignments(Run run, const Loan& loan = {}) const;
 

@@ -3,13 +3,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/slabs.h"
 #include "core/tiling.h"
 
 namespace mgpu {
 
-/// How the autoencoder codes a picture: on one device; its rows dealt to several, with the same bits; or the last
-/// levels tile by tile, with statistics estimated from a smaller copy.
-enum class CodingWay : std::uint8_t { Whole, Parallel, Tiled };
+/// How the autoencoder codes a picture: on one device; its rows dealt to several, with the same bits; the levels of the
+/// largest images slab by slab, slower in less memory, with the same bits; or tile by tile, with statistics estimated
+/// from a smaller copy.
+enum class CodingWay : std::uint8_t { Whole, Parallel, Slabs, Tiled };
 
 /// What one way of coding the job's largest picture asks of a device beside the weights.
 struct CodingNeed {
@@ -33,6 +35,7 @@ struct CodingNeed {
 
   CodingWay way = CodingWay::Whole;
   Tiling tiling = {};
+  Slabs slabs = {};
   Need on_gpu = {}, on_cpu = {};
 };
 

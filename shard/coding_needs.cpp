@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/slabs.h"
 #include "shard/need_parts.h"
 #include "shard/tiny_vae_needs.h"
 
@@ -13,6 +14,7 @@ namespace {
 using Moment = CodingNeed::Moment;
 
 constexpr std::uint64_t kColours = 3;
+constexpr std::uint64_t kSmallTensors = 1 << 10;  // that outlive a decode for a moment
 
 std::uint64_t size(std::int64_t value) {
   return static_cast<std::uint64_t>(value);
@@ -33,6 +35,9 @@ class Moments {
   /// Values of the image at a level.
   std::uint64_t image(std::size_t level) const { return at(level) * channels(level) * width_; }
 
+  /// Bytes of so many channels at a level's size.
+  std::uint64_t image(std::size_t level, std::uint64_t of_channels) const { return at(level) * of_channels * width_; }
+
   /// A level's first residual block, from so many channels: the image before and behind its first convolution.
   void block(std::size_t level, std::uint64_t from, std::uint64_t beside = 0) {
     const std::uint64_t both = at(level) * (from + channels(level)) * width_;
@@ -43,7 +48,9 @@ class Moments {
     const std::uint64_t values = 4 * at(from) * channels(from);
     out_.push_back({beside + strips(values, 1) * 5 / 4, image(from) + values * width_});
   }
-  void shrink(std::size_t from) { out_.push_back({strips(at(from) * channels(from), 3), image(from) * 5 / 4}); }
+  void shrink(std::size_t from, std::uint64_t beside = 0) {
+    out_.push_back({beside + strips(at(from) * channels(from), 3), image(from) * 5 / 4});
+  }
   /// The image and what is attended to lie with who has them; keys and values everywhere, and the others' on their way.
   void attend() {
     const std::size_t level = levels() - 1;
@@ -59,6 +66,10 @@ class Moments {
   void finish() { out_.push_back({pixels_ * kColours * (width_ + 3 * kFp32)}); }
 
   void add(const Moment& moment) { out_.push_back(moment); }
+  /// Those of a part of the picture that is coded by itself, on every device.
+  void add_part(Moments& part) {
+    for (const Moment& moment : part.take()) out_.push_back({moment.fixed + moment.shared});
+  }
 
   /// `count` strips of an image of so many values.
   std::uint64_t strips(std::uint64_t values, std::uint64_t count) const {
@@ -74,9 +85,21 @@ class Moments {
   std::vector<Moment> out_;
 };
 
-std::int64_t units_of(const VaeSizes& sizes, const LargestPicture& picture, bool on_gpu) {
+Bands bands_of(const VaeSizes& sizes, const LargestPicture& picture, bool on_gpu) {
   const auto side = [&](std::int64_t pixels) { return std::max<std::int64_t>(pixels / sizes.factor(), 1); };
-  return Bands(side(picture.height), side(picture.width), sizes.channels.back(), band_rules(on_gpu)).units();
+  return {side(picture.height), side(picture.width), sizes.channels.back(), band_rules(on_gpu)};
+}
+
+std::int64_t units_of(const VaeSizes& sizes, const LargestPicture& picture, bool on_gpu) {
+  return bands_of(sizes, picture, on_gpu).units();
+}
+
+/// Pixels of a slab with what lies around it, of levels whose largest image is this one's.
+std::int64_t slab_pixels(const Bands& bands, std::size_t level, std::int64_t reach, const LargestPicture& picture) {
+  const std::int64_t latent = bands.latent_width(), width = std::max<std::int64_t>(picture.width >> level, latent);
+  const std::int64_t rows = bands.rows({0, 1}, width / latent * latent).size();
+  const std::int64_t units = std::min(bands.units(), Slabs::kUnits + 2 * Slabs::margin(reach, rows));
+  return bands.rows({0, units}, latent).size() * picture.width * picture.width / latent;
 }
 
 /// The levels of a decode from the smallest image down to `last`.
@@ -123,8 +146,7 @@ CodingNeed::Need tiled_decode(const VaeSizes& sizes, at::ScalarType dtype, const
   const std::int64_t side = tiling.tile;
   Moments small(sizes, std::min(side * side, picture.width * picture.height), dtype, on_gpu);
   decode_levels(small, 0);
-  for (Moments* one : {&part, &small})
-    for (const Moment& moment : one->take()) whole.add({moment.fixed + moment.shared});
+  for (Moments* one : {&part, &small}) whole.add_part(*one);
   const std::uint64_t tiles = whole.pixels() * kColours * whole.element() * 3 / 2;
   whole.add({tiles + whole.pixels() * kColours * 2 * kFp32});
   whole.finish();
@@ -140,6 +162,80 @@ CodingNeed::Need whole_encode(const VaeSizes& sizes, at::ScalarType dtype, const
   }
   moments.attend();
   return {units_of(sizes, picture, on_gpu), moments.take()};
+}
+
+/// Levels that slabs go through by themselves: the first of the decoder's, of the encoder's the last, is the smallest.
+struct SlabLevels {
+  std::size_t smallest = 0, largest = 0;
+};
+
+std::vector<SlabLevels> groups_of(const Slabs& slabs) {
+  if (slabs.together) return {{size(slabs.levels) - 1, 0}};
+  std::vector<SlabLevels> out;
+  for (std::size_t level = size(slabs.levels); level-- > 0;) out.push_back({level, level});
+  return out;
+}
+
+/// The levels before whole; then, beside what comes into others and out of them, which every device has, a slab.
+CodingNeed::Need decode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
+                                 const Slabs& slabs, bool on_gpu) {
+  Moments whole(sizes, picture.width * picture.height, dtype, on_gpu);
+  decode_levels(whole, size(slabs.levels));
+  const Bands bands = bands_of(sizes, picture, on_gpu);
+  for (const SlabLevels& levels : groups_of(slabs)) {
+    const std::uint64_t in = whole.image(levels.smallest + 1),
+                        out = levels.largest > 0 ? whole.image(levels.largest) : whole.image(0, kColours);
+    whole.add({in, in, 2 * in});  // as it comes together
+    whole.add({out, out, 2 * out});
+    const std::int64_t reach =
+        slab_reach(static_cast<int>(levels.smallest - levels.largest) + 1, sizes.residual_blocks + 1);
+    Moments slab(sizes, slab_pixels(bands, levels.largest, reach, picture), dtype, on_gpu);
+    for (std::size_t level = levels.smallest + 1; level-- > levels.largest;) {
+      slab.enlarge(level + 1, in + out);
+      slab.block(level, slab.channels(level + 1), in + out);
+    }
+    whole.add_part(slab);
+  }
+  whole.finish();
+  return {bands.units(), whole.take()};
+}
+
+/// Likewise, the other way round.
+CodingNeed::Need encode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
+                                 const Slabs& slabs, bool on_gpu) {
+  Moments whole(sizes, picture.width * picture.height, dtype, on_gpu);
+  whole.finish();
+  const Bands bands = bands_of(sizes, picture, on_gpu);
+  const auto before = [&](std::size_t level) { return whole.channels(level == 0 ? 0 : level - 1); };
+  const auto into = [&](const Moments& some, std::size_t level) {
+    return some.image(level, level == 0 ? kColours : before(level));
+  };
+  for (const SlabLevels& levels : groups_of(slabs)) {
+    const std::uint64_t in = into(whole, levels.largest),
+                        out = whole.image(levels.smallest + 1, whole.channels(levels.smallest));
+    whole.add({out, out, 2 * out});
+    const std::int64_t reach =
+        slab_reach(static_cast<int>(levels.smallest - levels.largest) + 1, sizes.residual_blocks);
+    Moments slab(sizes, slab_pixels(bands, levels.largest, reach, picture), dtype, on_gpu);
+    for (std::size_t level = levels.largest; level <= levels.smallest; ++level) {
+      slab.block(level, before(level), in + out + into(slab, levels.largest));
+      slab.shrink(level, in + out + into(slab, levels.largest));
+    }
+    whole.add_part(slab);
+  }
+  for (std::size_t level = size(slabs.levels); level < whole.levels(); ++level) {
+    whole.block(level, before(level));
+    if (level + 1 < whole.levels()) whole.shrink(level);
+  }
+  whole.attend();
+  return {bands.units(), whole.take()};
+}
+
+/// Slabs that may be coded in, each with less memory than those before. None where a slab is all of the picture.
+std::vector<Slabs> slabs_of(const VaeSizes& sizes, const LargestPicture& picture) {
+  const int levels = std::min(Slabs{}.levels, static_cast<int>(sizes.channels.size()) - 1);
+  if (levels == 0 || units_of(sizes, picture, /*on_gpu=*/true) <= Slabs::kUnits) return {};
+  return {{.levels = levels, .together = false}, {.levels = levels, .together = true}};
 }
 
 /// Tiles that may be decoded in, each with less memory than those before: the job's, and unless it names them smaller
@@ -179,6 +275,11 @@ ComponentNeed decoder_need(const Part& vae, at::ScalarType dtype, const LargestP
                     .tiling = tilings_of(sizes, picture).front(),
                     .on_gpu = whole_decode(sizes, dtype, picture, true),
                     .on_cpu = whole_decode(sizes, dtype, picture, false)});
+  for (const Slabs& slabs : slabs_of(sizes, picture))
+    ways.push_back({.way = CodingWay::Slabs,
+                    .slabs = slabs,
+                    .on_gpu = decode_in_slabs(sizes, dtype, picture, slabs, true),
+                    .on_cpu = decode_in_slabs(sizes, dtype, picture, slabs, false)});
   for (const Tiling& tiling : tilings_of(sizes, picture))
     if (tiling.levels > 0)
       ways.push_back({.way = CodingWay::Tiled,
@@ -191,6 +292,7 @@ ComponentNeed decoder_need(const Part& vae, at::ScalarType dtype, const LargestP
           .bytes = bytes,
           .activation = kWorkspace,
           .whole = true,
+          .home = kSmallTensors,
           .activation_on_cpu = loading_bytes(vae, dtype),
           .coding = std::move(ways)};
 }
@@ -199,11 +301,16 @@ ComponentNeed image_encoder_need(const Part& vae, at::ScalarType dtype, const La
   if (vae.is_tiny_vae()) return tiny_encoder_need(vae, dtype, picture);
   const VaeSizes& sizes = vae.vae();
   const std::uint64_t bytes = bytes_below(vae, "encoder.", dtype);
-  CodingNeed way{.way = CodingWay::Whole,
-                 .on_gpu = whole_encode(sizes, dtype, picture, true),
-                 .on_cpu = whole_encode(sizes, dtype, picture, false)};
-  CodingNeed parallel = way;
-  parallel.way = CodingWay::Parallel;
+  std::vector<CodingNeed> ways;
+  for (const CodingWay way : {CodingWay::Whole, CodingWay::Parallel})
+    ways.push_back({.way = way,
+                    .on_gpu = whole_encode(sizes, dtype, picture, true),
+                    .on_cpu = whole_encode(sizes, dtype, picture, false)});
+  for (const Slabs& slabs : slabs_of(sizes, picture))
+    ways.push_back({.way = CodingWay::Slabs,
+                    .slabs = slabs,
+                    .on_gpu = encode_in_slabs(sizes, dtype, picture, slabs, true),
+                    .on_cpu = encode_in_slabs(sizes, dtype, picture, slabs, false)});
   return {.name = "vae",
           .phase = Phase::Encode,
           .blocks = {{"encoder level", static_cast<int>(sizes.channels.size()), bytes}},
@@ -211,7 +318,7 @@ ComponentNeed image_encoder_need(const Part& vae, at::ScalarType dtype, const La
           .activation = kWorkspace,
           .whole = true,
           .activation_on_cpu = loading_bytes(vae, dtype),
-          .coding = {std::move(way), std::move(parallel)}};
+          .coding = std::move(ways)};
 }
 
 }  // namespace mgpu

@@ -26,8 +26,9 @@ struct PassOf final : DiffusionPass {
 
 class FluxShard final : public DiffusionShard {
  public:
-  FluxShard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held) : model_(sizes, weights, held) {
-    if (weights.device().is_cuda()) rehearse(weights, held);
+  FluxShard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held, const Rehearsal& rehearsal)
+      : model_(sizes, weights, held) {
+    if (weights.device().is_cuda() && rehearsal.width > 0) rehearse(weights, held, rehearsal);
   }
 
   std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
@@ -77,32 +78,39 @@ class FluxShard final : public DiffusionShard {
     Steps steps;
   };
 
-  /// Runs a block of each kind on a small picture of zeros: a GPU loads kernels when they are first used, which takes
-  /// it longer than two passes do. Here all devices do it at the same time, else one would after the other.
-  void rehearse(const Weights& weights, const HeldBlocks& held) const {
-    constexpr std::int64_t kSide = 16, kTokens = kSide * kSide;
+  /// Runs stem, head and a block of each kind, as far as they are held, on zeros.
+  void rehearse(const Weights& weights, const HeldBlocks& held, const Rehearsal& sizes_of) const {
+    constexpr std::int64_t kPixelsOfToken = 16;
+    const LocalOps ops;
     const FluxSizes& sizes = model_.sizes();
-    const auto zeros = [&](std::int64_t tokens, std::int64_t width) {
-      return at::zeros({1, tokens, width}, at::TensorOptions(weights.dtype()).device(weights.device()));
+    const std::int64_t rows = sizes_of.height / kPixelsOfToken, columns = sizes_of.width / kPixelsOfToken;
+    const auto zeros = [&](at::IntArrayRef shape) {
+      return at::zeros(shape, at::TensorOptions(weights.dtype()).device(weights.device()));
     };
+    FluxState state{.image = zeros({1, rows * columns, sizes.hidden}),
+                    .text = zeros({1, sizes_of.text_tokens, sizes.hidden}),
+                    .text_tokens = sizes_of.text_tokens,
+                    .rows = rows,
+                    .columns = columns};
+    if (held.stem()) {
+      const at::Tensor x = zeros({1, sizes.channels, 2 * rows, 2 * columns}).to(at::kFloat);
+      state = model_.begin(x, {.context = zeros({1, sizes_of.text_tokens, sizes.context}), .pooled = {}}, ops);
+    }
     FluxModulation still;
-    still.image.assign(static_cast<std::size_t>(sizes.depth), zeros(1, 6 * sizes.hidden));
+    still.image.assign(static_cast<std::size_t>(sizes.depth), zeros({1, 1, 6 * sizes.hidden}));
     still.text = still.image;
-    still.single.assign(static_cast<std::size_t>(sizes.depth_single), zeros(1, 3 * sizes.hidden));
-    FluxState state{.image = zeros(kTokens, sizes.hidden),
-                    .text = zeros(kTokens, sizes.hidden),
-                    .modulation = &still,
-                    .text_tokens = kTokens,
-                    .rows = kSide,
-                    .columns = kSide};
+    still.single.assign(static_cast<std::size_t>(sizes.depth_single), zeros({1, 1, 3 * sizes.hidden}));
+    still.last = zeros({1, 1, 2 * sizes.hidden});
     const RotaryTable table = model_.rotary(state);
+    state.modulation = &still;
     state.rotary = &table;
     const auto run_one = [&](int first, int last) {
       while (first < last && (!held.has(first) || held.streams(first))) ++first;
-      if (first < last) model_.block(first, state, LocalOps());
+      if (first < last) model_.block(first, state, ops);
     };
     run_one(0, sizes.depth);
     run_one(sizes.depth, held.count());
+    if (held.head() && !state.text.defined()) model_.finish(state, ops);
   }
 
   Modulated modulate(std::span<const double> timesteps, const FluxCondition& condition, const Ops& ops) const {
@@ -205,10 +213,10 @@ std::vector<DiffusionBlock> diffusion_blocks(const ModelSet& models) {
 }
 
 std::unique_ptr<DiffusionShard> load_shard(const ModelSet& models, const HeldBlocks& held, at::ScalarType dtype,
-                                           at::Device device) {
+                                           at::Device device, const Rehearsal& rehearsal) {
   const Part& part = models.diffusion;
   const Weights weights = weights_of(part, dtype, device);
-  if (models.is_flux()) return std::make_unique<FluxShard>(part.flux(), weights, held);
+  if (models.is_flux()) return std::make_unique<FluxShard>(part.flux(), weights, held, rehearsal);
   return std::make_unique<UNetShard>(*part.row, part.unet(), weights, held);
 }
 

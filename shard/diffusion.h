@@ -28,6 +28,13 @@ struct RunFacts {
   at::Tensor channels = {};  ///< [1, c, h, w] beside the latent: inpainting UNets
 };
 
+/// What is computed once for nothing as a model is loaded, at the sizes of a job's first picture: a GPU loads kernels
+/// when they are first used, which takes it longer than several passes do. Here all devices do it at the same time.
+struct Rehearsal {
+  std::int64_t width = 0, height = 0;  ///< in pixels; 0: there is none
+  std::int64_t text_tokens = 0;
+};
+
 /// One evaluation on its way through the blocks of a diffusion model: at a timestep (as SigmaTable::timestep gives it),
 /// told the run's text of that number.
 class DiffusionPass {
@@ -78,6 +85,6 @@ std::vector<DiffusionBlock> diffusion_blocks(const ModelSet& models);
 
 /// Loads the held blocks of a set's diffusion model.
 std::unique_ptr<DiffusionShard> load_shard(const ModelSet& models, const HeldBlocks& held, at::ScalarType dtype,
-                                           at::Device device);
+                                           at::Device device, const Rehearsal& rehearsal = {});
 
 }  // namespace mgpu

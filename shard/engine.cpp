@@ -119,16 +119,18 @@ std::vector<double> Engine::coder_speeds() const {
 
 double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
   fault_point("to the autoencoder");
+  return between_passes(coder(0), [&] { return code(phase, work); });
+}
+
+double Engine::code(Phase phase, const std::function<void()>& work) {
   Device& device = coder(0);
-  return between_passes(device, [&] {
-    const Meter::PhaseScope scope(device.meter, phase);
-    const Meter::Busy busy(device.meter);
-    return on_device(device.id, [&] {
-      const Stopwatch watch(device.torch);
-      fault_point("autoencoder");
-      work();
-      return watch.seconds();
-    });
+  const Meter::PhaseScope scope(device.meter, phase);
+  const Meter::Busy busy(device.meter);
+  return on_device(device.id, [&] {
+    const Stopwatch watch(device.torch);
+    fault_point("autoencoder");
+    work();
+    return watch.seconds();
   });
 }
 
@@ -203,7 +205,20 @@ std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
   return out;
 }
 
-void Engine::load_diffusion() {
+void Engine::load(const Rehearsal& rehearsal, const std::function<void()>& decoders) {
+  if (pipeline_ || !coder(0).id.is_cuda()) {
+    load_diffusion(rehearsal);
+    at_autoencoder(Phase::Decode, decoders);
+    return;
+  }
+  Worker aside(coder(0).id, Worker::Runs::InThread);
+  Together loads;
+  loads.begin(aside, [&] { code(Phase::Decode, decoders); });
+  load_diffusion(rehearsal);
+  loads.finish();
+}
+
+void Engine::load_diffusion(const Rehearsal& rehearsal) {
   if (pipeline_) return;
   const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_);
   std::vector<std::size_t> owners;
@@ -219,7 +234,7 @@ void Engine::load_diffusion() {
     loads.begin(device.worker, [&, i] {
       on_device(devices_[i]->id, [&] {
         fault_point("load");
-        load_member(i, blocks, members[i]);
+        load_member(i, blocks, rehearsal, members[i]);
       });
     });
   }
@@ -228,7 +243,8 @@ void Engine::load_diffusion() {
   limit_passes();
 }
 
-void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member) {
+void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& blocks, const Rehearsal& rehearsal,
+                         Pipeline::Member& member) {
   Device& device = *devices_[index];
   std::vector<bool> held, streamed;
   std::vector<BlockStream::Block> lent;
@@ -238,7 +254,8 @@ void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& b
     streamed.push_back(held.back() && assignment.streamed);
     if (streamed.back()) lent.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
   }
-  member.shard = load_shard(models_, HeldBlocks(held, streamed, plan_.keeps_ahead), dtypes_.unet, device.torch);
+  member.shard =
+      load_shard(models_, HeldBlocks(held, streamed, plan_.keeps_ahead), dtypes_.unet, device.torch, rehearsal);
   for (BlockStream::Block& block : lent) block.tensors = member.shard->block_tensors(block.index);
   if (!lent.empty()) member.stream = std::make_unique<BlockStream>(device.torch, std::move(lent));
   device.meter.loaded();

@@ -70,8 +70,10 @@ class Engine {
   std::vector<Conditioning> encode(std::span<const PromptText> prompts,
                                    const TextualInversions& inversions = TextualInversions());
 
-  /// Loads the diffusion model, every device its blocks at the same time, if it is not there yet.
-  void load_diffusion();
+  /// Loads the diffusion model, every device its blocks at the same time, if it is not there yet; GPUs rehearse it.
+  void load_diffusion(const Rehearsal& rehearsal = {});
+  /// The same, and runs `decoders`, which loads the autoencoder, as at_autoencoder() does: on a GPU meanwhile.
+  void load(const Rehearsal& rehearsal, const std::function<void()>& decoders);
 
   using Run = std::shared_ptr<Pipeline::Run>;
   /// Computes ahead what stays the same through a run. The conditionings must outlive it.
@@ -119,7 +121,10 @@ class Engine {
   std::size_t owner_of(const DiffusionBlock& block) const;
   std::size_t home_device() const;
   /// Loads the blocks of the diffusion model that the plan gives a device.
-  void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, Pipeline::Member& member);
+  void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, const Rehearsal& rehearsal,
+                   Pipeline::Member& member);
+  /// Does the first coder's work as a phase of its device. Returns the seconds that it took there.
+  double code(Phase phase, const std::function<void()>& work);
 
   /// Runs `work` in a device's worker, which passes go before. Returns what it returns, throws what it throws.
   double between_passes(Device& device, std::function<double()> work);

@@ -1,39 +1,76 @@
 #include "shard/loan.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 namespace mgpu {
+namespace {
 
-Loan spread_loan(std::span<const std::uint64_t> blocks, std::span<const DonorShare> shares) {
+std::uint64_t bytes_of(std::span<const LendableBlock> blocks) {
+  return std::transform_reduce(blocks.begin(), blocks.end(), std::uint64_t{0}, std::plus<>(),
+                               [](const LendableBlock& block) { return block.bytes; });
+}
+
+/// So many bytes in all, dealt to the blocks in proportion to their times, but to none more than it has.
+std::vector<double> dealt_by_time(std::span<const LendableBlock> blocks, double bytes) {
+  std::vector<double> out(blocks.size());
+  std::vector<bool> is_full(blocks.size());
+  for (bool is_new = true; is_new;) {
+    double left = bytes, time = 0.0;
+    for (std::size_t i = 0; i < blocks.size(); ++i) (is_full[i] ? left : time) += is_full[i] ? -out[i] : blocks[i].time;
+    is_new = false;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      if (is_full[i]) continue;
+      const auto most = static_cast<double>(blocks[i].bytes);
+      const double share = time > 0.0 ? std::max(0.0, left) * blocks[i].time / time : 0.0;
+      out[i] = std::min(share, most);
+      is_new = is_new || share > most;
+      is_full[i] = share > most;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorShare> shares) {
   Loan loan;
-  const auto total = static_cast<double>(std::accumulate(blocks.begin(), blocks.end(), std::uint64_t{0}));
+  double wanted = 0.0;
+  for (const DonorShare& share : shares) wanted += share.bytes;
+  const std::vector<double> dealt = dealt_by_time(blocks, std::min(wanted, static_cast<double>(bytes_of(blocks))));
   // Every holder, the device itself last, is owed its part of each block; whoever is owed most takes it.
-  std::vector<double> parts;
-  for (const DonorShare& share : shares) parts.push_back(total > 0.0 ? share.bytes / total : 0.0);
-  parts.push_back(std::max(0.0, 1.0 - std::accumulate(parts.begin(), parts.end(), 0.0)));
-  std::vector<double> owed(parts.size(), 0.0);
+  std::vector<double> owed(shares.size() + 1, 0.0);
   std::uint64_t largest = 0;
-  for (const std::uint64_t block : blocks) {
-    for (std::size_t i = 0; i < owed.size(); ++i) owed[i] += parts[i] * static_cast<double>(block);
+  for (std::size_t block = 0; block < blocks.size(); ++block) {
+    const auto bytes = static_cast<double>(blocks[block].bytes);
+    for (std::size_t i = 0; i < shares.size(); ++i) owed[i] += dealt[block] * shares[i].bytes / wanted;
+    owed.back() += bytes - dealt[block];
     const auto taker = static_cast<std::size_t>(std::ranges::max_element(owed) - owed.begin());
-    owed[taker] -= static_cast<double>(block);
+    owed[taker] -= bytes;
     const bool own = taker == shares.size();
     loan.donor.push_back(own ? std::nullopt : std::optional(shares[taker].donor));
     if (own) continue;
-    loan.bytes += block;
-    largest = std::max(largest, block);
+    loan.bytes += blocks[block].bytes;
+    largest = std::max(largest, blocks[block].bytes);
   }
   loan.ring = kRingSlots * largest;
   return loan;
 }
 
-Loan loan_that_frees(std::span<const std::uint64_t> blocks, const DeviceId& donor, std::uint64_t bytes) {
-  const auto total = static_cast<double>(std::accumulate(blocks.begin(), blocks.end(), std::uint64_t{0}));
-  const auto count = static_cast<int>(blocks.size());
+Loan loan_that_frees(std::span<const LendableBlock> blocks, const DeviceId& donor, std::uint64_t bytes) {
+  std::uint64_t largest = 0, least = std::numeric_limits<std::uint64_t>::max();
+  for (const LendableBlock& block : blocks) {
+    largest = std::max(largest, block.bytes);
+    least = std::min(least, block.bytes);
+  }
+  const std::uint64_t total = bytes_of(blocks), count = blocks.size();
   Loan most;
-  for (int lent = 1; lent <= count; ++lent) {
-    const DonorShare share{donor, total * lent / count};
+  for (std::uint64_t lent = 1; lent <= count; ++lent) {
+    const std::uint64_t wanted = total * lent / count;
+    // A loan comes to what is wanted within a block, and its ring takes some.
+    if (lent < count && wanted + largest < bytes + kRingSlots * least) continue;
+    const DonorShare share{donor, static_cast<double>(wanted)};
     Loan loan = spread_loan(blocks, {&share, 1});
     if (loan.freed() >= bytes) return loan;
     if (loan.freed() > most.freed()) most = std::move(loan);

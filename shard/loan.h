@@ -30,11 +30,18 @@ struct DonorShare {
   double bytes = 0.0;
 };
 
-/// Lends blocks of these sizes to donors, about so many bytes to each, spread evenly through the row: while lent ones
-/// are brought the device has own ones to compute.
-Loan spread_loan(std::span<const std::uint64_t> blocks, std::span<const DonorShare> shares);
+/// A block that may be lent.
+struct LendableBlock {
+  std::uint64_t bytes = 0;
+  double time = 1.0;  ///< that computing it takes, relative
+};
+
+/// Lends blocks to donors, about so many bytes to each, spread evenly over the time that the row takes: the link is
+/// asked for as much while any of them is computed, and never waits. Of blocks that take as long, light ones are lent
+/// more often.
+Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorShare> shares);
 
 /// The smallest loan from one donor that frees so many bytes, or the one that frees most where none frees enough.
-Loan loan_that_frees(std::span<const std::uint64_t> blocks, const DeviceId& donor, std::uint64_t bytes);
+Loan loan_that_frees(std::span<const LendableBlock> blocks, const DeviceId& donor, std::uint64_t bytes);
 
 }  // namespace mgpu

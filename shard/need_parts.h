@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "core/model_set.h"
+#include "shard/needs.h"
 
 namespace mgpu {
 
@@ -16,6 +18,9 @@ inline constexpr std::uint64_t kWorkspace = std::uint64_t{64} << 20;  // cuBLAS 
 
 /// Bytes of the part's tensors whose names begin so, under its prefix, once loaded.
 std::uint64_t bytes_below(const Part& part, std::string_view level, at::ScalarType dtype);
+
+/// Positions of the result of each of a UNet's down blocks.
+std::vector<std::uint64_t> unet_positions(const UNetSizes& sizes, const LargestPicture& picture);
 
 /// LibTorch's attention on a CPU takes tiles of 256 queries and 512 keys, a thread each.
 std::uint64_t attention_scratch(std::uint64_t head_dim);

@@ -8,6 +8,7 @@
 
 #include "shard/coding_needs.h"
 #include "shard/need_parts.h"
+#include "shard/work.h"
 
 namespace mgpu {
 namespace {
@@ -108,17 +109,6 @@ std::uint64_t unet_block_values(std::uint64_t in, std::uint64_t out, int depth) 
   return depth > 0 ? std::max(residual, feed_forward) : residual;
 }
 
-/// Positions of each down block's result.
-std::vector<std::uint64_t> unet_positions(const UNetSizes& sizes, const LargestPicture& picture) {
-  std::vector<std::uint64_t> out;
-  std::uint64_t rows = size(picture.height / 8), columns = size(picture.width / 8);
-  for (const UNetBlockSizes& down : sizes.down) {
-    if (down.resamples) rows = (rows + 1) / 2, columns = (columns + 1) / 2;
-    out.push_back(rows * columns);
-  }
-  return out;
-}
-
 /// A UNet's widest point is in the middle or on the way up, where skips wait: they count. SDXL's is the first
 /// feed-forward of its second level.
 std::uint64_t unet_activation(const UNetSizes& sizes, const LargestPicture& picture, std::uint64_t width) {
@@ -179,40 +169,6 @@ std::uint64_t set_kept(std::vector<BlockNeed>& blocks, const UNetSizes& sizes, c
   }
   if (blocks.size() == 3) blocks[1].of_text = {text(sizes.depth_middle, sizes.down.back().out)};
   return most * width;
-}
-
-/// Multiplications of a residual block: two 3x3 convolutions, and a 1x1 one where the channels change.
-double residual_work(double positions, double in, double out) {
-  return positions * out * (9 * in + 9 * out + (in == out ? 0 : in));
-}
-
-/// Multiplications of a transformer block: projections of self- and cross-attention, the feed-forward (GEGLU to four
-/// times the width), and both attentions themselves.
-double transformer_work(double positions, double width, double text) {
-  return positions * width * (18 * width + 2 * (positions + text));
-}
-
-/// Sets the blocks' relative times: the multiplications that they make.
-void set_block_times(std::vector<BlockNeed>& blocks, const UNetSizes& sizes, const LargestPicture& picture) {
-  const std::vector<std::uint64_t> positions = unet_positions(sizes, picture);
-  const auto text = static_cast<double>(picture.text_tokens);
-  const auto work = [&](std::size_t at, double in, double out, int residuals, int depth) {
-    const auto p = static_cast<double>(positions[at]);
-    return residuals * residual_work(p, in, out) + depth * transformer_work(p, out, text);
-  };
-  for (std::size_t i = 0; i < sizes.down.size(); ++i) {
-    const UNetBlockSizes& down = sizes.down[i];
-    const bool convolves = i == 0 || down.resamples;
-    blocks.front().times.push_back(convolves ? 9.0 * static_cast<double>(positions[i]) * down.in * down.out
-                                             : work(i, down.in, down.out, 1, down.depth));
-    const UNetBlockSizes& up = sizes.up[i];
-    const std::size_t skip = size(sizes.skip_of(static_cast<int>(i)));
-    blocks.back().times.push_back(work(skip, up.in + up.skip, up.out, 1, up.depth));
-    if (up.resamples) blocks.back().times.back() += 9.0 * static_cast<double>(positions[skip - 1]) * up.out * up.out;
-  }
-  const double channels = sizes.down.back().out;
-  if (sizes.middle_residuals > 0)
-    blocks[1].times = {work(positions.size() - 1, channels, channels, sizes.middle_residuals, sizes.depth_middle)};
 }
 
 /// Whether a tensor serves only what is computed before the steps: Flux's modulation, and the text's keys and values of
@@ -313,7 +269,7 @@ ComponentNeed flux_need(const Part& part, at::ScalarType dtype, const LargestPic
                                 blocks_below("single", flux.depth_single, part, "single_blocks.", dtype)};
   const std::uint64_t latents = latent_bytes(size(flux.channels), picture);
   set_modulation(blocks, flux, size(picture.steps), width);
-  // A double block weighs 2.4 times a single one and computes the same: each of its matrices serves some of the tokens.
+  set_flux_work(blocks, flux, flux_tokens(picture));
   return {.name = "unet",
           .phase = Phase::Sample,
           .blocks = std::move(blocks),
@@ -337,7 +293,7 @@ ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPic
   std::vector<BlockNeed> blocks{blocks_below("down", ways, part, "input_blocks.", dtype)};
   if (unet.middle_residuals > 0) blocks.push_back({"middle", 1, bytes_below(part, "middle_block.", dtype)});
   blocks.push_back(blocks_below("up", ways, part, "output_blocks.", dtype));
-  set_block_times(blocks, unet, picture);
+  set_unet_work(blocks, unet, picture);
   const std::uint64_t width = c10::elementSize(dtype), latents = latent_bytes(size(unet.channels_out), picture);
   const std::uint64_t passing = set_kept(blocks, unet, picture, width);
   return {.name = "unet",
@@ -388,7 +344,10 @@ std::vector<ComponentNeed> component_needs(const ModelSet& models, const Compute
   if (models.t5xxl) out.push_back(t5_need(*models.t5xxl, dtypes, text));
   out.push_back(models.is_flux() ? flux_need(models.diffusion, dtypes.unet, picture)
                                  : unet_need(models.diffusion, dtypes.unet, picture));
+  const double pass = work_of(out.back());
   out.push_back(decoder_need(models.vae, dtypes.vae, picture));
+  out.back().time_a_pass =
+      decode_work(models.vae, picture) / (pass * static_cast<double>(picture.steps * picture.texts));
   add_conditionings(out, models, picture);
   return out;
 }

@@ -209,11 +209,13 @@ std::size_t Pipeline::share_of(std::size_t stage) const {
 }
 
 void Pipeline::work(std::size_t member) {
-  const Turn turn = take(member);
-  if (turn.passes.empty()) {
-    work_between(member);
+  if (const std::function<void()> other = take_between(member)) {
+    other();
+    members_[member].worker->post([this, member] { work(member); });
     return;
   }
+  const Turn turn = take(member);
+  if (turn.passes.empty()) return;
   go_through(turn.stage, turn.passes);
   if (members_[member].follower) follow_turn(member);
 }
@@ -224,21 +226,20 @@ void Pipeline::between_passes(const DeviceId& device, std::function<void()> work
   const auto member = static_cast<std::size_t>(own - members_.begin());
   {
     const std::lock_guard lock(mutex_);
-    between_[member].push_back(std::move(work));
+    between_[member].push_back({++comings_, std::move(work)});
   }
   own->worker->post([this, member] { this->work(member); });
 }
 
-void Pipeline::work_between(std::size_t member) {
-  std::function<void()> work;
-  {
-    const std::lock_guard lock(mutex_);
-    if (between_[member].empty() || turns_[member] > 0 || next_stage(member)) return;
-    work = std::move(between_[member].front());
-    between_[member].pop_front();
-  }
-  work();
-  members_[member].worker->post([this, member] { this->work(member); });
+std::function<void()> Pipeline::take_between(std::size_t member) {
+  const std::lock_guard lock(mutex_);
+  std::deque<Between>& between = between_[member];
+  if (between.empty()) return {};
+  const std::optional<std::size_t> stage = next_stage(member);
+  if (stage && waiting_[*stage].front()->came < between.front().came) return {};
+  std::function<void()> work = std::move(between.front().work);
+  between.pop_front();
+  return work;
 }
 
 void Pipeline::go_through(std::size_t index, const Passes& passes) {

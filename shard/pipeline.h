@@ -77,8 +77,8 @@ class Pipeline {
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);
 
-  /// Runs `work`, which must not throw, in the worker of a member's device once no pass is there or waits for it: what
-  /// would keep the other devices waiting goes first. No pass begins there until it is done.
+  /// Runs `work`, which must not throw, in the worker of a member's device, behind the passes that have come to it by
+  /// now: the other devices go on with those that it has sent them. No pass begins there until it is done.
   void between_passes(const DeviceId& device, std::function<void()> work);
 
   /// The device of the first block: where a sampler should keep its latent.
@@ -121,7 +121,8 @@ class Pipeline {
   std::size_t share_of(std::size_t stage) const;
   /// What a worker does whenever something may have changed for its member.
   void work(std::size_t member);
-  void work_between(std::size_t member);
+  /// The other work of a member whose turn it is, if any.
+  std::function<void()> take_between(std::size_t member);
   /// Has the device of a stage do its part of the passes, and send them on.
   void go_through(std::size_t stage, const Passes& passes);
   void run_blocks(const Stage& stage, const Passes& passes);
@@ -144,8 +145,13 @@ class Pipeline {
   std::condition_variable pass_ends_, pass_comes_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
   std::vector<int> turns_;                                  ///< that each member with a follower works on
-  std::vector<std::deque<std::function<void()>>> between_;  ///< what waits for each member to have no passes
-  std::uint64_t comings_ = 0;                               ///< of passes to a stage
+  /// Other work than passes.
+  struct Between {
+    std::uint64_t came = 0;
+    std::function<void()> work;
+  };
+  std::vector<std::deque<Between>> between_;  ///< that waits for each member
+  std::uint64_t comings_ = 0;                 ///< of passes to a stage, and of other work
   std::size_t in_flight_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
   std::size_t limit_ = kNoLimit;

@@ -13,8 +13,6 @@
 namespace mgpu {
 namespace {
 
-// Decoding a picture costs about what one pass of the diffusion model does, and a picture takes some twenty passes.
-constexpr double kPassesPerDecode = 20.0;
 // Streaming a whole model takes about twice as long as computing it: between a slow GPU on a fast link and the reverse.
 constexpr double kStreamTime = 2.0;
 
@@ -84,16 +82,17 @@ double lend(Placement& placement, PlacedComponent& placed, std::size_t device, c
   placed.loans[device] = {};
   const double lacks = lacking(placement, device, site.devices[device]);
   if (lacks == 0.0 || !lends_memory(site) || placed.need->whole) return lacks;
-  placed.loans[device] = loan_that_frees(placed.chain.block_bytes(placed.runs[device]), DeviceId::cpu(),
-                                         static_cast<std::uint64_t>(lacks));
+  placed.loans[device] =
+      loan_that_frees(placed.chain.lendable(placed.runs[device]), DeviceId::cpu(), static_cast<std::uint64_t>(lacks));
   return lacking(placement, device, site.devices[device]);
 }
 
-/// The part of every decode that falls to a device, which has so much less time for blocks.
-double decodes(const Placement& placement, std::size_t device) {
+/// The time that decoding pictures takes a device, a pass of the diffusion model: it has so much less for blocks.
+double decoding_time(const Placement& placement, std::size_t device) {
   for (const PlacedComponent& placed : placement.components) {
     if (placed.need->phase != Phase::Decode || placed.runs[device].empty()) continue;
-    return 1.0 / static_cast<double>(std::ranges::count_if(placed.runs, [](Run run) { return !run.empty(); }));
+    const auto coders = std::ranges::count_if(placed.runs, [](Run run) { return !run.empty(); });
+    return placed.need->time_a_pass / static_cast<double>(coders);
   }
   return 0.0;
 }
@@ -111,7 +110,7 @@ RunCosts costs_of(Placement& placement, PlacedComponent& placed, std::size_t dev
   out.lacks = lend(placement, placed, device, site);
   out.lent = static_cast<double>(placed.loans[device].bytes);
   const Chain& chain = placed.chain;
-  const double work = chain.time(run) + decodes(placement, device) * chain.time() / kPassesPerDecode;
+  const double work = chain.time(run) + decoding_time(placement, device) * chain.time();
   // Blocks are brought while others are computed, for all passes that go together.
   const double brought = out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes()));
   const std::uint64_t together = placement.in_flight.sampling.passes / site.devices.size() + 1;
@@ -264,9 +263,9 @@ PhaseBytes Placement::lent(const DeviceId& donor) const {
     std::uint64_t bytes = 0;
     for (std::size_t d = 0; d < placed.runs.size(); ++d) {
       if (placed.loans[d].bytes == 0) continue;
-      const std::vector<std::uint64_t> blocks = placed.chain.block_bytes(placed.runs[d]);
+      const std::vector<LendableBlock> blocks = placed.chain.lendable(placed.runs[d]);
       for (std::size_t i = 0; i < blocks.size(); ++i)
-        if (placed.loans[d].donor_of(i) == donor) bytes += blocks[i];
+        if (placed.loans[d].donor_of(i) == donor) bytes += blocks[i].bytes;
     }
     for (const Phase phase : kPhases) {
       if (is_resident(*placed.need, phase)) {
@@ -305,7 +304,7 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
       allotment = allot(allocation, need, Chain(need, /*keeps_ahead=*/false), site.devices, site.donors);
     out.runs = allotment.runs;
     for (std::size_t d = 0; d < out.runs.size(); ++d)
-      if (!allotment.lent[d].empty()) out.loans[d] = spread_loan(out.chain.block_bytes(out.runs[d]), allotment.lent[d]);
+      if (!allotment.lent[d].empty()) out.loans[d] = spread_loan(out.chain.lendable(out.runs[d]), allotment.lent[d]);
     set_coding(out, site);
     return out;
   } catch (const AllocationError& error) {

@@ -34,8 +34,14 @@ Plan plan_of(const Placement& placement, const Site& site) {
   const std::vector<DeviceRoom>& devices = site.devices;
   Plan plan;
   plan.keeps_ahead = site.keeps_ahead;
-  for (const PlacedComponent& placed : placement.components)
-    if (placed.need->phase == Phase::Decode && placed.coding) plan.coding = *placed.coding;
+  for (const PlacedComponent& placed : placement.components) {
+    if (!placed.coding) continue;
+    (placed.need->phase == Phase::Decode ? plan.coding : plan.image_encoding) = *placed.coding;
+    const std::vector<CodingNeed>& ways = placed.need->coding;
+    if (placed.need->phase == Phase::Decode)
+      plan.thriftier.assign(ways.begin() + (placed.coding - ways.data()) + 1, ways.end());
+  }
+  std::erase_if(plan.thriftier, [](const CodingNeed& way) { return way.way == CodingWay::Parallel; });
   for (std::size_t d = 0; d < devices.size(); ++d) {
     PlannedDevice& planned = plan.devices.emplace_back();
     planned.room = devices[d];
@@ -117,6 +123,7 @@ std::string coding_text(const Plan& plan) {
   const std::size_t coders = plan.devices_of("vae").size();
   std::string out;
   if (coders > 1) out += fmt::format("; pictures are coded by {} devices together", coders);
+  if (plan.coding.way == CodingWay::Slabs) out += "; pictures are decoded slab by slab, to the same bits";
   if (plan.coding.way == CodingWay::Tiled)
     out += fmt::format(
         "; pictures are decoded in tiles of at most {0}x{0}, their statistics estimated from a smaller copy",
@@ -186,6 +193,7 @@ std::int64_t passes_alone(const PlacementRequest& request, bool streams, std::in
 /// Devices that may code pictures together: those that are told, else those of the fastest one's kind, which give the
 /// same bits as it does.
 std::vector<std::size_t> coders_of(const std::vector<DeviceRoom>& devices, const PlacementRequest& request) {
+  if (request.coding == CodingWay::Whole) return {};
   const DeviceRoom& fastest = *std::ranges::max_element(devices, {}, &DeviceRoom::speed);
   std::vector<std::size_t> out;
   for (std::size_t d = 0; d < devices.size(); ++d) {
@@ -207,7 +215,10 @@ Ways ways_of(const std::vector<ComponentNeed>& components, const PlacementReques
   Ways out;
   for (std::size_t i = 0; i < decoder->coding.size(); ++i) {
     const CodingWay way = decoder->coding[i].way;
-    if (request.coding.value_or(way) == way) (way == CodingWay::Tiled ? out.tiled : out.exact).push_back(i);
+    // Who asks for a picture whole or by several devices gets the same slab by slab.
+    const bool is_asked =
+        request.coding.value_or(way) == way || (way == CodingWay::Slabs && request.coding != CodingWay::Tiled);
+    if (is_asked) (way == CodingWay::Tiled ? out.tiled : out.exact).push_back(i);
   }
   if (out.exact.empty() && out.tiled.empty()) out.exact = {0};  // an autoencoder of one level has no tiles
   return out;
@@ -274,12 +285,15 @@ bool names_bytes(const PlacementRequest& request) {
   });
 }
 
-/// Of plans that do not fit that is best which asks nothing of donors that they have not, then that which lacks least.
-std::pair<bool, std::uint64_t> rank_of_refused(const Plan& plan) {
-  const bool donors_lack = std::ranges::any_of(plan.donors, [&](const PlannedDonor& donor) {
-    return std::ranges::find(plan.shortfalls, donor.room.id, &Shortfall::device) != plan.shortfalls.end();
-  });
-  return {donors_lack, plan.lacking_bytes()};
+/// Of plans that do not fit that is better which asks nothing of donors that they have not, then that which lacks less.
+Plan less_lacking(Plan a, Plan b) {
+  const auto rank = [](const Plan& plan) {
+    const bool donors_lack = std::ranges::any_of(plan.donors, [&](const PlannedDonor& donor) {
+      return std::ranges::find(plan.shortfalls, donor.room.id, &Shortfall::device) != plan.shortfalls.end();
+    });
+    return std::pair(donors_lack, plan.lacking_bytes());
+  };
+  return rank(b) < rank(a) ? std::move(b) : std::move(a);
 }
 
 /// With everything kept where it is computed, if that fits.
@@ -296,6 +310,14 @@ std::optional<Plan> roomy_plan(const With& with, const PlacementRequest& request
   } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again with less
     return std::nullopt;
   }
+}
+
+/// What takes the least memory of all.
+Means thriftiest(const Ways& ways) {
+  return {.keeps_ahead = false,
+          .streams = true,
+          .passes = 1,
+          .way = ways.tiled.empty() ? ways.exact.back() : ways.tiled.back()};
 }
 
 /// Each slower than those before it. What is streamed for want of memory leaves nothing kept ahead.
@@ -371,27 +393,34 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
     return plan_with(components, site_for(devices, request, means), request, means.passes, wanted);
   };
   const Ways ways = ways_of(components, request);
+  for (const std::size_t way : ways.exact)
+    if (std::optional<Plan> plan = roomy_plan(with, request, wanted, way)) return std::move(*plan);
+  Plan last = with(thriftiest(ways));
+  if (!last.fits()) return less_lacking(std::move(last), with({false, false, 1, thriftiest(ways).way}));
   // Where not even the way that takes the least memory fits, the others need not be tried.
-  const std::size_t thriftiest = ways.tiled.empty() ? ways.exact.back() : ways.tiled.back();
   std::map<std::pair<bool, std::int64_t>, bool> hopeless;
   const auto is_hopeless = [&](Means means) {
     const auto [known, is_new] = hopeless.try_emplace({means.streams, means.passes});
-    means.way = thriftiest;
+    means.way = thriftiest(ways).way;
     if (is_new) known->second = !with(means).fits();
     return known->second;
   };
-  std::optional<Plan> least;  // lacking
   for (const std::vector<std::size_t>* group : {&ways.exact, &ways.tiled}) {
     for (const std::size_t way : *group)
-      if (std::optional<Plan> plan = roomy_plan(with, request, wanted, way)) return std::move(*plan);
+      if (std::optional<Plan> plan = group == &ways.tiled ? roomy_plan(with, request, wanted, way) : std::nullopt)
+        return std::move(*plan);
     for (const Means& means : means_of_saving(*group, wanted)) {
-      if (least && means.way != group->front() && is_hopeless(means)) continue;
-      Plan plan = with(means);
-      if (plan.fits()) return plan;
-      if (!least || rank_of_refused(plan) < rank_of_refused(*least)) least = std::move(plan);
+      if (means.way != group->front() && is_hopeless(means)) continue;
+      if (Plan plan = with(means); plan.fits()) return plan;
     }
   }
-  return std::move(*least);
+  return last;
+}
+
+bool can_fit(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+             const PlacementRequest& request) {
+  const Means means = thriftiest(ways_of(components, request));
+  return plan_with(components, site_for(devices, request, means), request, means.passes, means.passes).fits();
 }
 
 }  // namespace mgpu

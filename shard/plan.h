@@ -79,6 +79,8 @@ struct ComponentNeed {
   /// `activation` and `ahead_activation` on a CPU device, whose operations are LibTorch's own: unfused, and without a
   /// GPU's workspaces. Absent: the same.
   std::optional<std::uint64_t> activation_on_cpu = {}, ahead_activation_on_cpu = {};
+  /// The autoencoder: the time of decoding a picture, spread over the passes that sample it, each of which counts 1.
+  double time_a_pass = 0.0;
   /// The autoencoder: the ways of coding pictures, in the order in which they are preferred. What they ask comes on top
   /// of `activation`.
   std::vector<CodingNeed> coding = {};
@@ -137,8 +139,11 @@ struct Plan {
   std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
   std::vector<PlannedDonor> donors;    ///< those that lend
   bool keeps_ahead = true;  ///< what serves only before the steps stays on the devices, else it is read when needed
-  /// How pictures are coded, on every device with blocks of the autoencoder.
+  /// How pictures are decoded, on every device with blocks of the autoencoder, and in less memory should that not do.
   CodingNeed coding = {};
+  std::vector<CodingNeed> thriftier = {};
+  /// How init images are encoded, where there are such.
+  CodingNeed image_encoding = {};
   /// Of the diffusion model: what is predicted holds for so many on their way at once.
   std::int64_t passes_at_once = 1;
   std::vector<Shortfall> shortfalls;  ///< a device and phase each; none when the job fits
@@ -196,5 +201,9 @@ class PlacementError : public AllocationError {
 /// lacks least. Throws PlacementError.
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request = {});
+
+/// Whether make_plan() finds one that fits, in a fraction of its time.
+bool can_fit(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+             const PlacementRequest& request = {});
 
 }  // namespace mgpu

@@ -281,27 +281,43 @@ TEST_CASE("the ways of decoding, each with less memory than the one before it") 
   vae.sizes = sizes;
   const auto gib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   const ComponentNeed need = decoder_need(vae, at::kBFloat16, {.width = 4096, .height = 4096});
-  REQUIRE(need.coding.size() == 5);
+  REQUIRE(need.coding.size() == 7);
   const auto bytes = [&](std::size_t way, double share) { return gib(need.coding[way].on_gpu.bytes(share)); };
   CHECK((need.coding[0].way == CodingWay::Whole));
   CHECK(bytes(0, 1.0) == doctest::Approx(12.2).epsilon(0.02));  // measured on an H200: 12.4 less weights
   CHECK((need.coding[1].way == CodingWay::Parallel));
   CHECK(bytes(1, 1.0) == bytes(0, 1.0));
-  CHECK(need.coding[1].on_gpu.units == 16);
+  CHECK(need.coding[1].on_gpu.units == 32);
   CHECK(bytes(1, 0.5) < 6.6);
   CHECK(bytes(1, 0.25) < 4.0);
-  for (std::size_t i = 2; i < 5; ++i) {
+  for (const std::size_t i : {2, 3}) {
+    CHECK((need.coding[i].way == CodingWay::Slabs));
+    CHECK(need.coding[i].slabs.levels == 2);
+    CHECK(need.coding[i].slabs.together == (i == 3));
+    CHECK(bytes(i, 1.0) < bytes(i - 1, 1.0));
+  }
+  CHECK(bytes(2, 1.0) < 5.5);
+  CHECK(bytes(3, 1.0) < 4.0);
+  for (std::size_t i = 4; i < 7; ++i) {
     CHECK((need.coding[i].way == CodingWay::Tiled));
     CHECK(bytes(i, 1.0) <= std::min(2.7, bytes(i - 1, 1.0)));
   }
-  CHECK(bytes(4, 1.0) < bytes(2, 1.0));  // the levels that are whole in both take more than a tile of either size
-  CHECK(need.coding[2].tiling.tile == 1024);
-  CHECK(need.coding[3].tiling.tile == 512);
-  CHECK(need.coding[3].tiling.levels == 2);
-  CHECK(need.coding[4].tiling.levels == 3);
+  CHECK(bytes(6, 1.0) < bytes(4, 1.0));  // the levels that are whole in both take more than a tile of either size
+  CHECK(need.coding[4].tiling.tile == 1024);
+  CHECK(need.coding[5].tiling.tile == 512);
+  CHECK(need.coding[5].tiling.levels == 2);
+  CHECK(need.coding[6].tiling.levels == 3);
   LargestPicture told{.width = 4096, .height = 4096};
   told.tiling_is_told = true;
-  CHECK(decoder_need(vae, at::kBFloat16, told).coding[3].tiling.tile == 1024);
+  CHECK(decoder_need(vae, at::kBFloat16, told).coding[5].tiling.tile == 1024);
+  // A slab is all of a small picture.
+  const ComponentNeed small = decoder_need(vae, at::kBFloat16, {.width = 512, .height = 512});
+  CHECK(std::ranges::none_of(small.coding, [](const CodingNeed& way) { return way.way == CodingWay::Slabs; }));
+  vae.sizes = sizes;
+  const ComponentNeed encoder = image_encoder_need(vae, at::kBFloat16, {.width = 4096, .height = 4096});
+  REQUIRE(encoder.coding.size() == 4);
+  for (const std::size_t i : {2, 3})
+    CHECK(encoder.coding[i].on_gpu.bytes(1.0) < encoder.coding[i - 1].on_gpu.bytes(1.0));
 }
 
 TEST_SUITE_END();

@@ -11,6 +11,7 @@ std::vector<ComponentNeed> components() {
       {"unet", Phase::Sample, {{"double", 19, 12000 * kMiB}, {"single", 38, 10000 * kMiB}}, 22500 * kMiB, 900 * kMiB},
       {"vae", Phase::Decode, {{"level", 4, 100 * kMiB}}, 110 * kMiB, 2500 * kMiB}};
   out.back().whole = true;
+  out.back().time_a_pass = 0.05;
   return out;
 }
 

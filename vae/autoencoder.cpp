@@ -47,6 +47,15 @@ std::size_t Decoder::first_step_of_last(int levels) const {
   return steps_.size() - static_cast<std::size_t>(1 + levels * (sizes_.residual_blocks + 2));
 }
 
+std::vector<std::span<const AutoencoderStep>> Decoder::last_levels(int levels) const {
+  std::vector<std::span<const AutoencoderStep>> out;
+  for (int last = levels; last > 0; --last) {
+    const std::size_t first = first_step_of_last(last), end = last > 1 ? first_step_of_last(last - 1) : steps_.size();
+    out.push_back(std::span(steps_).subspan(first, end - first));
+  }
+  return out;
+}
+
 at::Tensor Decoder::forward(const at::Tensor& z) const {
   std::vector<at::Tensor> out;
   for (const at::Tensor& one : z.split(1)) out.push_back(decode_in_bands({this, 1}, Team::alone(), one));
@@ -70,6 +79,21 @@ Encoder::Encoder(const VaeSizes& sizes, const Weights& weights)
   const std::int64_t moments = 2 * sizes.latent_channels;
   steps_.push_back(steps::head(weights, "encoder", channels, moments));
   if (sizes.quant) steps_.push_back(steps::conv1x1(weights, "quant_conv", moments, moments));
+}
+
+std::size_t Encoder::first_step_behind(int levels) const {
+  MGPU_CHECK(levels > 0 && levels < static_cast<int>(sizes_.channels.size()), "{} of {} levels", levels,
+             sizes_.channels.size());
+  return static_cast<std::size_t>(1 + levels * (sizes_.residual_blocks + 1));
+}
+
+std::vector<std::span<const AutoencoderStep>> Encoder::first_levels(int levels) const {
+  std::vector<std::span<const AutoencoderStep>> out;
+  for (int level = 1; level <= levels; ++level) {
+    const std::size_t first = level > 1 ? first_step_behind(level - 1) : 0;
+    out.push_back(std::span(steps_).subspan(first, first_step_behind(level) - first));
+  }
+  return out;
 }
 
 LatentDistribution Encoder::forward(const at::Tensor& image) const {

@@ -36,6 +36,8 @@ class Decoder {
   const std::vector<AutoencoderStep>& steps() const { return steps_; }
   /// The first step of the last `levels` levels: the enlargement to the first of them.
   std::size_t first_step_of_last(int levels) const;
+  /// The steps of each of these levels, the head's with the last.
+  std::vector<std::span<const AutoencoderStep>> last_levels(int levels) const;
 
   /// z [B, latent channels, h, w] as the encoder made it (no latent scale) -> [B, 3, factor h, factor w], about -1..1,
   /// each image by itself. On device() and in dtype(); z may lie elsewhere. vae/team.h has it done by several devices.
@@ -64,6 +66,10 @@ class Encoder {
   at::ScalarType dtype() const { return dtype_; }
   at::Device device() const { return device_; }
   const std::vector<AutoencoderStep>& steps() const { return steps_; }
+  /// The first step behind the first `levels` levels, which end with a reduction.
+  std::size_t first_step_behind(int levels) const;
+  /// The steps of each of these levels, the stem's with the first.
+  std::vector<std::span<const AutoencoderStep>> first_levels(int levels) const;
 
   /// image [B, 3, H, W] in -1..1 -> [B, latent channels, H / factor, W / factor]; H and W are multiples of the factor.
   LatentDistribution forward(const at::Tensor& image) const;

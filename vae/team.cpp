@@ -4,17 +4,10 @@
 
 #include "core/error.h"
 #include "core/hand_over.h"
+#include "vae/band_work.h"
 
 namespace mgpu {
 namespace {
-
-/// Devices with a share.
-std::vector<std::size_t> with_units(const std::vector<RowRange>& shares) {
-  std::vector<std::size_t> out;
-  for (std::size_t i = 0; i < shares.size(); ++i)
-    if (shares[i].size() > 0) out.push_back(i);
-  return out;
-}
 
 /// Runs each coder's steps on its rows of `image` [1, C, H, W], and puts the results together.
 template <class Coder>
@@ -24,7 +17,7 @@ at::Tensor run_in_bands(std::span<const Coder> coders, const Team& team, const a
   std::vector<at::Tensor> parts(coders.size());
   team.run(coders.size(), [&](std::size_t i) {
     const Coder& coder = coders[i];
-    const ImageRows rows = work.run(i, coder.steps(), image, coder.device(), coder.dtype());
+    const ImageRows rows = work.run(i, coder.steps(), work.rows(i, image, coder.device(), coder.dtype()));
     if (rows.values.defined()) parts[i] = image_of(rows);
     if (rows.values.defined() && i > 0) parts[i] = hand_over(parts[i], coders.front().device());
   });
@@ -36,26 +29,6 @@ at::Tensor run_in_bands(std::span<const Coder> coders, const Team& team, const a
 
 Team Team::alone() {
   return {{1.0}, [](std::size_t, const auto& work) { work(0); }};
-}
-
-BandWork::BandWork(const Bands& bands, const Team& team)
-    : bands_(bands),
-      shares_(deal_units(bands.units(), team.speeds)),
-      workers_(with_units(shares_)),
-      exchange_(workers_.size()) {}
-
-ImageRows BandWork::run(std::size_t device, std::span<const AutoencoderStep> steps, const at::Tensor& image,
-                        at::Device on, at::ScalarType dtype) {
-  const auto rank = static_cast<std::size_t>(std::ranges::find(workers_, device) - workers_.begin());
-  if (rank == workers_.size()) return {};
-  try {
-    MeasuredStatistics statistics;
-    const BandOps ops(bands_, shares_[device], statistics, exchange_, rank);
-    return run_steps(steps, rows_of(image, bands_.rows(shares_[device], image.size(3)), on, dtype), ops);
-  } catch (...) {
-    exchange_.leave();
-    throw;
-  }
 }
 
 at::Tensor decode_in_bands(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z,

@@ -8,7 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "core/exchange.h"
 #include "vae/autoencoder.h"
 
 namespace mgpu {
@@ -23,24 +22,6 @@ struct Team {
 
   /// One device: the calling thread's.
   static Team alone();
-};
-
-/// One image dealt to a team in bands: which device has which units, and the exchange between them. A device may get
-/// none.
-class BandWork {
- public:
-  BandWork(const Bands& bands, const Team& team);
-
-  /// What steps make of this device's rows of `image` [1, C, H, W]; without values where it has none. Called by every
-  /// device with units, on its own thread. Throws Exchange::Broken where another failed.
-  ImageRows run(std::size_t device, std::span<const AutoencoderStep> steps, const at::Tensor& image, at::Device on,
-                at::ScalarType dtype);
-
- private:
-  Bands bands_;
-  std::vector<RowRange> shares_;
-  std::vector<std::size_t> workers_;  ///< devices that have a share
-  Exchange exchange_;
 };
 
 /// The image's rows dealt to the team: edge rows, sums for the normalisations, attention's keys and values are

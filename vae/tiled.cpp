@@ -3,9 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "core/error.h"
 #include "core/hand_over.h"
+#include "vae/band_work.h"
 #include "vae/recorded_statistics.h"
 
 namespace mgpu {
@@ -49,9 +51,15 @@ ImageRows crop(const at::Tensor& values, const Tile& tile) {
           {}};
 }
 
+/// What lies on one device is one unit: no strip ends before it must.
+BandRules undealt(BandRules rules) {
+  rules.unit_values = std::numeric_limits<std::int64_t>::max();
+  return rules;
+}
+
 /// Bands of what a coder is given in the middle of its way.
 Bands bands_of(const at::Tensor& values, const BandRules& rules) {
-  return {values.size(0), values.size(1), values.size(2), rules};
+  return {values.size(0), values.size(1), values.size(2), undealt(rules)};
 }
 
 /// The normalisations behind step `split`, as they are where the picture is no larger than a tile. Not a sample of the
@@ -66,7 +74,7 @@ NormTape small_picture_norms(const Decoder& decoder, std::size_t split, const at
   };
   // By picking values, which keeps their distribution; averages would not.
   const at::Tensor small = at::upsample_nearest2d(z, {side(z.size(2)), side(z.size(3))});
-  const Bands bands(small.size(2), small.size(3), decoder.sizes().channels.back(), rules);
+  const Bands bands(small.size(2), small.size(3), decoder.sizes().channels.back(), undealt(rules));
   const std::span<const AutoencoderStep> steps = decoder.steps();
   MeasuredStatistics measured;
   ImageRows x = rows_of(small, {0, small.size(2)}, decoder.device(), decoder.dtype());
@@ -146,7 +154,8 @@ at::Tensor decode_in_tiles(std::span<const Decoder> decoders, const Team& team, 
     const std::size_t split = decoder.first_step_of_last(tiling.levels);
     try {
       const NormTape norms = small_picture_norms(decoder, split, z, tiling.tile, rules);
-      at::Tensor values = whole.run(rank, steps.first(split), z, decoder.device(), decoder.dtype()).values;
+      at::Tensor values =
+          whole.run(rank, steps.first(split), whole.rows(rank, z, decoder.device(), decoder.dtype())).values;
       values = gather_rows(exchange, rank, values, at::empty({0}, at::TensorOptions(decoder.device())));
       for (std::int64_t i = shares[rank].first; i < shares[rank].last; ++i) {
         const auto index = static_cast<std::size_t>(i);

@@ -22,6 +22,7 @@
 #include "core/family_sizes.h"
 #include "core/memory.h"
 #include "shard/worker.h"
+#include "vae/slabs.h"
 #include "vae/tiled.h"
 
 using namespace mgpu;
@@ -76,7 +77,10 @@ class Bench {
     Gpus gpus(c.gpus);
     const Team team = gpus.team();
     const auto decode = [&] {
-      return c.way == "tiled" ? decode_in_tiles(decoders, team, z, {}) : decode_in_bands(decoders, team, z);
+      if (c.way == "tiled") return decode_in_tiles(decoders, team, z, {});
+      if (c.way == "slabs") return decode_in_slabs(decoders, team, z, {});
+      if (c.way == "thin") return decode_in_slabs(decoders, team, z, {.together = true});
+      return decode_in_bands(decoders, team, z);
     };
     at::Tensor image = decode();
     const bool repeats = at::equal(image, decode());

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <exception>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/exchange.h"
+#include "vae/autoencoder.h"
+
+namespace mgpu {
+
+struct Team;
+
+/// One image dealt to a team in bands: which device has which units, and the exchange between them. A device may get
+/// none. Those that have some call the same functions in the same order, each on its own thread; a function throws
+/// Exchange::Broken where another device failed.
+class BandWork {
+ public:
+  BandWork(const Bands& bands, const Team& team);
+
+  const Bands& bands() const { return bands_; }
+  const RowRange& units(std::size_t device) const { return shares_[device]; }
+  /// Whether it is the first that has units.
+  bool is_first(std::size_t device) const { return device == workers_.front(); }
+
+  /// A device's rows of the image [1, C, H, W], at any of the sizes that it takes on its way; without values where the
+  /// device has none, as are those of the functions below.
+  ImageRows rows(std::size_t device, const at::Tensor& image, at::Device on, at::ScalarType dtype) const;
+  /// What steps make of a device's rows. Neighbours' edge rows and all devices' statistics are exchanged.
+  ImageRows run(std::size_t device, std::span<const AutoencoderStep> steps, ImageRows rows);
+  /// The rows of all devices, on this one; and those that are its own among all.
+  ImageRows gather(std::size_t device, ImageRows rows);
+  ImageRows own(std::size_t device, const ImageRows& all) const;
+  /// What each device shows of one tensor, one behind the other.
+  at::Tensor gather(std::size_t device, const at::Tensor& mine);
+
+  /// Runs what a device with units does between exchanges; where it fails, the others are told.
+  template <class Part>
+  auto guarded(Part&& part) {
+    try {
+      return part();
+    } catch (...) {
+      exchange_.leave();
+      throw;
+    }
+  }
+
+ private:
+  std::optional<std::size_t> rank_of(std::size_t device) const;
+
+  Bands bands_;
+  std::vector<RowRange> shares_;
+  std::vector<std::size_t> workers_;  ///< devices that have a share
+  Exchange exchange_;
+};
+
+}  // namespace mgpu

@@ -210,22 +210,25 @@ CodingNeed::Need encode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, co
   const auto into = [&](const Moments& some, std::size_t level) {
     return some.image(level, level == 0 ? kColours : before(level));
   };
+  // A CPU's picture lies there, as it was read and brought to -1..1.
+  const std::uint64_t pictures = on_gpu ? 0 : 2 * whole.pixels() * kColours * kFp32;
   for (const SlabLevels& levels : groups_of(slabs)) {
     const std::uint64_t in = into(whole, levels.largest),
                         out = whole.image(levels.smallest + 1, whole.channels(levels.smallest));
-    whole.add({out, out, 2 * out});
+    whole.add({pictures + in + out, out, 2 * out});
     const std::int64_t reach =
         slab_reach(static_cast<int>(levels.smallest - levels.largest) + 1, sizes.residual_blocks);
     Moments slab(sizes, slab_pixels(bands, levels.largest, reach, picture), dtype, on_gpu);
+    const std::uint64_t beside = pictures + in + out + into(slab, levels.largest);
     for (std::size_t level = levels.largest; level <= levels.smallest; ++level) {
-      slab.block(level, before(level), in + out + into(slab, levels.largest));
-      slab.shrink(level, in + out + into(slab, levels.largest));
+      slab.block(level, before(level), beside);
+      slab.shrink(level, beside);
     }
     whole.add_part(slab);
   }
   for (std::size_t level = size(slabs.levels); level < whole.levels(); ++level) {
-    whole.block(level, before(level));
-    if (level + 1 < whole.levels()) whole.shrink(level);
+    whole.block(level, before(level), pictures);
+    if (level + 1 < whole.levels()) whole.shrink(level, pictures);
   }
   whole.attend();
   return {bands.units(), whole.take()};
@@ -234,7 +237,8 @@ CodingNeed::Need encode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, co
 /// Slabs that may be coded in, each with less memory than those before. None where a slab is all of the picture.
 std::vector<Slabs> slabs_of(const VaeSizes& sizes, const LargestPicture& picture) {
   const int levels = std::min(Slabs{}.levels, static_cast<int>(sizes.channels.size()) - 1);
-  if (levels == 0 || units_of(sizes, picture, /*on_gpu=*/true) <= Slabs::kUnits) return {};
+  // A CPU's units are the smaller ones.
+  if (levels == 0 || units_of(sizes, picture, /*on_gpu=*/false) <= Slabs::kUnits) return {};
   return {{.levels = levels, .together = false}, {.levels = levels, .together = true}};
 }
 

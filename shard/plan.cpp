@@ -312,12 +312,28 @@ std::optional<Plan> roomy_plan(const With& with, const PlacementRequest& request
   }
 }
 
+/// The way of coding that takes the least memory of a device, which need not be the last: small pictures have no use
+/// for tiles.
+std::size_t thriftiest_way(const Ways& ways, const std::vector<ComponentNeed>& components,
+                           const std::vector<DeviceRoom>& devices, const PlacementRequest& request) {
+  const auto decoder = std::ranges::find(components, Phase::Decode, &ComponentNeed::phase);
+  if (decoder == components.end() || decoder->coding.empty()) return 0;
+  const auto coders = static_cast<double>(std::max<std::size_t>(coders_of(devices, request).size(), 1));
+  const auto bytes = [&](std::size_t way) {
+    const CodingNeed& need = decoder->coding[way];
+    const double share = need.way == CodingWay::Whole ? 1.0 : 1.0 / coders;
+    return (devices.front().id.is_cuda() ? need.on_gpu : need.on_cpu).bytes(share);
+  };
+  std::vector<std::size_t> all = ways.exact;
+  all.insert(all.end(), ways.tiled.begin(), ways.tiled.end());
+  return *std::ranges::min_element(all, {}, bytes);
+}
+
 /// What takes the least memory of all.
-Means thriftiest(const Ways& ways) {
-  return {.keeps_ahead = false,
-          .streams = true,
-          .passes = 1,
-          .way = ways.tiled.empty() ? ways.exact.back() : ways.tiled.back()};
+Means thriftiest(const Ways& ways, const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+                 const PlacementRequest& request) {
+  return {
+      .keeps_ahead = false, .streams = true, .passes = 1, .way = thriftiest_way(ways, components, devices, request)};
 }
 
 /// Each slower than those before it. What is streamed for want of memory leaves nothing kept ahead.
@@ -395,13 +411,14 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
   const Ways ways = ways_of(components, request);
   for (const std::size_t way : ways.exact)
     if (std::optional<Plan> plan = roomy_plan(with, request, wanted, way)) return std::move(*plan);
-  Plan last = with(thriftiest(ways));
-  if (!last.fits()) return less_lacking(std::move(last), with({false, false, 1, thriftiest(ways).way}));
+  const Means least = thriftiest(ways, components, devices, request);
+  Plan last = with(least);
+  if (!last.fits()) return less_lacking(std::move(last), with({false, false, 1, least.way}));
   // Where not even the way that takes the least memory fits, the others need not be tried.
   std::map<std::pair<bool, std::int64_t>, bool> hopeless;
   const auto is_hopeless = [&](Means means) {
     const auto [known, is_new] = hopeless.try_emplace({means.streams, means.passes});
-    means.way = thriftiest(ways).way;
+    means.way = least.way;
     if (is_new) known->second = !with(means).fits();
     return known->second;
   };
@@ -419,7 +436,7 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
 
 bool can_fit(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
              const PlacementRequest& request) {
-  const Means means = thriftiest(ways_of(components, request));
+  const Means means = thriftiest(ways_of(components, request), components, devices, request);
   return plan_with(components, site_for(devices, request, means), request, means.passes, means.passes).fits();
 }
 

@@ -117,7 +117,7 @@ TEST_CASE("a picture in tiles has the same bytes on any number of devices, and i
   check_memory(two.report);
 }
 
-TEST_CASE("auto takes the first way that fits: one device, several, tiles") {
+TEST_CASE("auto takes the first way that fits: one device, several, slabs, tiles") {
   const Folder folder;
   const std::string wide = "images: [{prompt: a boat, width: 768, height: 512, seed: 5}]\n";
   const auto reason = [&](const std::string& name, const std::string& devices, int limit) {
@@ -127,8 +127,12 @@ TEST_CASE("auto takes the first way that fits: one device, several, tiles") {
   CHECK(reason("roomy", "[cpu:0, cpu:1]", 300).find("coded") == std::string::npos);
   const std::string shared = reason("shared", "[cpu:0, cpu:1]", 80);
   CHECK(shared.find("coded by 2 devices together") != std::string::npos);
+  CHECK(shared.find("slab") == std::string::npos);
   CHECK(shared.find("tiles") == std::string::npos);
-  CHECK(reason("tight", "[cpu:0]\ndecode: {tile: 128, overlap: 42}", 80).find("decoded in tiles") != std::string::npos);
+  CHECK(reason("slabs", "[cpu:0]", 80).find("decoded slab by slab, to the same bits") != std::string::npos);
+  CHECK(read_all(folder.path("slabs/picture.png")) == read_all(folder.path("roomy/picture.png")));
+  CHECK(reason("told", "[cpu:0]\ndecode: {way: whole}", 80).find("slab by slab") != std::string::npos);
+  CHECK(reason("tight", "[cpu:0]\ndecode: {tile: 128, overlap: 42}", 40).find("decoded in tiles") != std::string::npos);
 }
 
 TEST_CASE("init images are encoded by several devices to what one gives") {
@@ -143,7 +147,21 @@ TEST_CASE("init images are encoded by several devices to what one gives") {
   check_memory(two.report);
 }
 
-TEST_CASE("a decode that runs out of memory is done in tiles, where the way is auto") {
+TEST_CASE("init images are encoded slab by slab to what is encoded whole") {
+  const Folder folder;
+  folder.write(
+      "in.png",
+      rendered(folder, "first", "gpu_ids: [cpu:0]\nimages: [{prompt: a boat, width: 768, height: 512}]\n").png);
+  const std::string again = "images: [{prompt: a sun, init_image: in.png, seed: 6, sampler: {denoise: 0.5}}]\n";
+  const Rendered whole = rendered(folder, "again", "gpu_ids: [cpu:0]\n" + again);
+  const Rendered slabs = rendered(folder, "slabs", "gpu_ids: [cpu:0]\nvram_limit: 60MB\n" + again);
+  CHECK(slabs.report.mode_reason.find("slab by slab") != std::string::npos);
+  CHECK(slabs.png == whole.png);
+  CHECK(slabs.report.devices[0].peak_bytes.encode < whole.report.devices[0].peak_bytes.encode);
+  check_memory(slabs.report);
+}
+
+TEST_CASE("a decode that runs out of memory is done in slabs, where the way is auto") {
   const Folder folder;
   std::atomic<int> exchanges = 0;
   fault_hook = [&](std::string_view place) {

@@ -31,7 +31,7 @@ TEST_CASE("slabs cover the units once, in order; the margin is what convolutions
 TEST_CASE("a decode in slabs has the bits of one in bands, on 1 to 5 devices, whatever the size") {
   for (const char* name : {"vae_flux", "vae_sd"}) {
     const auto decoders = coders<Decoder>(name, 5);
-    for (const std::int64_t rows : {1, 3, 12, 29}) {
+    for (const std::int64_t rows : {1, 3, 17}) {
       const at::Tensor z = noise({1, decoders[0].sizes().latent_channels, rows, 9});
       const at::Tensor bands = decode_in_bands(std::span(decoders).first(1), Team::alone(), z, kSmallBands);
       for (const int levels : {1, 2, 3}) {
@@ -56,7 +56,7 @@ TEST_CASE("an encode in slabs has the bits of one in bands, on 1 to 4 devices") 
   for (const char* name : {"vae_flux", "vae_sd"}) {
     const auto encoders = coders<Encoder>(name, 4);
     const std::int64_t factor = encoders[0].sizes().factor();
-    for (const std::int64_t rows : {1, 14, 27}) {
+    for (const std::int64_t rows : {1, 15}) {
       const at::Tensor image = noise({1, 3, rows * factor, 7 * factor}).clamp(-1, 1);
       const LatentDistribution bands = encode_in_bands(std::span(encoders).first(1), Team::alone(), image, kSmallBands);
       for (const int levels : {1, 2, 3}) {
@@ -77,7 +77,7 @@ TEST_CASE("an encode in slabs has the bits of one in bands, on 1 to 4 devices") 
 TEST_CASE("a device that fails at any exchange ends the work in slabs for all, with its own failure") {
   const auto decoders = coders<Decoder>("vae_flux", 3);
   const auto encoders = coders<Encoder>("vae_flux", 2);
-  const at::Tensor z = noise({1, 16, 24, 9}), image = noise({1, 3, 24 * 8, 72}).clamp(-1, 1);
+  const at::Tensor z = noise({1, 16, 12, 9}), image = noise({1, 3, 12 * 8, 72}).clamp(-1, 1);
   CHECK(exchanges_that_end([&] { decode_in_slabs(decoders, threads({1, 1, 1}), z, {}, kSmallBands); }) > 60);
   CHECK(exchanges_that_end([&] { encode_in_slabs(encoders, threads({1, 1}), image, {}, kSmallBands); }) > 30);
 }

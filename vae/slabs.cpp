@@ -181,9 +181,9 @@ LatentDistribution encode_in_slabs(std::span<const Encoder> encoders, const Team
   team.run(encoders.size(), [&](std::size_t i) {
     const Encoder& encoder = encoders[i];
     if (work.units(i).size() == 0) return;
-    const ImageRows whole = rows_of(image, {0, image.size(2)}, encoder.device(), encoder.dtype());
     const auto levels = grouped(encoder.first_levels(slabs.levels), slabs, encoder.sizes().residual_blocks, false);
-    const ImageRows small = run_levels(work, i, levels, whole);
+    const ImageRows small =
+        run_levels(work, i, levels, rows_of(image, {0, image.size(2)}, encoder.device(), encoder.dtype()));
     const Steps behind = Steps(encoder.steps()).subspan(encoder.first_step_behind(slabs.levels));
     ImageRows rows = work.run(i, behind, work.own(i, small));
     rows = work.gather(i, std::move(rows));

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "cli/failure.h"
+#include "core/error.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
 #include "vae/slabs.h"
@@ -72,15 +73,15 @@ at::Tensor PictureCoder::run_decoders(const CodingNeed& way, const at::Tensor& z
 
 void PictureCoder::rehearse(const Rehearsal& rehearsal) const {
   constexpr std::int64_t kMost = 1024;  // pixels a side: larger pictures have the same kernels, nearly
-  if (!engine_.coders().front().is_cuda()) return;
-  const ModelSet& models = engine_.models();
-  const auto side = [&](std::int64_t pixels) { return std::min(pixels, kMost) / models.vae.autoencoder().factor; };
-  const at::Tensor z =
-      at::zeros({1, models.vae.autoencoder().latent_channels, side(rehearsal.height), side(rehearsal.width)},
-                at::TensorOptions(torch_device(engine_.coders().front())));
+  const DeviceId& device = engine_.coders().front();
+  if (!device.is_cuda()) return;
+  const AutoencoderFacts vae = engine_.models().vae.autoencoder();
+  const auto side = [&](std::int64_t pixels) { return std::min(pixels, kMost) / vae.factor; };
   try {
-    run_decoders(engine_.plan().coding, z);
+    decode_by(engine_.plan().coding, at::zeros({1, vae.latent_channels, side(rehearsal.height), side(rehearsal.width)},
+                                               at::TensorOptions(torch_device(device))));
   } catch (const c10::OutOfMemoryError&) {  // who decodes a picture finds a way, or says so
+  } catch (const Error&) {                  // likewise
   }
 }
 

@@ -71,6 +71,7 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
     devices_.push_back(std::make_unique<Device>(room.id, runs));
   }
   coders_ = plan_.devices_of("vae");
+  if (!coders_.empty() && coder(0).id.is_cuda()) coder(0).coding.emplace(coder(0).id, Worker::Runs::InThread);
   // What a donor keeps is the plan's; the limit of a job before this one is not.
   for (const PlannedDonor& donor : plan_.donors)
     if (!donor.room.id.is_cuda()) limit_allocations(donor.room.id, std::numeric_limits<std::uint64_t>::max());
@@ -124,14 +125,17 @@ double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
 
 double Engine::code(Phase phase, const std::function<void()>& work) {
   Device& device = coder(0);
-  const Meter::PhaseScope scope(device.meter, phase);
-  const Meter::Busy busy(device.meter);
-  return on_device(device.id, [&] {
-    const Stopwatch watch(device.torch);
-    fault_point("autoencoder");
-    work();
-    return watch.seconds();
-  });
+  const auto run = [&] {
+    const Meter::PhaseScope scope(device.meter, phase);
+    const Meter::Busy busy(device.meter);
+    return on_device(device.id, [&] {
+      const Stopwatch watch(device.torch);
+      fault_point("autoencoder");
+      work();
+      return watch.seconds();
+    });
+  };
+  return device.coding ? device.coding->call(run) : run();
 }
 
 double Engine::between_passes(Device& device, std::function<double()> work) {
@@ -206,7 +210,7 @@ std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
 }
 
 void Engine::load(const Rehearsal& rehearsal, const std::function<void()>& decoders) {
-  if (pipeline_ || !coder(0).id.is_cuda()) {
+  if (pipeline_ || !coder(0).coding) {
     load_diffusion(rehearsal);
     at_autoencoder(Phase::Decode, decoders);
     return;

@@ -110,6 +110,9 @@ class Engine {
     Meter meter;
     Worker worker;
     std::optional<Worker> follower;  ///< as Pipeline::Member's
+    /// Of the first coder, a GPU: codes pictures while the worker waits. Libraries keep what they have found out of
+    /// convolutions a thread, and this one finds it out while the worker loads the diffusion model.
+    std::optional<Worker> coding;
   };
 
   Device& coder(std::size_t number) const { return *devices_[coders_[number]]; }
@@ -123,7 +126,8 @@ class Engine {
   /// Loads the blocks of the diffusion model that the plan gives a device.
   void load_member(std::size_t device, const std::vector<DiffusionBlock>& blocks, const Rehearsal& rehearsal,
                    Pipeline::Member& member);
-  /// Does the first coder's work as a phase of its device. Returns the seconds that it took there.
+  /// Does the first coder's work as a phase of its device, in its thread if it has one for that. Returns the seconds
+  /// that it took there.
   double code(Phase phase, const std::function<void()>& work);
 
   /// Runs `work` in a device's worker, which passes go before. Returns what it returns, throws what it throws.

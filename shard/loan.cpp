@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <numeric>
 
 namespace mgpu {
@@ -32,6 +33,23 @@ std::vector<double> dealt_by_time(std::span<const LendableBlock> blocks, double 
   return out;
 }
 
+/// All blocks up to some size: a larger one, lent too, would ask for a larger ring.
+Loan loan_that_frees_most(std::span<const LendableBlock> blocks, const DeviceId& donor) {
+  std::map<std::uint64_t, std::uint64_t> bytes_of_size;
+  for (const LendableBlock& block : blocks) bytes_of_size[block.bytes] += block.bytes;
+  Loan most;
+  std::uint64_t up_to = 0, lent = 0;
+  for (const auto& [size, bytes] : bytes_of_size) {
+    lent += bytes;
+    const Loan loan{.bytes = lent, .ring = kRingSlots * size};
+    if (loan.freed() > most.freed()) most = loan, up_to = size;
+  }
+  if (most.bytes == 0) return most;
+  for (const LendableBlock& block : blocks)
+    most.donor.push_back(block.bytes <= up_to ? std::optional(donor) : std::nullopt);
+  return most;
+}
+
 }  // namespace
 
 Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorShare> shares) {
@@ -59,21 +77,21 @@ Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorSha
 }
 
 Loan loan_that_frees(std::span<const LendableBlock> blocks, const DeviceId& donor, std::uint64_t bytes) {
+  Loan most = loan_that_frees_most(blocks, donor);
+  if (most.freed() <= bytes) return most;
   std::uint64_t largest = 0, least = std::numeric_limits<std::uint64_t>::max();
   for (const LendableBlock& block : blocks) {
     largest = std::max(largest, block.bytes);
     least = std::min(least, block.bytes);
   }
   const std::uint64_t total = bytes_of(blocks), count = blocks.size();
-  Loan most;
   for (std::uint64_t lent = 1; lent <= count; ++lent) {
     const std::uint64_t wanted = total * lent / count;
     // A loan comes to what is wanted within a block, and its ring takes some.
-    if (lent < count && wanted + largest < bytes + kRingSlots * least) continue;
+    if (wanted + largest < bytes + kRingSlots * least) continue;
     const DonorShare share{donor, static_cast<double>(wanted)};
     Loan loan = spread_loan(blocks, {&share, 1});
     if (loan.freed() >= bytes) return loan;
-    if (loan.freed() > most.freed()) most = std::move(loan);
   }
   return most;
 }

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <optional>
 #include <tuple>
@@ -329,11 +330,25 @@ std::size_t thriftiest_way(const Ways& ways, const std::vector<ComponentNeed>& c
   return *std::ranges::min_element(all, {}, bytes);
 }
 
-/// What takes the least memory of all.
-Means thriftiest(const Ways& ways, const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-                 const PlacementRequest& request) {
-  return {
-      .keeps_ahead = false, .streams = true, .passes = 1, .way = thriftiest_way(ways, components, devices, request)};
+/// What takes the least memory of all: one of these. Of small models a ring, or what is computed ahead, takes more than
+/// it saves.
+std::array<Means, 4> thriftiest(std::size_t way) {
+  return {Means{.keeps_ahead = false, .streams = true, .passes = 1, .way = way},
+          Means{.keeps_ahead = false, .streams = false, .passes = 1, .way = way},
+          Means{.keeps_ahead = true, .streams = true, .passes = 1, .way = way},
+          Means{.keeps_ahead = true, .streams = false, .passes = 1, .way = way}};
+}
+
+/// The first of these that fits, else that which lacks least.
+template <class With>
+Plan thriftiest_plan(const With& with, std::size_t way) {
+  std::optional<Plan> out;
+  for (const Means& means : thriftiest(way)) {
+    Plan plan = with(means);
+    if (plan.fits()) return plan;
+    out = out ? less_lacking(std::move(*out), std::move(plan)) : std::move(plan);
+  }
+  return std::move(*out);
 }
 
 /// Each slower than those before it. What is streamed for want of memory leaves nothing kept ahead.
@@ -411,14 +426,14 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
   const Ways ways = ways_of(components, request);
   for (const std::size_t way : ways.exact)
     if (std::optional<Plan> plan = roomy_plan(with, request, wanted, way)) return std::move(*plan);
-  const Means least = thriftiest(ways, components, devices, request);
-  Plan last = with(least);
-  if (!last.fits()) return less_lacking(std::move(last), with({false, false, 1, least.way}));
+  const std::size_t least = thriftiest_way(ways, components, devices, request);
+  Plan last = thriftiest_plan(with, least);
+  if (!last.fits()) return last;
   // Where not even the way that takes the least memory fits, the others need not be tried.
   std::map<std::pair<bool, std::int64_t>, bool> hopeless;
   const auto is_hopeless = [&](Means means) {
     const auto [known, is_new] = hopeless.try_emplace({means.streams, means.passes});
-    means.way = least.way;
+    means.way = least;
     if (is_new) known->second = !with(means).fits();
     return known->second;
   };
@@ -436,8 +451,11 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
 
 bool can_fit(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
              const PlacementRequest& request) {
-  const Means means = thriftiest(ways_of(components, request), components, devices, request);
-  return plan_with(components, site_for(devices, request, means), request, means.passes, means.passes).fits();
+  const auto with = [&](const Means& means) {
+    return plan_with(components, site_for(devices, request, means), request, means.passes, means.passes);
+  };
+  const std::size_t least = thriftiest_way(ways_of(components, request), components, devices, request);
+  return thriftiest_plan(with, least).fits();
 }
 
 }  // namespace mgpu

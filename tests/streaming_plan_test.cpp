@@ -97,6 +97,14 @@ TEST_CASE("the smallest loan that frees enough, or the one that frees most") {
     CHECK(loan.freed() < wanted + 100);
   }
   CHECK(loan_that_frees(blocks, DeviceId::cpu(), 801).freed() == 800);
+  // Two heavy blocks, lent too, would ask for a ring of their size: it is more than they weigh.
+  std::vector<LendableBlock> mixed(10, {100});
+  mixed.resize(12, {1000});
+  const Loan light = loan_that_frees(mixed, DeviceId::cpu(), 801);
+  CHECK(light.freed() == 1000);  // all of them: 3000 less a ring of 2000
+  mixed.resize(11);
+  CHECK(loan_that_frees(mixed, DeviceId::cpu(), 801).freed() == 800);
+  CHECK_FALSE(loan_that_frees(mixed, DeviceId::cpu(), 801).donor_of(10).has_value());
 }
 
 TEST_CASE("the means of saving memory come in turn: all kept, nothing kept ahead, streamed") {

@@ -73,7 +73,7 @@ at::Tensor PictureCoder::run_decoders(const CodingNeed& way, const at::Tensor& z
 
 void PictureCoder::rehearse(const Rehearsal& rehearsal) const {
   constexpr std::int64_t kMost = 1024;  // pixels a side: larger pictures have the same kernels, nearly
-  const DeviceId& device = engine_.coders().front();
+  const DeviceId device = engine_.coders().front();
   if (!device.is_cuda()) return;
   const AutoencoderFacts vae = engine_.models().vae.autoencoder();
   const auto side = [&](std::int64_t pixels) { return std::min(pixels, kMost) / vae.factor; };

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 CHANNELS = (128, 256, 512, 512)
 LATENT = 16
+NAMES = {"whole": "whole", "slabs": "slabs", "thin": "slabs, two levels at once", "tiled": "tiled"}
 
 
 def autoencoder():
@@ -117,14 +118,16 @@ def main():
         path = os.path.join(folder, "ae.safetensors")
         save_file(autoencoder(), path)
         for side in (int(text) for text in given.sides.split(",")):
-            cases = [(side, way, int(gpus)) for way in ("whole", "tiled") for gpus in given.gpus.split(",")]
+            # A picture of 1024² is hardly more than a slab, and no more than a tile.
+            ways = ("whole",) if side <= 1024 else ("whole", "slabs", "thin", "tiled")
+            cases = [(side, way, int(gpus)) for way in ways for gpus in given.gpus.split(",")]
             results = ours(given.build, path, cases)
             for (_, way, gpus), result in zip(cases, results):
-                print(line(side, "parallel" if way == "whole" and gpus > 1 else way, gpus, result), flush=True)
-            for way in ("whole", "tiled"):
-                if len({r.get("sum") for (_, its, _), r in zip(cases, results) if its == way}) > 1:
-                    sys.exit(f"{way} {side}²: the number of GPUs changed the bits")
-            for tiled in () if given.no_peer else (False, True):
+                print(line(side, "parallel" if way == "whole" and gpus > 1 else NAMES[way], gpus, result), flush=True)
+            for alike in (("whole", "slabs", "thin"), ("tiled",)):
+                if len({r.get("sum") for (_, way, _), r in zip(cases, results) if way in alike}) > 1:
+                    sys.exit(f"{' and '.join(alike)} {side}²: the way or the number of GPUs changed the bits")
+            for tiled in () if given.no_peer else (False,) if side <= 1024 else (False, True):
                 print(line(side, "diffusers" + (", tiled" if tiled else ""), 1, peer(path, side, tiled)), flush=True)
                 torch.cuda.empty_cache()
 

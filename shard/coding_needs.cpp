@@ -294,7 +294,7 @@ ComponentNeed decoder_need(const Part& vae, at::ScalarType dtype, const LargestP
           .phase = Phase::Decode,
           .blocks = {{"level", static_cast<int>(sizes.channels.size()), bytes}},
           .bytes = bytes,
-          .activation = kWorkspace,
+          .activation = 2 * kWorkspace,  // its thread's, beside that of the diffusion model's
           .whole = true,
           .home = kSmallTensors,
           .activation_on_cpu = loading_bytes(vae, dtype),

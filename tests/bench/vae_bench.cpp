@@ -1,5 +1,6 @@
 // Times decodes on GPUs. scripts/vae_bench.py makes the autoencoder, calls this and prints the table.
-//   mgpu-vae-bench AUTOENCODER SIDExWAYxGPUS...    e.g. 1024xwholex1 4096xwholex4
+//   mgpu-vae-bench AUTOENCODER SIDExWAYxGPUS...    e.g. 1024xwholex1 4096xwholex4; ways: whole, slabs (level by level),
+//                                                  thin (slabs of both levels at once), tiled
 // One line of JSON each: milliseconds (median), GiB that the fullest GPU's tensors took, relative L2 error against
 // fp32.
 

@@ -5,6 +5,7 @@
 #include "core/family_sizes.h"
 #include "core/image_nn.h"
 #include "tests/testing.h"
+#include "vae/slabs.h"
 #include "vae/team.h"
 
 using namespace mgpu;
@@ -113,6 +114,28 @@ TEST_CASE("the autoencoders' goldens in fp32, and in bf16") {
       const at::Tensor out = decoder.forward(latent);
       CHECK(relative_l2(out.cpu(), image) <= (dtype == at::kFloat ? 1e-5 : 4e-2));
       CHECK(at::equal(out, decoder.forward(latent)));
+    }
+  }
+}
+
+TEST_CASE("slabs have the bits of bands, decoding and encoding") {
+  set_exact_arithmetic();
+  const auto file = TensorFile::open(golden("vae_flux.safetensors"));
+  const VaeSizes sizes = std::get<VaeSizes>(read_vae_sizes(*file, ""));
+  const BandRules small{.unit_values = 1 << 12, .strip_values = 1 << 14, .score_values = 1 << 14};
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const Weights weights(file, "", dtype, at::kCUDA);
+    const std::vector<Decoder> decoder{Decoder(sizes, weights)};
+    const std::vector<Encoder> encoder{Encoder(sizes, weights)};
+    const at::Tensor z = draw({1, sizes.latent_channels, 37, 19}, at::kFloat),
+                     image = draw({1, 3, 8 * 37, 8 * 19}, at::kFloat).clamp(-1, 1);
+    const at::Tensor decoded = decode_in_bands(decoder, Team::alone(), z, small),
+                     encoded = encode_in_bands(encoder, Team::alone(), image, small).mean;
+    for (const bool together : {false, true}) {
+      CAPTURE(together);
+      const Slabs slabs{.together = together};
+      CHECK(at::equal(decode_in_slabs(decoder, Team::alone(), z, slabs, small), decoded));
+      CHECK(at::equal(encode_in_slabs(encoder, Team::alone(), image, slabs, small).mean, encoded));
     }
   }
 }

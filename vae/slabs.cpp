@@ -146,6 +146,11 @@ std::vector<Levels> grouped(const std::vector<Steps>& levels, const Slabs& slabs
   return out;
 }
 
+/// What a device has come to, on the first.
+at::Tensor on_front(const at::Tensor& image, std::size_t device, at::Device front) {
+  return device == 0 ? image : hand_over(image, front);
+}
+
 BandRules rules_or(const std::optional<BandRules>& rules, at::Device device) {
   return rules.value_or(band_rules(device.is_cuda()));
 }
@@ -165,7 +170,7 @@ at::Tensor decode_in_slabs(std::span<const Decoder> decoders, const Team& team, 
     if (!rows.values.defined()) return;
     const auto levels = grouped(decoder.last_levels(slabs.levels), slabs, decoder.sizes().residual_blocks + 1, true);
     rows = run_levels(work, i, levels, work.gather(i, std::move(rows)));
-    if (work.is_first(i)) picture = hand_over(image_of(rows), front.device());
+    if (work.is_first(i)) picture = on_front(image_of(rows), i, front.device());
   });
   return picture;
 }
@@ -187,7 +192,7 @@ LatentDistribution encode_in_slabs(std::span<const Encoder> encoders, const Team
     const Steps behind = Steps(encoder.steps()).subspan(encoder.first_step_behind(slabs.levels));
     ImageRows rows = work.run(i, behind, work.own(i, small));
     rows = work.gather(i, std::move(rows));
-    if (work.is_first(i)) moments = hand_over(image_of(rows), front.device());
+    if (work.is_first(i)) moments = on_front(image_of(rows), i, front.device());
   });
   return distribution_of(moments);
 }

@@ -1,0 +1,75 @@
+#include "shard/plan_text.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+
+#include "core/strings.h"
+
+namespace mgpu {
+namespace {
+
+/// "; cuda:1, cuda:2 idle"
+std::string idle_devices(const Plan& plan) {
+  std::vector<std::string> idle;
+  for (const PlannedDevice& device : plan.devices)
+    if (!device.in_use()) idle.push_back(device.room.id.to_string());
+  return idle.empty() ? std::string{} : fmt::format("; {} idle", fmt::join(idle, ", "));
+}
+
+/// What is said where weights that serve only before the steps leave the devices.
+std::string ahead_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
+  std::uint64_t bytes = 0;
+  for (const ComponentNeed& need : components)
+    for (const BlockNeed& kind : need.blocks)
+      for (int i = 0; i < kind.count; ++i) bytes += kind.ahead_of(i);
+  if (plan.keeps_ahead || bytes == 0) return {};
+  return fmt::format("; {} that serve only before the steps are read when a run begins", bytes_text(bytes));
+}
+
+/// "; 5.2 GB of the unet streamed from cpu"
+std::string streamed_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
+  std::map<std::string, std::vector<std::string>> parts;  // by donor
+  for (const ComponentNeed& need : components)
+    for (const auto& [donor, bytes] : plan.streamed_bytes(need.name))
+      parts[donor].push_back(fmt::format("{} of the {}", bytes_text(bytes), need.name));
+  std::string out;
+  for (const auto& [donor, texts] : parts) out += fmt::format("; {} streamed from {}", fmt::join(texts, ", "), donor);
+  return out;
+}
+
+/// "; pictures are coded by 4 devices together", "; in tiles of at most 1024x1024 ..."
+std::string coding_text(const Plan& plan) {
+  const std::size_t coders = plan.devices_of("vae").size();
+  std::string out;
+  if (coders > 1) out += fmt::format("; pictures are coded by {} devices together", coders);
+  if (plan.coding.way == CodingWay::Slabs) out += "; pictures are decoded slab by slab, to the same bits";
+  if (plan.coding.way == CodingWay::Tiled)
+    out += fmt::format(
+        "; pictures are decoded in tiles of at most {0}x{0}, their statistics estimated from a smaller copy",
+        plan.coding.tiling.tile);
+  return out;
+}
+
+}  // namespace
+
+std::string shortfall_text(const Plan& plan) {
+  std::vector<std::string> sentences;
+  const auto add = [&](const DeviceRoom& room, const PhaseBytes& peak) {
+    const Phase worst = *std::ranges::max_element(kPhases, {}, [&](Phase phase) { return peak[phase]; });
+    if (std::ranges::find(plan.shortfalls, room.id, &Shortfall::device) == plan.shortfalls.end()) return;
+    const std::uint64_t need = peak[worst], limit = room.limit_bytes;
+    sentences.push_back(fmt::format("{} needs {} to {} and may use {}: {} short", room.id.to_string(), bytes_text(need),
+                                    name_of(worst), bytes_text(limit), bytes_text(need - limit)));
+  };
+  for (const PlannedDevice& device : plan.devices) add(device.room, device.peak);
+  for (const PlannedDonor& donor : plan.donors) add(donor.room, donor.lent);
+  return fmt::format("{}", fmt::join(sentences, "; "));
+}
+
+std::string means_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
+  return idle_devices(plan) + ahead_text(plan, components) + streamed_text(plan, components) + coding_text(plan);
+}
+
+}  // namespace mgpu

@@ -198,6 +198,10 @@ Type<int> integer(int least, int most) {
           [](const int& shown) { return fmt::format("{}", shown); }};
 }
 
+Type<int> integer_or_auto(int least, int most) {
+  return either<int>({choice<int>({{"auto", 0}}), integer(least, most)});
+}
+
 Type<double> number(double least, double most) {
   const std::string words = fmt::format("a number from {} to {}", least, most);
   return {[=] {

@@ -124,6 +124,8 @@ class Section {
 Type<std::string> text();
 Type<FileReference> file();
 Type<int> integer(int least, int most);
+/// The same, or `auto`, which is 0.
+Type<int> integer_or_auto(int least, int most);
 Type<double> number(double least, double most);
 Type<bool> boolean();
 /// Bytes: a number with KB, MB or GB (all powers of 1024), or plain bytes.

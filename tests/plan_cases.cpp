@@ -57,6 +57,12 @@ std::string ranges_of(const Plan& plan, std::string_view component) {
   return fmt::format("{}", fmt::join(out, ", "));
 }
 
+std::string summary_of(const Plan& plan) {
+  std::string out = plan.mode + plan.mode_reason + plan.shortfall;
+  for (const char* component : {"clip_l", "t5xxl", "unet", "vae"}) out += "; " + ranges_of(plan, component);
+  return out;
+}
+
 DeviceRoom main_memory(std::uint64_t bytes) {
   DeviceRoom out;
   out.id = DeviceId::cpu();

@@ -27,4 +27,7 @@ DeviceRoom main_memory(std::uint64_t bytes);
 /// "cuda:0 double 0-18, cuda:1 single 0-37*": a star marks what is streamed.
 std::string ranges_of(const Plan& plan, std::string_view component);
 
+/// All of what a plan says that two equal ones share: mode, reason, shortfall and every component's ranges.
+std::string summary_of(const Plan& plan);
+
 }  // namespace mgpu::test

@@ -74,6 +74,10 @@ const Conditioning& Encodings::told(const std::string& prompt, const SamplerOpti
   return conditionings_.at(text_of(prompt, options));
 }
 
+std::int64_t Encodings::text_tokens(const Picture& picture) const {
+  return told(picture.image->prompt, picture.sampler()).context.size(1);
+}
+
 Run Encodings::run_of(const Picture& picture) const {
   const ImageJob& image = *picture.image;
   const SamplerOptions& options = picture.sampler();

@@ -26,6 +26,8 @@ class Encodings {
 
   /// The run that a picture belongs to. It points into the picture and into these encodings.
   Run run_of(const Picture& picture) const;
+  /// Tokens that the picture's prompt has become.
+  std::int64_t text_tokens(const Picture& picture) const;
 
  private:
   /// An init image as it is encoded: its file, its mask's, and the picture's size.

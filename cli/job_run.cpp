@@ -129,7 +129,7 @@ void JobRun::set_up() {
   stop_if_interrupted();
   const Picture& first = pictures_.runs().front().front()->picture;
   progress_.phase(first.path, "load");
-  const Rehearsal rehearsal = {first.width(), first.height(), encodings_->run_of(first).positive->context.size(1)};
+  const Rehearsal rehearsal = {first.width(), first.height(), encodings_->text_tokens(first)};
   engine_->load(rehearsal, [&] {
     coder_->load_decoders();
     coder_->rehearse(rehearsal);

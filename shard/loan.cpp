@@ -62,7 +62,7 @@ Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorSha
   std::uint64_t largest = 0;
   for (std::size_t block = 0; block < blocks.size(); ++block) {
     const auto bytes = static_cast<double>(blocks[block].bytes);
-    for (std::size_t i = 0; i < shares.size(); ++i) owed[i] += dealt[block] * shares[i].bytes / wanted;
+    for (std::size_t i = 0; i < shares.size() && wanted > 0.0; ++i) owed[i] += dealt[block] * shares[i].bytes / wanted;
     owed.back() += bytes - dealt[block];
     const auto taker = static_cast<std::size_t>(std::ranges::max_element(owed) - owed.begin());
     owed[taker] -= bytes;

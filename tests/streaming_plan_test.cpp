@@ -47,6 +47,8 @@ TEST_CASE("a loan is spread evenly, and comes to about what was wanted") {
   CHECK(loan.ring == 200);
   CHECK(loan.freed() == 400);
   for (std::size_t i = 0; i + 1 < 12; ++i) CHECK(loan.donor_of(i).has_value() != loan.donor_of(i + 1).has_value());
+  const DonorShare nothing{DeviceId::cpu(), 0.0};
+  CHECK(spread_loan(equal, {&nothing, 1}).bytes == 0);
   std::mt19937_64 random(1);
   for (int round = 0; round < 200; ++round) {
     std::vector<LendableBlock> blocks(random() % 60 + 1);

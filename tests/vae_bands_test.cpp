@@ -1,12 +1,14 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <future>
 #include <random>
 
 #include "core/exchange.h"
 #include "tests/coders.h"
 #include "tests/testing.h"
+#include "vae/band_work.h"
 
 using namespace mgpu;
 
@@ -102,6 +104,24 @@ TEST_CASE("a device that fails at any exchange ends the decode for all, with its
   const at::Tensor z = noise({1, 16, 12, 9});
   const Team team = threads({1, 1, 1});
   CHECK(exchanges_that_end([&] { decode_in_bands(decoders, team, z, kSmallBands); }) > 60);
+}
+
+TEST_CASE("a device that cannot take its rows ends the work for those that wait for it") {
+  const auto decoders = coders<Decoder>("vae_flux", 2);
+  const at::Tensor z = noise({1, 16, 12, 9}), lost = noise({1, 16, 2, 9});  // without the second device's rows
+  const Team team = threads({1, 1});
+  BandWork work(bands_of(decoders[0], z, kSmallBands), team);
+  std::atomic<int> broken = 0;
+  const auto part = [&](std::size_t device) {
+    try {
+      work.run(device, decoders[device].steps(), work.rows(device, device == 0 ? z : lost, at::kCPU, at::kFloat));
+    } catch (const Exchange::Broken&) {
+      ++broken;
+      throw;
+    }
+  };
+  CHECK_THROWS_AS(team.run(2, part), c10::Error);
+  CHECK(broken == 1);
 }
 
 TEST_CASE("who comes to an exchange that another has left is told so") {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "vae/team.h"
 
 namespace mgpu {
@@ -19,6 +20,19 @@ std::vector<std::size_t> with_units(const std::vector<RowRange>& shares) {
 
 }  // namespace
 
+Bands bands_of(const Decoder& decoder, const at::Tensor& z, const std::optional<BandRules>& rules) {
+  MGPU_CHECK_EQ(z.size(1), decoder.sizes().latent_channels);
+  return {z.size(2), z.size(3), decoder.sizes().channels.back(),
+          rules.value_or(band_rules(decoder.device().is_cuda()))};
+}
+
+Bands bands_of(const Encoder& encoder, const at::Tensor& image, const std::optional<BandRules>& rules) {
+  const std::int64_t factor = encoder.sizes().factor(), rows = image.size(2) / factor, columns = image.size(3) / factor;
+  MGPU_CHECK(rows * factor == image.size(2) && columns * factor == image.size(3), "{}x{} is not a multiple of {}",
+             image.size(3), image.size(2), factor);
+  return {rows, columns, encoder.sizes().channels.back(), rules.value_or(band_rules(encoder.device().is_cuda()))};
+}
+
 BandWork::BandWork(const Bands& bands, const Team& team)
     : bands_(bands),
       shares_(deal_units(bands.units(), team.speeds)),
@@ -31,9 +45,9 @@ std::optional<std::size_t> BandWork::rank_of(std::size_t device) const {
   return static_cast<std::size_t>(own - workers_.begin());
 }
 
-ImageRows BandWork::rows(std::size_t device, const at::Tensor& image, at::Device on, at::ScalarType dtype) const {
+ImageRows BandWork::rows(std::size_t device, const at::Tensor& image, at::Device on, at::ScalarType dtype) {
   if (!rank_of(device)) return {};
-  return rows_of(image, bands_.rows(shares_[device], image.size(3)), on, dtype);
+  return guarded([&] { return rows_of(image, bands_.rows(shares_[device], image.size(3)), on, dtype); });
 }
 
 ImageRows BandWork::run(std::size_t device, std::span<const AutoencoderStep> steps, ImageRows rows) {

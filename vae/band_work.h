@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
-#include <exception>
 #include <optional>
 #include <span>
 #include <vector>
@@ -14,6 +13,11 @@
 namespace mgpu {
 
 struct Team;
+
+/// The bands that z [1, C, h, w] is decoded in, and an image [1, 3, H, W] is encoded in. `rules`: band_rules() of the
+/// coder's device, but in tests.
+Bands bands_of(const Decoder& decoder, const at::Tensor& z, const std::optional<BandRules>& rules);
+Bands bands_of(const Encoder& encoder, const at::Tensor& image, const std::optional<BandRules>& rules);
 
 /// One image dealt to a team in bands: which device has which units, and the exchange between them. A device may get
 /// none. Those that have some call the same functions in the same order, each on its own thread; a function throws
@@ -29,7 +33,7 @@ class BandWork {
 
   /// A device's rows of the image [1, C, H, W], at any of the sizes that it takes on its way; without values where the
   /// device has none, as are those of the functions below.
-  ImageRows rows(std::size_t device, const at::Tensor& image, at::Device on, at::ScalarType dtype) const;
+  ImageRows rows(std::size_t device, const at::Tensor& image, at::Device on, at::ScalarType dtype);
   /// What steps make of a device's rows. Neighbours' edge rows and all devices' statistics are exchanged.
   ImageRows run(std::size_t device, std::span<const AutoencoderStep> steps, ImageRows rows);
   /// The rows of all devices, on this one; and those that are its own among all.

@@ -129,10 +129,8 @@ class InSlabs {
 
 /// Runs levels on an image that every device has.
 ImageRows run_levels(BandWork& work, std::size_t device, const std::vector<Levels>& levels, ImageRows image) {
-  return work.guarded([&] {
-    for (const Levels& some : levels) image = InSlabs(work, device, some, image).run();
-    return std::move(image);
-  });
+  for (const Levels& some : levels) image = InSlabs(work, device, some, image).run();
+  return image;
 }
 
 /// A coder's levels as slabs go through them, each given by its steps, which lie one behind the other.
@@ -151,48 +149,43 @@ at::Tensor on_front(const at::Tensor& image, std::size_t device, at::Device fron
   return device == 0 ? image : hand_over(image, front);
 }
 
-BandRules rules_or(const std::optional<BandRules>& rules, at::Device device) {
-  return rules.value_or(band_rules(device.is_cuda()));
-}
-
 }  // namespace
 
 at::Tensor decode_in_slabs(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z, const Slabs& slabs,
                            const std::optional<BandRules>& rules) {
-  const Decoder& front = decoders.front();
-  const Bands bands(z.size(2), z.size(3), front.sizes().channels.back(), rules_or(rules, front.device()));
-  BandWork work(bands, team);
+  const at::Device front = decoders.front().device();
+  BandWork work(bands_of(decoders.front(), z, rules), team);
   at::Tensor picture;
-  team.run(decoders.size(), [&](std::size_t i) {
+  const auto part = [&](std::size_t i) {
     const Decoder& decoder = decoders[i];
     const Steps before = Steps(decoder.steps()).first(decoder.first_step_of_last(slabs.levels));
     ImageRows rows = work.run(i, before, work.rows(i, z, decoder.device(), decoder.dtype()));
-    if (!rows.values.defined()) return;
     const auto levels = grouped(decoder.last_levels(slabs.levels), slabs, decoder.sizes().residual_blocks + 1, true);
     rows = run_levels(work, i, levels, work.gather(i, std::move(rows)));
-    if (work.is_first(i)) picture = on_front(image_of(rows), i, front.device());
+    if (work.is_first(i)) picture = on_front(image_of(rows), i, front);
+  };
+  team.run(decoders.size(), [&](std::size_t i) {
+    if (work.units(i).size() > 0) work.guarded([&] { part(i); });
   });
   return picture;
 }
 
 LatentDistribution encode_in_slabs(std::span<const Encoder> encoders, const Team& team, const at::Tensor& image,
                                    const Slabs& slabs, const std::optional<BandRules>& rules) {
-  const Encoder& front = encoders.front();
-  const std::int64_t factor = front.sizes().factor();
-  const Bands bands(image.size(2) / factor, image.size(3) / factor, front.sizes().channels.back(),
-                    rules_or(rules, front.device()));
-  BandWork work(bands, team);
+  const at::Device front = encoders.front().device();
+  BandWork work(bands_of(encoders.front(), image, rules), team);
   at::Tensor moments;
-  team.run(encoders.size(), [&](std::size_t i) {
+  const auto part = [&](std::size_t i) {
     const Encoder& encoder = encoders[i];
-    if (work.units(i).size() == 0) return;
     const auto levels = grouped(encoder.first_levels(slabs.levels), slabs, encoder.sizes().residual_blocks, false);
     const ImageRows small =
         run_levels(work, i, levels, rows_of(image, {0, image.size(2)}, encoder.device(), encoder.dtype()));
     const Steps behind = Steps(encoder.steps()).subspan(encoder.first_step_behind(slabs.levels));
-    ImageRows rows = work.run(i, behind, work.own(i, small));
-    rows = work.gather(i, std::move(rows));
-    if (work.is_first(i)) moments = on_front(image_of(rows), i, front.device());
+    const ImageRows rows = work.gather(i, work.run(i, behind, work.own(i, small)));
+    if (work.is_first(i)) moments = on_front(image_of(rows), i, front);
+  };
+  team.run(encoders.size(), [&](std::size_t i) {
+    if (work.units(i).size() > 0) work.guarded([&] { part(i); });
   });
   return distribution_of(moments);
 }

@@ -33,22 +33,12 @@ Team Team::alone() {
 
 at::Tensor decode_in_bands(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z,
                            const std::optional<BandRules>& rules) {
-  const Decoder& first = decoders.front();
-  MGPU_CHECK_EQ(z.size(1), first.sizes().latent_channels);
-  const Bands bands(z.size(2), z.size(3), first.sizes().channels.back(),
-                    rules.value_or(band_rules(first.device().is_cuda())));
-  return run_in_bands(decoders, team, z, bands);
+  return run_in_bands(decoders, team, z, bands_of(decoders.front(), z, rules));
 }
 
 LatentDistribution encode_in_bands(std::span<const Encoder> encoders, const Team& team, const at::Tensor& image,
                                    const std::optional<BandRules>& rules) {
-  const VaeSizes& sizes = encoders.front().sizes();
-  const std::int64_t factor = sizes.factor(), rows = image.size(2) / factor, columns = image.size(3) / factor;
-  MGPU_CHECK(rows * factor == image.size(2) && columns * factor == image.size(3), "{}x{} is not a multiple of {}",
-             image.size(3), image.size(2), factor);
-  const Bands bands(rows, columns, sizes.channels.back(),
-                    rules.value_or(band_rules(encoders.front().device().is_cuda())));
-  return distribution_of(run_in_bands(encoders, team, image, bands));
+  return distribution_of(run_in_bands(encoders, team, image, bands_of(encoders.front(), image, rules)));
 }
 
 }  // namespace mgpu

@@ -145,7 +145,7 @@ at::Tensor decode_in_tiles(std::span<const Decoder> decoders, const Team& team, 
   const Layout layout = layout_of(decoders.front(), z, tiling);
   if (layout.count() == 1) return decode_in_bands(decoders, team, z, rules).to(at::kFloat);
   const std::vector<RowRange> shares = deal_units(static_cast<std::int64_t>(layout.count()), team.speeds);
-  BandWork whole(Bands(z.size(2), z.size(3), decoders.front().sizes().channels.back(), rules), team);
+  BandWork whole(bands_of(decoders.front(), z, rules), team);
   Exchange exchange(decoders.size());
   std::vector<at::Tensor> tiles(layout.count());
   team.run(decoders.size(), [&](std::size_t rank) {

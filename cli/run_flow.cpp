@@ -52,10 +52,9 @@ std::optional<Failure> RunFlow::render() {
 }
 
 void RunFlow::serve() {
-  // Between passes a sampler waits for its own numbers alone, not for the passes of others. A device alone has no
-  // others.
+  // Between passes a sampler waits for its own numbers alone, not for the passes of others.
   std::optional<SideStream> aside;
-  if (with_.engine.plan().devices.size() > 1) aside.emplace(torch_device(with_.engine.home()));
+  if (!with_.engine.goes_one_by_one()) aside.emplace(torch_device(with_.engine.home()));
   while (auto turn = queue_->next()) render_run(std::move(turn));
 }
 

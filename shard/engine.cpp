@@ -64,7 +64,7 @@ RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const 
 
 Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
     : models_(std::move(models)), dtypes_(dtypes), plan_(std::move(plan)) {
-  const auto runs = plan_.devices.size() == 1 ? Worker::Runs::InCaller : Worker::Runs::InThread;
+  const auto runs = goes_one_by_one() ? Worker::Runs::InCaller : Worker::Runs::InThread;
   for (const PlannedDevice& planned : plan_.devices) {
     const DeviceRoom& room = planned.room;
     limit_allocations(room.id, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
@@ -95,11 +95,11 @@ double Engine::measure(Phase phase, const std::function<void()>& work) {
   const auto start = Clock::now();
   std::vector<std::unique_ptr<Meter::PhaseScope>> scopes;
   for (const auto& device : devices_) scopes.push_back(std::make_unique<Meter::PhaseScope>(device->meter, phase));
-  if (devices_.size() > 1) {  // they count while their workers work
+  if (!goes_one_by_one()) {  // devices count while their workers work
     work();
     return seconds_since(start);
   }
-  // A device that works alone is busy through the whole phase, until what was queued on it is done.
+  // A device that its caller works is busy through the whole phase, until what was queued on it is done.
   const Meter::Busy busy(devices_.front()->meter, Meter::Busy::Of::Caller);
   work();
   synchronize(devices_.front()->torch);
@@ -244,7 +244,7 @@ void Engine::load_diffusion(const Rehearsal& rehearsal) {
   }
   loads.finish();
   pipeline_ = std::make_unique<Pipeline>(std::move(members), stages_of(owners), ops_);
-  limit_passes();
+  pipeline_->limit(passes_at_once());
 }
 
 void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& blocks, const Rehearsal& rehearsal,
@@ -310,19 +310,16 @@ void Engine::bring_home(EncodedText& text) const {
 }
 
 std::size_t Engine::passes_at_once() const {
-  if (!pipeline_ || devices_.size() == 1 || saves_memory_) return 1;
-  return static_cast<std::size_t>(plan_.passes_at_once);
+  return pipeline_ && !saves_memory_ ? static_cast<std::size_t>(plan_.passes_at_once) : 1;
 }
 
 void Engine::save_memory() {
   saves_memory_ = true;
-  if (pipeline_) limit_passes();
+  if (pipeline_) pipeline_->limit(1);
 }
 
-/// A device alone may have all passes of its run on their way: a block that is streamed serves them together.
-void Engine::limit_passes() {
-  const bool alone = devices_.size() == 1 && !saves_memory_;
-  pipeline_->limit(alone ? static_cast<std::size_t>(plan_.passes_at_once) : passes_at_once());
+bool Engine::goes_one_by_one() const {
+  return plan_.devices.size() == 1 && plan_.passes_at_once == 1;
 }
 
 void Engine::release_cached() const {

@@ -87,9 +87,11 @@ class Engine {
 
   /// The device of the diffusion model's first block, where conditionings lie and a run should keep its latent.
   const DeviceId& home() const;
-  /// Passes on their way at once, of one run or several: so many keep every device at work, as far as the plan has
-  /// memory for them. A device that is alone takes runs one by one.
+  /// Passes on their way at once, of one run or several: so many keep every device at work and share what is streamed,
+  /// as far as the plan has memory for them.
   std::size_t passes_at_once() const;
+  /// Whether one device takes pass after pass, in the thread that asks for them.
+  bool goes_one_by_one() const;
   /// From here on a pass begins when the one before has ended: slower, in the least memory.
   void save_memory();
 
@@ -132,8 +134,6 @@ class Engine {
 
   /// Runs `work` in a device's worker, which passes go before. Returns what it returns, throws what it throws.
   double between_passes(Device& device, std::function<double()> work);
-
-  void limit_passes();
 
   ModelSet models_;
   LentBytes lent_encoding_;

@@ -122,15 +122,27 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
                       devices[sole.device].id.to_string())};
 }
 
-/// Passes that keep so many devices at work: while each computes with one, another is on its way to it, or in a
-/// sampler's hands between two steps. A UNet goes through each device twice, on its way down and up.
-std::int64_t wanted_passes(std::size_t devices, const PlacementRequest& request) {
-  return std::min(2 * static_cast<std::int64_t>(devices), request.evaluations);
+/// Passes at once, were all evaluations to go in so many waves: the last wave keeps devices as busy as the first.
+std::int64_t in_waves(std::int64_t waves, std::int64_t evaluations) {
+  return (evaluations + waves - 1) / waves;
 }
 
-/// Passes of a device alone: a block that is streamed, by the plan or by the allocation, serves all that a run has.
-std::int64_t passes_alone(const PlacementRequest& request, bool streams, std::int64_t passes) {
-  return passes > 1 && (streams || !request.allocation.empty()) ? request.passes_a_run : 1;
+/// Passes on their way at once.
+struct Wanted {
+  /// So many keep all devices at work: while each computes with one, another is on its way to it, or in a sampler's
+  /// hands between two steps. A UNet goes through each device twice, on its way down and up. A device alone takes one
+  /// after another.
+  std::int64_t passes = 1;
+  /// A streamed block serves all passes that wait for it: with more of them its copy takes less of each one's time.
+  std::int64_t of_streams = 1;
+};
+
+Wanted wanted_passes(std::size_t devices, const PlacementRequest& request) {
+  const auto computing = request.mode == PlacementRequest::Mode::Single ? 1 : static_cast<std::int64_t>(devices);
+  const std::int64_t all = request.evaluations, least = 2 * computing;
+  const std::int64_t most = std::max(4 * computing, request.passes_a_run);
+  return {.passes = computing == 1 ? 1 : in_waves(std::max<std::int64_t>(all / least, 1), all),
+          .of_streams = in_waves((all + most - 1) / most, all)};
 }
 
 /// Devices that may code pictures together: those that are told, else those of the fastest one's kind, which give the
@@ -176,16 +188,19 @@ struct Means {
 };
 
 Site site_for(const std::vector<DeviceRoom>& devices, const PlacementRequest& request, const Means& means) {
-  const InFlight alone = in_flight_alone(request, passes_alone(request, means.streams, means.passes));
-  const InFlight over = devices.size() == 1 ? alone : in_flight_over(request, means.passes);
   return {.devices = devices,
           .donors = request.donors,
           .keeps_ahead = means.keeps_ahead,
           .streams = means.streams,
-          .alone = alone,
-          .over = over,
+          .in_flight = means.passes == 1 ? one_by_one(request) : in_flight(request, means.passes),
           .way = means.way,
           .coders = coders_of(devices, request)};
+}
+
+bool streams(const Plan& plan) {
+  return std::ranges::any_of(plan.devices, [](const PlannedDevice& device) {
+    return std::ranges::any_of(device.assignments, &Assignment::streamed);
+  });
 }
 
 /// With so many passes at once of those that are wanted.
@@ -196,8 +211,7 @@ Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, c
       choice.spread ? place_over(components, site, request.allocation) : place_on(components, site, choice.device),
       site);
   const auto used = std::ranges::count_if(plan.devices, &PlannedDevice::in_use);
-  const bool alone = !choice.spread || site.devices.size() == 1;
-  plan.passes_at_once = alone ? passes_alone(request, site.streams, passes) : passes;
+  plan.passes_at_once = used > 1 || streams(plan) ? passes : 1;
   plan.mode = used > 1 ? "shard" : "single";
   plan.mode_reason = choice.reason + means_text(plan, components);
   plan.shortfall = shortfall_text(plan);
@@ -209,12 +223,6 @@ Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, c
 /// Time of a pass on the device that takes longest.
 double slowest(const Plan& plan) {
   return std::ranges::max(plan.devices, {}, &PlannedDevice::time).time;
-}
-
-bool streams(const Plan& plan) {
-  return std::ranges::any_of(plan.devices, [](const PlannedDevice& device) {
-    return std::ranges::any_of(device.assignments, &Assignment::streamed);
-  });
 }
 
 /// Whether an allocation says how many bytes a device gives at most.
@@ -309,9 +317,16 @@ std::vector<Means> means_of_saving(const std::vector<std::size_t>& ways, std::in
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
                const PlacementRequest& request) {
   MGPU_CHECK(!devices.empty(), "a plan needs a device");
-  const std::int64_t wanted = wanted_passes(devices.size(), request);
-  const auto with = [&](const Means& means) {
+  const auto [wanted, of_streams] = wanted_passes(devices.size(), request);
+  const auto with_passes = [&, wanted = wanted](const Means& means) {
     return plan_with(components, site_for(devices, request, means), request, means.passes, wanted);
+  };
+  const auto with = [&, wanted = wanted, of_streams = of_streams](Means means) {
+    Plan plan = with_passes(means);
+    if (means.passes != wanted || of_streams <= wanted || !plan.fits() || !streams(plan)) return plan;
+    means.passes = of_streams;
+    Plan more = with_passes(means);
+    return more.fits() ? more : plan;
   };
   const Ways ways = ways_of(components, request);
   for (const std::size_t way : ways.exact)

@@ -37,8 +37,8 @@ class Pipeline {
     Meter* meter = nullptr;
     std::unique_ptr<DiffusionShard> shard;
     std::unique_ptr<BlockStream> stream = nullptr;  ///< of its blocks that others keep, if there are such
-    /// Of a GPU among others: waits for what the worker has queued, which goes on. Null: a stage's work is done when
-    /// the worker is, or else nobody but the same thread's later work asks for it.
+    /// Of a GPU with a thread of its own: waits for what the worker has queued, which goes on. Null: a stage's work is
+    /// done when the worker is, or else nobody but the same thread's later work asks for it.
     Worker* follower = nullptr;
   };
   /// Consecutive blocks that one member runs.
@@ -72,7 +72,7 @@ class Pipeline {
     std::size_t text = 0;  ///< number in the run
   };
   /// Sends each through all blocks, as many at once as may be on their way. Its prediction, like x, comes back on
-  /// home() and in its type, complete, unless its device is alone: then as that device's current stream gives it. The
+  /// home() and in its type, complete, or, where a GPU has no follower, as that device's current stream gives it. The
   /// future throws what a member threw, DeviceError among it, and never waits for a pass that was dropped.
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);

@@ -213,12 +213,11 @@ double room_for_weights(const DeviceRoom& room) {
   return static_cast<double>(room.limit_bytes) - static_cast<double>(room.driver_bytes);
 }
 
-InFlight in_flight_alone(const PlacementRequest& request, std::int64_t passes) {
-  return {.sampling = {static_cast<std::uint64_t>(passes - 1), static_cast<std::uint64_t>(request.texts_a_run)},
-          .decoding = {}};
+InFlight one_by_one(const PlacementRequest& request) {
+  return {.sampling = {.passes = 0, .texts = static_cast<std::uint64_t>(request.texts_a_run)}, .decoding = {}};
 }
 
-InFlight in_flight_over(const PlacementRequest& request, std::int64_t passes) {
+InFlight in_flight(const PlacementRequest& request, std::int64_t passes) {
   // Runs begin while passes are too few, so that the last one may bring more texts than there are passes.
   const std::int64_t texts = passes - 1 + request.texts_a_run, others = request.evaluations - 1;
   const auto most = [](std::int64_t count, std::int64_t all) {
@@ -279,7 +278,7 @@ PhaseBytes Placement::lent(const DeviceId& donor) const {
 }
 
 Placement place_on(const std::vector<ComponentNeed>& components, const Site& site, std::size_t device) {
-  Placement out{.components = {}, .in_flight = site.alone};
+  Placement out{.components = {}, .in_flight = site.in_flight};
   for (const ComponentNeed& need : components) {
     // An encoder is alone on the device, and so is each of its loans.
     Placement alone;
@@ -314,7 +313,7 @@ PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString&
 
 Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,
                      const std::map<std::string, AllocationString>& allocations) {
-  Placement encoders, told{.components = {}, .in_flight = site.over};
+  Placement encoders, told{.components = {}, .in_flight = site.in_flight};
   const ComponentNeed *diffusion = nullptr, *decoder = nullptr, *image_encoder = nullptr;
   for (const ComponentNeed& need : components) {
     const auto allocation = allocations.find(need.name);

@@ -17,19 +17,18 @@ struct InFlight {
   Most sampling, decoding;
 };
 
-/// On a device alone: one run with so many passes at once, which has ended before its pictures are decoded.
-InFlight in_flight_alone(const PlacementRequest& request, std::int64_t passes);
-/// Over several devices: so many passes, and pictures are decoded among those of others.
-InFlight in_flight_over(const PlacementRequest& request, std::int64_t passes);
+/// Of a device that takes pass after pass: one run, which has ended before its pictures are decoded.
+InFlight one_by_one(const PlacementRequest& request);
+/// So many passes at once, of one run or several, and pictures are decoded among those of others.
+InFlight in_flight(const PlacementRequest& request, std::int64_t passes);
 
 /// What a placement stands on, and which means of saving memory it may use.
 struct Site {
   const std::vector<DeviceRoom>& devices;
   const std::vector<DeviceRoom>& donors;
-  bool keeps_ahead = true;               ///< as Plan's
-  bool streams = false;                  ///< blocks that find no room are lent to `cpu`
-  InFlight alone = {};                   ///< where everything lies on one device
-  InFlight over = {};                    ///< else
+  bool keeps_ahead = true;  ///< as Plan's
+  bool streams = false;     ///< blocks that find no room are lent to `cpu`
+  InFlight in_flight = {};
   std::size_t way = 0;                   ///< of coding pictures, in ComponentNeed's order
   std::vector<std::size_t> coders = {};  ///< devices that do it together, unless `way` is the first
 };

@@ -255,6 +255,32 @@ TEST_CASE("where memory is short there are fewer passes at once") {
   CHECK(passes == std::vector<std::int64_t>{4, 2, 1});
 }
 
+TEST_CASE("passes go in even waves, that the last may keep all devices at work") {
+  const std::vector<DeviceRoom> two = rooms({65536 * kMiB, 65536 * kMiB}), one = rooms({65536 * kMiB});
+  const auto at_once = [](const std::vector<DeviceRoom>& devices, const PlacementRequest& request) {
+    return make_plan(unet(), devices, request).passes_at_once;
+  };
+  const std::vector<std::int64_t> evaluations = {1, 2, 3, 4, 5, 7, 8, 9, 12, 17, 100};
+  std::vector<std::int64_t> resident, streaming, streaming_alone;
+  for (const std::int64_t count : evaluations) {
+    CHECK(at_once(one, {.evaluations = count}) == 1);
+    PlacementRequest request{.mode = PlacementRequest::Mode::Shard, .evaluations = count};
+    resident.push_back(at_once(two, request));
+    request.donors = {main_memory(65536 * kMiB)};
+    request.allocation["unet"] = parse_allocation("cuda:0,40%;cpu,20%;cuda:1,40%");
+    streaming.push_back(at_once(two, request));
+    request.allocation["unet"] = parse_allocation("cuda:0,40%;cpu,60%");
+    streaming_alone.push_back(at_once(one, request));
+  }
+  CHECK(resident == std::vector<std::int64_t>{1, 2, 3, 4, 5, 7, 4, 5, 4, 5, 4});
+  CHECK(streaming == std::vector<std::int64_t>{1, 2, 3, 4, 5, 7, 8, 5, 6, 6, 8});
+  CHECK(streaming_alone == std::vector<std::int64_t>{1, 2, 3, 4, 3, 4, 4, 3, 4, 4, 4});
+  // A batch and its conditionings share what is streamed, however many they are.
+  PlacementRequest batch{.evaluations = 32, .passes_a_run = 16, .donors = {main_memory(65536 * kMiB)}};
+  batch.allocation["unet"] = parse_allocation("cuda:0,40%;cpu,60%");
+  CHECK(at_once(one, batch) == 16);
+}
+
 TEST_CASE("what does not fit says who lacks what, and what lacks least is shown") {
   const Plan plan = make_plan(components(), rooms({6144 * kMiB, 6144 * kMiB}));
   CHECK_FALSE(plan.fits());

@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <numeric>
+#include <span>
 #include <thread>
 
 #include "cli/run_queue.h"
@@ -62,23 +63,26 @@ class FakeShard final : public DiffusionShard {
   mutable int calls_ = 0;
 };
 
-/// Two devices that the model goes down and up through.
+/// Two devices that the model goes down and up through, or one that has all of it.
 struct Devices {
-  /// With followers, as GPUs have them, and with blocks that the second one streams.
-  enum class Are : std::uint8_t { Plain, Followed, Streaming };
+  /// With followers, as GPUs have them, and with a block that the second one streams, or the only one.
+  enum class Are : std::uint8_t { Plain, Followed, Streaming, Alone };
 
   explicit Devices(Are are = Are::Plain) {
-    std::vector<Pipeline::Member> members(2);
-    for (std::size_t i = 0; i < 2; ++i) {
+    if (are == Are::Alone) count = 1;
+    std::vector<Pipeline::Member> members(count);
+    for (std::size_t i = 0; i < count; ++i) {
       members[i] = {DeviceId::cpu(static_cast<int>(i)), &workers[i], &meters[i], std::make_unique<FakeShard>()};
       if (are != Are::Plain) members[i].follower = &followers[i];
     }
-    if (are == Are::Streaming)
-      members[1].stream =
+    if (are == Are::Streaming || are == Are::Alone)
+      members.back().stream =
           std::make_unique<BlockStream>(at::kCPU, std::vector{BlockStream::Block{1, {}, DeviceId::cpu()}});
-    pipeline.emplace(std::move(members), std::vector<Pipeline::Stage>{{0, 0, 0}, {1, 1, 2}, {0, 3, kBlocks - 1}}, ops);
+    const std::vector<Pipeline::Stage> two = {{0, 0, 0}, {1, 1, 2}, {0, 3, kBlocks - 1}}, one = {{0, 0, kBlocks - 1}};
+    pipeline.emplace(std::move(members), are == Are::Alone ? one : two, ops);
   }
 
+  std::size_t count = 2;
   LocalOps ops;
   std::array<Meter, 2> meters{Meter(DeviceId::cpu()), Meter(DeviceId::cpu())};
   std::array<Worker, 2> workers{
@@ -140,14 +144,15 @@ std::vector<at::Tensor> sample_all(Pipeline& pipeline, std::size_t count) {
 TEST_SUITE_BEGIN("threads");
 
 TEST_CASE("runs side by side give what each gives alone, and every pass is counted") {
-  for (const Devices::Are are : {Devices::Are::Plain, Devices::Are::Followed, Devices::Are::Streaming}) {
+  using Are = Devices::Are;
+  for (const Are are : {Are::Plain, Are::Followed, Are::Streaming, Are::Alone}) {
     Devices devices(are);
     devices.pipeline->limit(6);
     const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 12);
     for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected(static_cast<int>(i))));
-    for (const Meter& meter : devices.meters) {
+    for (const Meter& meter : std::span(devices.meters).first(devices.count)) {
       CHECK(meter.passes() == 12 * 4 * 2);
-      CHECK(meter.blocks_per_pass() == 2);
+      CHECK(meter.blocks_per_pass() == (are == Are::Alone ? 4 : 2));
     }
   }
 }
@@ -155,7 +160,7 @@ TEST_CASE("runs side by side give what each gives alone, and every pass is count
 TEST_CASE("a run that fails anywhere ends, and the others give what they give") {
   std::vector<at::Tensor> right;
   for (int i = 0; i < 6; ++i) right.push_back(expected(i));
-  for (int n = 0; n < 120; ++n) {
+  for (int n = 0; n < 160; ++n) {
     CAPTURE(n);
     std::atomic<int> count{0};
     fault_hook = [&](std::string_view) {
@@ -194,16 +199,17 @@ TEST_CASE("a failure says whose work it ended, the receiver's where a state is h
 }
 
 TEST_CASE("what is done between passes waits for those that are there, and is done") {
-  for (const Devices::Are are : {Devices::Are::Plain, Devices::Are::Followed, Devices::Are::Streaming}) {
+  using Are = Devices::Are;
+  for (const Are are : {Are::Plain, Are::Followed, Are::Streaming, Are::Alone}) {
     Devices devices(are);
     devices.pipeline->limit(6);
     std::atomic<int> done{0};
     std::atomic<bool> over{false};
     std::jthread asks([&] {
       while (!over)
-        for (int i = 0; i < 2; ++i) {
+        for (std::size_t i = 0; i < devices.count; ++i) {
           std::promise<void> ended;
-          devices.pipeline->between_passes(DeviceId::cpu(i), [&] {
+          devices.pipeline->between_passes(DeviceId::cpu(static_cast<int>(i)), [&] {
             ++done;
             ended.set_value();
           });

@@ -6,7 +6,8 @@ RENDER: the binary. FLUX: a folder with a full-size set (flux1, clip_l, t5xxl, a
 NAME: cases to run beside the first; all that the machine's GPUs allow without. The table goes to stdout as well.
 
 latency: sampling of one picture, the second job of the process (kernels loaded, weights in the page cache).
-pictures: eight of one prompt, from the first's sampling to the last's file. Peaks: every device's highest, measured and predicted.
+pictures: eight of one prompt, from the first's sampling to the last's file; beside them what the GPUs of the row give each alone, resident,
+together: GPUs of one name differ by some hundredths. Peaks: every device's highest, measured and predicted.
 """
 import json
 import os
@@ -41,7 +42,7 @@ def gpus(render):
 
 class Bench:
     def __init__(self, render, flux, out):
-        self.render, self.flux, self.out = render, flux, out
+        self.render, self.flux, self.out, self.rates = render, flux, out, {}
         os.makedirs(out, exist_ok=True)
 
     def run(self, name, settings, count, times):
@@ -76,9 +77,16 @@ class Bench:
         latency = reports[1]["images"][0]["seconds"]["sample"]
         same = self.same_bytes(folder)
         batch, seconds, _ = self.run(name, settings, 8, 1)
-        each = seconds / 8
-        return {"name": name, "gpus": len(settings["gpu_ids"]), "latency": latency, "each": each, "same": same,
+        rate = 8 / seconds
+        alone = sum(self.alone(gpu, rate if name == "resident" else None) for gpu in settings["gpu_ids"])
+        return {"name": name, "gpus": len(settings["gpu_ids"]), "latency": latency, "rate": rate, "alone": alone, "same": same,
                 "peaks": peaks(batch[0]), "streamed": streamed(batch[0])}
+
+    def alone(self, gpu, rate=None):
+        """Pictures a second of a GPU that holds everything."""
+        if gpu not in self.rates:
+            self.rates[gpu] = rate or 8 / self.run(f"alone {gpu}", {"gpu_ids": [gpu], "mode": "single"}, 8, 1)[1]
+        return self.rates[gpu]
 
 
 def streamed(report):
@@ -97,12 +105,12 @@ def peaks(report):
 
 def table(rows):
     first = rows[0]
-    lines = ["| placement | GPUs | streamed | one picture | x resident | pictures/s | x N resident | peak / predicted GiB | same bytes |",
+    lines = ["| placement | GPUs | streamed | one picture | x resident | pictures/s | x GPUs alone | peak / predicted GiB | same bytes |",
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |"]
     for r in rows:
         memory = ", ".join(f"{m:.2f} / {p:.2f}" for m, p, _ in r["peaks"])
         lines.append(f"| {r['name']} | {r['gpus']} | {r['streamed']:.1f} GiB | {r['latency']:.2f} s | {r['latency'] / first['latency']:.3f} "
-                     f"| {1 / r['each']:.3f} | {first['each'] / r['each'] / r['gpus']:.3f} | {memory} | {'yes' if r['same'] else 'NO'} |")
+                     f"| {r['rate']:.3f} | {r['rate'] / r['alone']:.3f} | {memory} | {'yes' if r['same'] else 'NO'} |")
     return "\n".join(lines) + "\n"
 
 
@@ -115,7 +123,7 @@ def main():
             continue
         rows.append(bench.row(name))
         print(rows[-1], file=sys.stderr, flush=True)
-    text = table(rows)
+    text = table(rows) + "\n" + ", ".join(f"cuda:{gpu} alone {rate:.3f}" for gpu, rate in sorted(bench.rates.items())) + " pictures/s\n"
     with open(os.path.join(out, "table.md"), "w") as f:
         f.write(text)
     print(text, end="")

@@ -94,6 +94,10 @@ BlockStream::Use::~Use() {
   if (position_ >= 0) stream_->release(position_);
 }
 
+int BlockStream::count() const {
+  return static_cast<int>(blocks_.size());
+}
+
 std::uint64_t BlockStream::lent_bytes(const DeviceId& donor) const {
   std::uint64_t out = 0;
   for (const Packed& packed : blocks_)

@@ -45,6 +45,8 @@ class BlockStream {
     int position_ = -1;
   };
 
+  /// Of its blocks.
+  int count() const;
   /// Bytes that a donor keeps.
   std::uint64_t lent_bytes(const DeviceId& donor) const;
   /// Bytes copied so far.

@@ -21,6 +21,8 @@ constexpr std::chrono::milliseconds kPatience{3};
 // What a GPU does, and what it finds when that is done. With more, what comes meanwhile (a picture to decode, a pass on
 // its way up a UNet) would wait behind passes that nobody waits for.
 constexpr int kTurnsAhead = 2;
+// Copying a block takes about so many times as long as computing it, at most: a fast GPU on a slow link.
+constexpr int kCopyTime = 8;
 
 /// Behind what the device has been given; of one that failed none, which whoever follows its passes says.
 QueueMark mark_of(const DeviceId& device) {
@@ -203,9 +205,16 @@ bool Pipeline::has_enough(std::size_t member, std::size_t stage) const {
 }
 
 std::size_t Pipeline::share_of(std::size_t stage) const {
-  if (!members_[stages_[stage].member].stream) return 1;
+  const std::size_t index = stages_[stage].member;
+  const BlockStream* stream = members_[index].stream.get();
+  if (!stream) return 1;
   const std::size_t most = limit_ == kNoLimit ? in_flight_ : limit_;
-  return (most + stages_.size() - 1) / stages_.size();
+  const auto of_stages = static_cast<int>((most + stages_.size() - 1) / stages_.size());
+  // Passes that go one by one leave the next device without work for less time.
+  int blocks = 0;
+  for (const Stage& own : stages_) blocks += own.member == index ? own.last - own.first + 1 : 0;
+  const int of_copies = (kCopyTime * stream->count() + blocks - 1) / blocks;
+  return static_cast<std::size_t>(std::clamp(of_copies, 1, std::max(of_stages, 1)));
 }
 
 void Pipeline::work(std::size_t member) {

@@ -117,7 +117,8 @@ class Pipeline {
   /// The stage of a member before which a pass has waited longest, if any does; the lock held, as for the two below.
   std::optional<std::size_t> next_stage(std::size_t member) const;
   bool has_enough(std::size_t member, std::size_t stage) const;
-  /// How many should go together: a streamed block serves as many as leave the other stages their share of work.
+  /// How many should go together: as many as keep copies from being waited for, and leave the other stages their share
+  /// of work.
   std::size_t share_of(std::size_t stage) const;
   /// What a worker does whenever something may have changed for its member.
   void work(std::size_t member);

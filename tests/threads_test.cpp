@@ -25,6 +25,9 @@ constexpr int kBlocks = 4;
 /// Multiplies and adds. It counts its calls without a lock: a device's work is one thread's.
 class FakeShard final : public DiffusionShard {
  public:
+  /// `order`: where to note the block of each call.
+  explicit FakeShard(std::vector<int>* order = nullptr) : order_(order) {}
+
   std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
                                   const Ops&) const override {
     ++calls_;
@@ -41,6 +44,7 @@ class FakeShard final : public DiffusionShard {
   }
   void run(int block, DiffusionPass& pass, Told& told, const Ops&) const override {
     ++calls_;
+    if (order_) order_->push_back(block);
     double& value = static_cast<FakeTold&>(told).texts.at(pass.text);
     at::Tensor& x = static_cast<FakePass&>(pass).x;
     x = x * 0.5 + value + pass.timestep * block;
@@ -61,6 +65,7 @@ class FakeShard final : public DiffusionShard {
     at::Tensor x;
   };
   mutable int calls_ = 0;
+  std::vector<int>* order_;
 };
 
 /// Two devices that the model goes down and up through, or one that has all of it.
@@ -221,6 +226,32 @@ TEST_CASE("what is done between passes waits for those that are there, and is do
     asks.join();
     for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected(static_cast<int>(i))));
     CHECK(done > 0);
+  }
+}
+
+TEST_CASE("passes go together as far as the copies of streamed blocks need it") {
+  // Of four blocks so many are streamed; six passes wait.
+  for (const auto& [streamed, together] : {std::pair{0, 1}, {1, 2}, {2, 4}, {3, 6}, {4, 6}}) {
+    CAPTURE(streamed);
+    Worker worker(DeviceId::cpu(), Worker::Runs::InThread);
+    Meter meter(DeviceId::cpu());
+    const LocalOps ops;
+    std::vector<int> blocks;  // in the order in which passes went through them
+    std::vector<Pipeline::Member> members(1);
+    members[0] = {DeviceId::cpu(), &worker, &meter, std::make_unique<FakeShard>(&blocks)};
+    std::vector<BlockStream::Block> lent;
+    for (int block = 0; block < streamed; ++block) lent.push_back({block, {}, DeviceId::cpu()});
+    if (streamed > 0) members[0].stream = std::make_unique<BlockStream>(at::kCPU, std::move(lent));
+    Pipeline pipeline(std::move(members), {{0, 0, kBlocks - 1}}, ops);
+    pipeline.limit(6);
+    const Conditioning nothing;
+    const auto run = pipeline.begin_run(std::vector{1.0}, std::vector<ToldText>{{&nothing}}, {});
+    const std::vector<Pipeline::Evaluation> evaluations(6, {at::ones({1, 4, 8, 8}), 0});
+    for (std::future<at::Tensor>& pass : pipeline.submit(run, evaluations, 1.0)) pass.wait();
+    std::vector<int> expected;
+    for (int left = 6; left > 0; left -= together)
+      for (int block = 0; block < kBlocks; ++block) expected.insert(expected.end(), std::min(left, together), block);
+    CHECK(blocks == expected);
   }
 }
 

@@ -78,14 +78,16 @@ class Bench:
         same = self.same_bytes(folder)
         batch, seconds, _ = self.run(name, settings, 8, 1)
         rate = 8 / seconds
-        alone = sum(self.alone(gpu, rate if name == "resident" else None) for gpu in settings["gpu_ids"])
+        if name == "resident":
+            self.rates[settings["gpu_ids"][0]] = rate
+        alone = sum(self.alone(gpu) for gpu in settings["gpu_ids"])
         return {"name": name, "gpus": len(settings["gpu_ids"]), "latency": latency, "rate": rate, "alone": alone, "same": same,
                 "peaks": peaks(batch[0]), "streamed": streamed(batch[0])}
 
-    def alone(self, gpu, rate=None):
+    def alone(self, gpu):
         """Pictures a second of a GPU that holds everything."""
         if gpu not in self.rates:
-            self.rates[gpu] = rate or 8 / self.run(f"alone {gpu}", {"gpu_ids": [gpu], "mode": "single"}, 8, 1)[1]
+            self.rates[gpu] = 8 / self.run(f"alone {gpu}", {"gpu_ids": [gpu], "mode": "single"}, 8, 1)[1]
         return self.rates[gpu]
 
 
@@ -109,8 +111,9 @@ def table(rows):
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |"]
     for r in rows:
         memory = ", ".join(f"{m:.2f} / {p:.2f}" for m, p, _ in r["peaks"])
-        lines.append(f"| {r['name']} | {r['gpus']} | {r['streamed']:.1f} GiB | {r['latency']:.2f} s | {r['latency'] / first['latency']:.3f} "
-                     f"| {r['rate']:.3f} | {r['rate'] / r['alone']:.3f} | {memory} | {'yes' if r['same'] else 'NO'} |")
+        lines.append(f"| {r['name']} | {r['gpus']} | {r['streamed']:.1f} GiB | {r['latency']:.2f} s "
+                     f"| {r['latency'] / first['latency']:.3f} | {r['rate']:.3f} | {r['rate'] / r['alone']:.3f} | {memory} "
+                     f"| {'yes' if r['same'] else 'NO'} |")
     return "\n".join(lines) + "\n"
 
 

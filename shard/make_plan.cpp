@@ -339,7 +339,7 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
   const auto is_hopeless = [&](Means means) {
     const auto [known, is_new] = hopeless.try_emplace({means.streams, means.passes});
     means.way = least;
-    if (is_new) known->second = !with(means).fits();
+    if (is_new) known->second = !with_passes(means).fits();
     return known->second;
   };
   for (const std::vector<std::size_t>* group : {&ways.exact, &ways.tiled}) {

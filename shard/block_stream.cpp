@@ -31,6 +31,13 @@ at::Tensor place(const at::Tensor& bytes, std::int64_t offset, const at::Tensor&
 
 }  // namespace
 
+double CopyWaits::share() const {
+  if (!end_.is_set()) return 0.0;  // the work failed
+  double waited = 0.0;
+  for (const auto& [begin, end] : waits_) waited += QueueMark::seconds_between(begin, end);
+  return waited / QueueMark::seconds_between(begin_, end_);
+}
+
 struct BlockStream::Packed {
   Block block;
   at::Tensor bytes;                   ///< [n] uint8 on the donor
@@ -78,16 +85,19 @@ BlockStream::BlockStream(at::Device device, std::vector<Block> blocks) : device_
   for (int i = 0; i < kRingSlots; ++i) {
     slots_.push_back(std::make_unique<Slot>());
     slots_.back()->bytes = at::empty({largest}, at::TensorOptions(at::kByte).device(device));
+    // Whoever had the memory before may still be at work with it.
+    if (device.is_cuda()) slots_.back()->computed.record(c10::cuda::getCurrentCUDAStream(device.index()));
   }
+  for (int i = 0; i < std::min(count(), kRingSlots); ++i) bring(i);
 }
 
 BlockStream::~BlockStream() {
   synchronize(device_);
 }
 
-BlockStream::Use::Use(BlockStream* stream, int block)
+BlockStream::Use::Use(BlockStream* stream, int block, CopyWaits* waits)
     : stream_(stream), position_(stream ? stream->position_of(block) : -1) {
-  if (position_ >= 0) stream_->fetch(position_);
+  if (position_ >= 0) stream_->fetch(position_, waits);
 }
 
 BlockStream::Use::~Use() {
@@ -110,11 +120,13 @@ int BlockStream::position_of(int block) const {
   return found == blocks_.end() ? -1 : static_cast<int>(found - blocks_.begin());
 }
 
-void BlockStream::fetch(int position) {
+void BlockStream::fetch(int position, CopyWaits* waits) {
   Slot& slot = bring(position);
   slot.in_use = true;
   slot.used = ++uses_;
+  if (waits) waits->wait_begins();
   if (device_.is_cuda()) slot.copied.block(c10::cuda::getCurrentCUDAStream(device_.index()));
+  if (waits) waits->wait_ends();
   const Packed& packed = blocks_[static_cast<std::size_t>(position)];
   for (std::size_t i = 0; i < packed.shapes.size(); ++i)
     *packed.block.tensors[i] = place(slot.bytes, packed.offsets[i], packed.shapes[i]);

@@ -6,11 +6,34 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "core/devices.h"
+#include "core/queue_mark.h"
 
 namespace mgpu {
+
+/// How long a GPU waits for copies of streamed blocks while it goes through some work.
+class CopyWaits {
+ public:
+  /// Begins with what the device's current stream is given from now on.
+  explicit CopyWaits(at::Device device) : device_(device), begin_(mark()) {}
+
+  /// Around each wait, and behind all work.
+  void wait_begins() { waits_.emplace_back().first = mark(); }
+  void wait_ends() { waits_.back().second = mark(); }
+  void end() { end_ = mark(); }
+  /// Of the work's time, 0..1; 0 where its end was not reached. Everything must be done.
+  double share() const;
+
+ private:
+  QueueMark mark() const { return QueueMark(device_, QueueMark::For::Timing); }
+
+  at::Device device_;
+  QueueMark begin_, end_;
+  std::vector<std::pair<QueueMark, QueueMark>> waits_;
+};
 
 /// Blocks of a model that donors keep, brought to the device that runs them through a ring of equal slots: while one is
 /// computed with, the next is copied. The ring follows the blocks over and over, from step to step. For the device's
@@ -24,7 +47,7 @@ class BlockStream {
   };
 
   /// Moves the blocks, given in the order in which they run, to their donors: packed, and in main memory pinned where
-  /// the device is a GPU. The tensors' owner must outlive this.
+  /// the device is a GPU; then fills the ring with the first ones. The tensors' owner must outlive this.
   BlockStream(at::Device device, std::vector<Block> blocks);
   /// Waits for copies under way.
   ~BlockStream();
@@ -32,10 +55,11 @@ class BlockStream {
   BlockStream& operator=(const BlockStream&) = delete;
 
   /// While it lives a block's tensors are on the device, for what is queued on the current stream; the next block's are
-  /// on their way. Nothing happens for a block that is not streamed.
+  /// on their way. Nothing happens for a block that is not streamed. A GPU's wait for it is noted where there are
+  /// `waits`.
   class Use {
    public:
-    Use(BlockStream* stream, int block);
+    Use(BlockStream* stream, int block, CopyWaits* waits = nullptr);
     ~Use();
     Use(const Use&) = delete;
     Use& operator=(const Use&) = delete;
@@ -59,7 +83,7 @@ class BlockStream {
   Packed pack(Block block) const;
   /// Index in blocks_, or -1.
   int position_of(int block) const;
-  void fetch(int position);
+  void fetch(int position, CopyWaits* waits);
   void release(int position);
   /// The slot with that block, into which it is copied if it was in none.
   Slot& bring(int position);

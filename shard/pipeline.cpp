@@ -21,8 +21,8 @@ constexpr std::chrono::milliseconds kPatience{3};
 // What a GPU does, and what it finds when that is done. With more, what comes meanwhile (a picture to decode, a pass on
 // its way up a UNet) would wait behind passes that nobody waits for.
 constexpr int kTurnsAhead = 2;
-// Copying a block takes about so many times as long as computing it, at most: a fast GPU on a slow link.
-constexpr int kCopyTime = 8;
+// Of a turn's time: so much is lost where more passes would share the copies.
+constexpr double kWorthSharing = 0.03;
 
 /// Behind what the device has been given; of one that failed none, which whoever follows its passes says.
 QueueMark mark_of(const DeviceId& device) {
@@ -65,6 +65,7 @@ Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const
       between_(members_.size()) {
   MGPU_CHECK(!stages_.empty() && stages_.front().first == 0, "no stage begins the model");
   for (std::size_t i = 1; i < stages_.size(); ++i) MGPU_CHECK_EQ(stages_[i].first, stages_[i - 1].last + 1);
+  for (const Stage& stage : stages_) together_.push_back(first_share(stage));
 }
 
 // A task whose pass went with another's may still be queued.
@@ -205,16 +206,22 @@ bool Pipeline::has_enough(std::size_t member, std::size_t stage) const {
 }
 
 std::size_t Pipeline::share_of(std::size_t stage) const {
-  const std::size_t index = stages_[stage].member;
-  const BlockStream* stream = members_[index].stream.get();
-  if (!stream) return 1;
   const std::size_t most = limit_ == kNoLimit ? in_flight_ : limit_;
-  const auto of_stages = static_cast<int>((most + stages_.size() - 1) / stages_.size());
-  // Passes that go one by one leave the next device without work for less time.
+  const std::size_t of_stages = (most + stages_.size() - 1) / stages_.size();
+  return std::clamp<std::size_t>(together_[stage], 1, std::max<std::size_t>(of_stages, 1));
+}
+
+std::size_t Pipeline::first_share(const Stage& stage) const {
+  const BlockStream* stream = members_[stage.member].stream.get();
+  if (!stream) return 1;
   int blocks = 0;
-  for (const Stage& own : stages_) blocks += own.member == index ? own.last - own.first + 1 : 0;
-  const int of_copies = (kCopyTime * stream->count() + blocks - 1) / blocks;
-  return static_cast<std::size_t>(std::clamp(of_copies, 1, std::max(of_stages, 1)));
+  for (const Stage& own : stages_) blocks += own.member == stage.member ? own.last - own.first + 1 : 0;
+  return 2 * stream->count() > blocks ? 2 : 1;
+}
+
+void Pipeline::learn(std::size_t stage, std::size_t passes, double waited) {
+  // A turn from before the last lesson has nothing to teach.
+  if (passes == together_[stage] && waited > kWorthSharing) together_[stage] = 2 * passes;
 }
 
 void Pipeline::work(std::size_t member) {
@@ -225,8 +232,16 @@ void Pipeline::work(std::size_t member) {
   }
   const Turn turn = take(member);
   if (turn.passes.empty()) return;
-  go_through(turn.stage, turn.passes);
-  if (members_[member].follower) follow_turn(member);
+  const Member& own = members_[member];
+  std::shared_ptr<CopyWaits> waits;
+  if (own.follower && own.stream) waits = std::make_shared<CopyWaits>(torch_device(own.device));
+  go_through(turn, waits.get());
+  if (own.follower) {
+    follow_turn(turn.stage, turn.passes.size(), std::move(waits));
+  } else if (own.stream) {  // a CPU copies blocks itself
+    const std::lock_guard lock(mutex_);
+    learn(turn.stage, turn.passes.size(), 1.0);
+  }
 }
 
 void Pipeline::between_passes(const DeviceId& device, std::function<void()> work) {
@@ -251,57 +266,62 @@ std::function<void()> Pipeline::take_between(std::size_t member) {
   return work;
 }
 
-void Pipeline::go_through(std::size_t index, const Passes& passes) {
-  const Stage& stage = stages_[index];
+void Pipeline::go_through(const Turn& turn, CopyWaits* waits) {
+  const Stage& stage = stages_[turn.stage];
   const Member& member = members_[stage.member];
   try {
     on_device(member.device, [&] {
       fault_point("stage");
-      if (index == 0)
-        for (const auto& pass : passes) pass->x_given.precede_current_stream(torch_device(member.device));
+      if (turn.stage == 0)
+        for (const auto& pass : turn.passes) pass->x_given.precede_current_stream(torch_device(member.device));
       const Meter::Busy busy(*member.meter);
-      if (index == 0)
-        for (const auto& pass : passes)
+      if (turn.stage == 0)
+        for (const auto& pass : turn.passes)
           pass->state = member.shard->begin(*pass->run->told_[stage.member], pass->x, pass->timestep, pass->text, ops_);
-      run_blocks(stage, passes);
+      run_blocks(stage, turn.passes, waits);
     });
   } catch (...) {
-    for (const auto& pass : passes) fail(*pass, std::current_exception());
+    for (const auto& pass : turn.passes) fail(*pass, std::current_exception());
     return;
   }
-  for (const auto& pass : passes) {
+  for (const auto& pass : turn.passes) {
     try {
-      on_device(member.device, [&] { leave(index, pass); });
+      on_device(member.device, [&] { leave(turn.stage, pass); });
     } catch (...) {
       fail(*pass, std::current_exception());
     }
   }
 }
 
-void Pipeline::follow_turn(std::size_t member) {
+void Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits) {
+  const std::size_t member = stages_[stage].member;
   const QueueMark end = mark_of(members_[member].device);
-  members_[member].follower->post([this, member, end] {
+  members_[member].follower->post([this, member, stage, passes, end, waits = std::move(waits)] {
+    double waited = 0.0;
     try {
       end.wait();
+      if (waits) waited = waits->share();
     } catch (const c10::Error&) {  // whoever follows its passes says so
     }
     {
       const std::lock_guard lock(mutex_);
       --turns_[member];
+      learn(stage, passes, waited);
     }
     members_[member].worker->post([this, member] { work(member); });
   });
 }
 
-void Pipeline::run_blocks(const Stage& stage, const Passes& passes) {
+void Pipeline::run_blocks(const Stage& stage, const Passes& passes, CopyWaits* waits) {
   const Member& member = members_[stage.member];
   for (int block = stage.first; block <= stage.last; ++block) {
-    const BlockStream::Use use(member.stream.get(), block);
+    const BlockStream::Use use(member.stream.get(), block, waits);
     for (const auto& pass : passes) {
       member.shard->run(block, *pass->state, *pass->run->told_[stage.member], ops_);
       ++pass->blocks[stage.member];
     }
   }
+  if (waits) waits->end();
 }
 
 void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {

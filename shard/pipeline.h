@@ -118,15 +118,19 @@ class Pipeline {
   std::optional<std::size_t> next_stage(std::size_t member) const;
   bool has_enough(std::size_t member, std::size_t stage) const;
   /// How many should go together: as many as keep copies from being waited for, and leave the other stages their share
-  /// of work.
+  /// of work. The lock held, as for those below it.
   std::size_t share_of(std::size_t stage) const;
+  /// A guess, which turns then correct: copying a block takes about as long as two passes through it.
+  std::size_t first_share(const Stage& stage) const;
+  /// Lets more go together where so many waited for copies a share of their time.
+  void learn(std::size_t stage, std::size_t passes, double waited);
   /// What a worker does whenever something may have changed for its member.
   void work(std::size_t member);
   /// The other work of a member whose turn it is, if any.
   std::function<void()> take_between(std::size_t member);
-  /// Has the device of a stage do its part of the passes, and send them on.
-  void go_through(std::size_t stage, const Passes& passes);
-  void run_blocks(const Stage& stage, const Passes& passes);
+  /// Has the device of a stage do its part of the passes, and send them on. Notes a GPU's waits where there are some.
+  void go_through(const Turn& turn, CopyWaits* waits);
+  void run_blocks(const Stage& stage, const Passes& passes, CopyWaits* waits);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
   void finish(const Stage& stage, const std::shared_ptr<Pass>& pass);
   /// What a member sends to another is that one's to answer for.
@@ -135,7 +139,7 @@ class Pipeline {
   static void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
                      std::function<void()> then);
   /// Once a GPU has done what it was given last, its worker gives it more.
-  void follow_turn(std::size_t member);
+  void follow_turn(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits);
   void succeed(Pass& pass, at::Tensor prediction);
   static void fail(Pass& pass, const std::exception_ptr& error);
 
@@ -145,6 +149,7 @@ class Pipeline {
   std::mutex mutex_;
   std::condition_variable pass_ends_, pass_comes_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
+  std::vector<std::size_t> together_;                       ///< passes that should go through each stage, by its copies
   std::vector<int> turns_;                                  ///< that each member with a follower works on
   /// Other work than passes.
   struct Between {

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <utility>
+
 #include "cli/init_image.h"
 #include "vae/codec.h"
 
@@ -29,13 +31,10 @@ void Encodings::encode_prompts(Engine& engine, const TextualInversions& inversio
                                std::span<const Picture* const> pictures) {
   std::vector<PromptText> prompts;
   for (const Picture* picture : pictures) {
-    const auto want = [&](const std::string& prompt) {
-      const PromptText text = text_of(prompt, picture->sampler());
+    for (const std::string_view prompt : told_prompts(*picture->image)) {
+      const PromptText text = text_of(std::string(prompt), picture->sampler());
       if (conditionings_.try_emplace(text).second) prompts.push_back(text);
-    };
-    want(picture->image->prompt);
-    for (const ConditionOptions& condition : *picture->image->conditions) want(condition.prompt);
-    if (evaluates_negative(picture->sampler())) want(picture->image->negative);
+    }
   }
   std::vector<Conditioning> encoded = engine.encode(prompts, inversions);
   for (std::size_t i = 0; i < prompts.size(); ++i) conditionings_[prompts[i]] = std::move(encoded[i]);
@@ -72,6 +71,20 @@ void Encodings::encode_init_images(Engine& engine, PictureCoder& coder, std::spa
 
 const Conditioning& Encodings::told(const std::string& prompt, const SamplerOptions& options) const {
   return conditionings_.at(text_of(prompt, options));
+}
+
+std::vector<ForeseenText> Encodings::texts_of(std::span<const Picture* const> pictures,
+                                              const Training& training) const {
+  RunTimesteps timesteps(training);
+  std::vector<ForeseenText> out;
+  const ImageJob* last = nullptr;  // pictures of an entry are told the same
+  for (const Picture* picture : pictures) {
+    if (picture->image == std::exchange(last, picture->image)) continue;
+    for (const std::string_view prompt : told_prompts(*picture->image))
+      out.push_back({&told(std::string(prompt), picture->sampler()), *picture->sampler().guidance,
+                     timesteps.of(*picture->image)});
+  }
+  return out;
 }
 
 std::int64_t Encodings::text_tokens(const Picture& picture) const {

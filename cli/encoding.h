@@ -26,6 +26,8 @@ class Encodings {
 
   /// The run that a picture belongs to. It points into the picture and into these encodings.
   Run run_of(const Picture& picture) const;
+  /// The texts that the pictures' runs will be told, in order.
+  std::vector<ForeseenText> texts_of(std::span<const Picture* const> pictures, const Training& training) const;
   /// Tokens that the picture's prompt has become.
   std::int64_t text_tokens(const Picture& picture) const;
 

@@ -120,6 +120,8 @@ struct Shift {
   double value = 0.0;  ///< Constant
   double base = 0.5;   ///< ByResolution: mu at 256 image tokens
   double max = 1.15;   ///< ByResolution: mu at 4096 image tokens
+
+  auto operator<=>(const Shift&) const = default;
 };
 
 struct SamplerOptions {

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <set>
+#include <tuple>
 
 #include "cli/sampling.h"
 #include "cli/yaml_reader.h"
@@ -163,12 +165,17 @@ std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const 
 /// Sets how many evaluations there are, and passes and texts of one run.
 void count_evaluations(PlacementRequest& request, const Job& job) {
   request.evaluations = 0;
+  std::set<std::tuple<std::string_view, int, double, LevelsKey>> different;
   for (const ImageJob& image : job.images) {
-    const std::int64_t texts = conditionings_of(image);
+    const std::vector<std::string_view> prompts = told_prompts(image);
+    const auto texts = static_cast<std::int64_t>(prompts.size());
+    for (const std::string_view prompt : prompts)
+      different.emplace(prompt, *image.sampler.clip_skip, *image.sampler.guidance, levels_key(image));
     request.evaluations += std::int64_t{*image.count} * *image.batch * texts;
     request.passes_a_run = std::max(request.passes_a_run, *image.batch * texts);
     request.texts_a_run = std::max(request.texts_a_run, texts);
   }
+  request.texts = static_cast<std::int64_t>(different.size());
 }
 
 /// "24GB@0.5"

@@ -130,7 +130,7 @@ void JobRun::set_up() {
   const Picture& first = pictures_.runs().front().front()->picture;
   progress_.phase(first.path, "load");
   const Rehearsal rehearsal = {first.width(), first.height(), encodings_->text_tokens(first)};
-  engine_->load(rehearsal, [&] {
+  engine_->load(rehearsal, foreseen_texts(), [&] {
     coder_->load_decoders();
     coder_->rehearse(rehearsal);
   });
@@ -152,6 +152,14 @@ void JobRun::encode() {
   const double seconds = engine_->measure(
       Phase::Encode, [&] { encodings_.emplace(*engine_, *coder_, inversions, pictures, stop_if_interrupted); });
   for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
+}
+
+/// What runs will be told, where something is read anew for it.
+std::vector<ForeseenText> JobRun::foreseen_texts() {
+  if (plan_.keeps_ahead) return {};
+  std::vector<const Picture*> pictures;
+  for (const Group& run : pictures_.runs()) pictures.push_back(&run.front()->picture);
+  return encodings_->texts_of(pictures, prepared_.models.set.training());
 }
 
 bool JobRun::make_smaller(const DeviceId& device) {

@@ -36,6 +36,7 @@ class JobRun {
   void encode();
   /// What is said where a picture is decoded otherwise than planned, which `decode.way: auto` allows.
   std::function<void(const std::string&)> note_of_coder();
+  std::vector<ForeseenText> foreseen_texts();
   /// Makes a plan that asks less of a device, and drops the engine. False: there is none.
   bool make_smaller(const DeviceId& device);
 

@@ -97,18 +97,18 @@ at::ScalarType scalar_type_of(ComputeType type) {
   }
 }
 
-LargestPicture largest_picture(const Job& job) {
+LargestPicture largest_picture(const Job& job, const Training& training) {
   LargestPicture out;
+  RunTimesteps timesteps(training);
   out.tiling = {.tile = *job.decode.tile, .overlap = *job.decode.overlap};
   out.tiling_is_told = job.decode.tile.given || job.decode.overlap.given;
   std::set<std::string_view> prompts;
   for (const ImageJob& image : job.images) {
     out.batch = std::max<std::int64_t>(out.batch, *image.batch);
-    out.steps = std::max<std::int64_t>(out.steps, *image.sampler.steps);
-    out.texts = std::max(out.texts, conditionings_of(image));
-    prompts.insert(image.prompt);
-    for (const ConditionOptions& condition : *image.conditions) prompts.insert(condition.prompt);
-    if (evaluates_negative(image.sampler)) prompts.insert(image.negative);
+    out.levels = std::max(out.levels, static_cast<std::int64_t>(timesteps.of(image).size()));
+    const std::vector<std::string_view> told = told_prompts(image);
+    out.texts = std::max(out.texts, static_cast<std::int64_t>(told.size()));
+    prompts.insert(told.begin(), told.end());
     if (std::int64_t{*image.width} * *image.height > out.width * out.height)
       out.width = *image.width, out.height = *image.height;
     // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
@@ -228,7 +228,7 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   const auto fits = [&](const ComputeDtypes& types, const LargestPicture& picture) {
     return can_fit(needs_of(job, models.set, types, picture), devices.rooms, request);
   };
-  const LargestPicture picture = largest_picture(job);
+  const LargestPicture picture = largest_picture(job, models.set.training());
   out.needs = needs_of(job, models.set, out.dtypes, picture);
   try {
     out.plan = make_plan(out.needs, devices.rooms, request);

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/memory.h"
 #include "samplers/denoiser.h"
@@ -65,6 +67,16 @@ SigmaTable sigma_table(const Shift& shift, const Training& training, int width, 
   return training.mu > 0.0 ? flux_dev_sigmas(training.mu) : flux_schnell_sigmas();
 }
 
+/// What the sampler evaluates the model at, each once.
+std::vector<double> evaluated_timesteps(const SamplerOptions& options, const RunSchedule& schedule) {
+  std::vector<double> out;
+  for (const double sigma : evaluated_sigmas(sampler_of(options), schedule.sigmas, schedule.table)) {
+    const double timestep = schedule.table.timestep(sigma);
+    if (std::ranges::find(out, timestep) == out.end()) out.push_back(timestep);
+  }
+  return out;
+}
+
 /// The denoiser of a run: guided, with all its conditionings, and true to the init image where its mask says so.
 Denoise denoiser_of(const Run& run, const RunSchedule& schedule, Prediction prediction, const ModelCall& model,
                     const at::Tensor& noise, const at::Tensor& latent) {
@@ -93,8 +105,25 @@ bool evaluates_negative(const SamplerOptions& options) {
   return uses_negative(denoiser_options(options));
 }
 
-std::int64_t conditionings_of(const ImageJob& image) {
-  return 1 + static_cast<std::int64_t>(image.conditions->size()) + (evaluates_negative(image.sampler) ? 1 : 0);
+std::vector<std::string_view> told_prompts(const ImageJob& image) {
+  std::vector<std::string_view> out{image.prompt};
+  for (const ConditionOptions& condition : *image.conditions) out.push_back(condition.prompt);
+  if (evaluates_negative(image.sampler)) out.push_back(image.negative);
+  return out;
+}
+
+LevelsKey levels_key(const ImageJob& image) {
+  const SamplerOptions& options = image.sampler;
+  return {*options.name,  *options.scheduler, *options.steps, *options.denoise,
+          *options.shift, *image.width,       *image.height};
+}
+
+const std::vector<double>& RunTimesteps::of(const ImageJob& image) {
+  const auto [known, is_new] = known_.try_emplace(levels_key(image));
+  if (is_new)
+    known->second =
+        evaluated_timesteps(image.sampler, run_schedule(image.sampler, training_, *image.width, *image.height));
+  return known->second;
 }
 
 at::Tensor sample(Engine& engine, const Run& run, const OnStep& on_step) {
@@ -105,11 +134,8 @@ at::Tensor sample(Engine& engine, const Run& run, const OnStep& on_step) {
   const std::vector<std::int64_t> shape = {run.batch, training.latent.channels, run.height / kLatentFactor,
                                            run.width / kLatentFactor};
 
-  const auto evaluated = std::span(sigmas).first(sigmas.size() - 1);  // the last is where sampling ends
-  std::vector<double> timesteps;
-  for (const double sigma : evaluated) timesteps.push_back(schedule.table.timestep(sigma));
-  const Engine::Run begun =
-      engine.begin_run(timesteps, texts_of(run), {*options.guidance, run.width, run.height, run.channels});
+  const Engine::Run begun = engine.begin_run(evaluated_timesteps(options, schedule), texts_of(run),
+                                             {*options.guidance, run.width, run.height, run.channels});
   const ModelCall model = [&](const at::Tensor& x, double timestep, std::span<const Conditioned> texts) {
     std::vector<std::size_t> numbers;
     for (const Conditioned text : texts) numbers.push_back(number_of(text, run));

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <string_view>
 #include <vector>
 
 #include "cli/job.h"
@@ -51,9 +53,32 @@ struct Run {
 /// Whether a run with these options evaluates its negative prompt.
 bool evaluates_negative(const SamplerOptions& options);
 
-/// Conditionings that a step of an entry's runs evaluates: its prompt, its conditions, and the negative prompt where
-/// that is evaluated.
-std::int64_t conditionings_of(const ImageJob& image);
+/// The texts that an entry's runs are told, each a conditioning that a step evaluates: its prompt, its conditions', and
+/// the negative prompt where that is evaluated.
+std::vector<std::string_view> told_prompts(const ImageJob& image);
+
+/// What decides at which noise levels an entry's runs evaluate the model.
+struct LevelsKey {
+  std::string_view sampler, scheduler;
+  int steps = 0;
+  double denoise = 0.0;
+  Shift shift;
+  int width = 0, height = 0;
+  auto operator<=>(const LevelsKey&) const = default;
+};
+LevelsKey levels_key(const ImageJob& image);
+
+/// The timesteps at which entries' runs evaluate the model, worked out once for those that have them in common. The
+/// entries must outlive it.
+class RunTimesteps {
+ public:
+  explicit RunTimesteps(const Training& training) : training_(training) {}
+  const std::vector<double>& of(const ImageJob& image);
+
+ private:
+  Training training_;
+  std::map<LevelsKey, std::vector<double>> known_;
+};
 
 /// Hears of every step (from 1) and of its prediction of the clean latents [batch, C, h, w]; may throw to stop.
 using OnStep = std::function<void(int step, int steps, const at::Tensor& denoised)>;

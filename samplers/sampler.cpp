@@ -1,5 +1,6 @@
 #include "samplers/sampler.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -105,6 +106,18 @@ std::string lower(std::string_view text) {
 }
 
 }  // namespace
+
+std::vector<double> evaluated_sigmas(const SamplerRow& sampler, std::span<const double> sigmas,
+                                     const SigmaTable& table) {
+  std::vector<double> out;
+  const auto nothing = [] { return at::zeros({1, 1, 1, 1}); };
+  const Denoise denoise = [&](const at::Tensor&, double sigma) -> Denoised {
+    if (std::ranges::find(out, sigma) == out.end()) out.push_back(sigma);
+    return {nothing(), nothing()};
+  };
+  sampler.sample(nothing(), sigmas, {table, denoise, [&](double, double) { return nothing(); }, nullptr});
+  return out;
+}
 
 std::span<const SamplerRow> samplers() {
   return rows;

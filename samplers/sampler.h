@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "samplers/schedule.h"
 
@@ -56,6 +57,11 @@ struct SamplerRow {
   bool extra_step = false;      ///< ComfyUI runs it over one step more and drops the last but one sigma
   bool own_mask_noise = false;  ///< ComfyUI's ddim keeps what a mask protects under another draw, of seed + 1
 };
+
+/// The noise levels at which a sampler evaluates the model over these sigmas, each once, in order: found by a run over
+/// nothing. A sampler with steps of its own asks for others once it sees a picture.
+std::vector<double> evaluated_sigmas(const SamplerRow& sampler, std::span<const double> sigmas,
+                                     const SigmaTable& table);
 
 /// All samplers, in ComfyUI's order.
 std::span<const SamplerRow> samplers();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/model_set.h"
@@ -28,6 +29,13 @@ struct RunFacts {
   at::Tensor channels = {};  ///< [1, c, h, w] beside the latent: inpainting UNets
 };
 
+/// A text that a run to come will be told.
+struct ForeseenText {
+  const Conditioning* conditioning = nullptr;
+  double guidance = 3.5;          ///< of the run
+  std::vector<double> timesteps;  ///< likewise
+};
+
 /// What is computed once for nothing as a model is loaded, at the sizes of a job's first picture: a GPU loads kernels
 /// when they are first used, which takes it longer than several passes do. Here all devices do it at the same time.
 struct Rehearsal {
@@ -48,11 +56,24 @@ class DiffusionPass {
   virtual std::vector<at::Tensor*> travelling() = 0;
 };
 
+/// A pass whose state is the model's own.
+template <class State>
+struct PassOf final : DiffusionPass {
+  PassOf(double at, std::size_t told, State begun) : DiffusionPass(at, told), state(std::move(begun)) {}
+  std::vector<at::Tensor*> travelling() override { return state.travelling(); }
+
+  State state;
+};
+
 /// The blocks of a diffusion model that one device holds, whatever the family: the family's model text, told of noise
 /// level, text and facts in the family's way. Not for several threads at once.
 class DiffusionShard {
  public:
   virtual ~DiffusionShard() = default;
+
+  /// Says what runs to come will be told, in order: what takes weights that do not stay is computed for several texts
+  /// at once, for the first ones now, and waits in main memory.
+  virtual void foresee(std::span<const ForeseenText>, const Ops&) {}
 
   /// What stays the same while a run's latent changes.
   class Told {
@@ -62,7 +83,7 @@ class DiffusionShard {
   /// Computes it ahead for every text of a run and the timesteps that it goes through. The conditionings must outlive
   /// it.
   virtual std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
-                                          const RunFacts& facts, const Ops& ops) const = 0;
+                                          const RunFacts& facts, const Ops& ops) = 0;
 
   /// Begins an evaluation of x [1, C, h, w]. The first block must be held.
   virtual std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,

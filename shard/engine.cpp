@@ -209,20 +209,21 @@ std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
   return out;
 }
 
-void Engine::load(const Rehearsal& rehearsal, const std::function<void()>& decoders) {
+void Engine::load(const Rehearsal& rehearsal, std::span<const ForeseenText> to_come,
+                  const std::function<void()>& decoders) {
   if (pipeline_ || !coder(0).coding) {
-    load_diffusion(rehearsal);
+    load_diffusion(rehearsal, to_come);
     at_autoencoder(Phase::Decode, decoders);
     return;
   }
   Worker aside(coder(0).id, Worker::Runs::InThread);
   Together loads;
   loads.begin(aside, [&] { code(Phase::Decode, decoders); });
-  load_diffusion(rehearsal);
+  load_diffusion(rehearsal, to_come);
   loads.finish();
 }
 
-void Engine::load_diffusion(const Rehearsal& rehearsal) {
+void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const ForeseenText> to_come) {
   if (pipeline_) return;
   const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_);
   std::vector<std::size_t> owners;
@@ -239,6 +240,7 @@ void Engine::load_diffusion(const Rehearsal& rehearsal) {
       on_device(devices_[i]->id, [&] {
         fault_point("load");
         load_member(i, blocks, rehearsal, members[i]);
+        members[i].shard->foresee(to_come, ops_);
       });
     });
   }

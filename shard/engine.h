@@ -70,10 +70,11 @@ class Engine {
   std::vector<Conditioning> encode(std::span<const PromptText> prompts,
                                    const TextualInversions& inversions = TextualInversions());
 
-  /// Loads the diffusion model, every device its blocks at the same time, if it is not there yet; GPUs rehearse it.
-  void load_diffusion(const Rehearsal& rehearsal = {});
+  /// Loads the diffusion model, every device its blocks at the same time, if it is not there yet; GPUs rehearse it. It
+  /// is told of the texts of runs to come.
+  void load_diffusion(const Rehearsal& rehearsal = {}, std::span<const ForeseenText> to_come = {});
   /// The same, and runs `decoders`, which loads the autoencoder, as at_autoencoder() does: on a GPU meanwhile.
-  void load(const Rehearsal& rehearsal, const std::function<void()>& decoders);
+  void load(const Rehearsal& rehearsal, std::span<const ForeseenText> to_come, const std::function<void()>& decoders);
 
   using Run = std::shared_ptr<Pipeline::Run>;
   /// Computes ahead what stays the same through a run. The conditionings must outlive it.

@@ -197,10 +197,9 @@ Site site_for(const std::vector<DeviceRoom>& devices, const PlacementRequest& re
           .coders = coders_of(devices, request)};
 }
 
+/// Whether blocks of the diffusion model are streamed.
 bool streams(const Plan& plan) {
-  return std::ranges::any_of(plan.devices, [](const PlannedDevice& device) {
-    return std::ranges::any_of(device.assignments, &Assignment::streamed);
-  });
+  return !plan.streamed_bytes("unet").empty();
 }
 
 /// With so many passes at once of those that are wanted.

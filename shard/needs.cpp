@@ -84,7 +84,7 @@ std::uint64_t flux_activation_on_cpu(const FluxSizes& sizes, const LargestPictur
   const std::uint64_t join = tokens * (6 * hidden + 3 * mlp) * width;
   const std::uint64_t project_out = (tokens * (7 * hidden + 2 * mlp) + last) * width;
   return std::max({project_in, turn, attend, join, project_out}) + flux_state(sizes, tokens, 0) +
-         flux_modulation(sizes, picture.steps, width);
+         flux_modulation(sizes, picture.levels, width);
 }
 
 /// What a run's sampler keeps for a picture.
@@ -268,7 +268,7 @@ ComponentNeed flux_need(const Part& part, at::ScalarType dtype, const LargestPic
   std::vector<BlockNeed> blocks{blocks_below("double", flux.depth, part, "double_blocks.", dtype),
                                 blocks_below("single", flux.depth_single, part, "single_blocks.", dtype)};
   const std::uint64_t latents = latent_bytes(size(flux.channels), picture);
-  set_modulation(blocks, flux, size(picture.steps), width);
+  set_modulation(blocks, flux, size(picture.levels), width);
   set_flux_work(blocks, flux, flux_tokens(picture));
   return {.name = "unet",
           .phase = Phase::Sample,
@@ -347,7 +347,7 @@ std::vector<ComponentNeed> component_needs(const ModelSet& models, const Compute
   const double pass = work_of(out.back());
   out.push_back(decoder_need(models.vae, dtypes.vae, picture));
   out.back().time_a_pass =
-      decode_work(models.vae, picture) / (pass * static_cast<double>(picture.steps * picture.texts));
+      decode_work(models.vae, picture) / (pass * static_cast<double>(picture.levels * picture.texts));
   add_conditionings(out, models, picture);
   return out;
 }

@@ -214,12 +214,14 @@ double room_for_weights(const DeviceRoom& room) {
 }
 
 InFlight one_by_one(const PlacementRequest& request) {
-  return {.sampling = {.passes = 0, .texts = static_cast<std::uint64_t>(request.texts_a_run)}, .decoding = {}};
+  const std::int64_t texts = std::min(request.texts_a_run, request.texts);
+  return {.sampling = {.passes = 0, .texts = static_cast<std::uint64_t>(texts)}, .decoding = {}};
 }
 
 InFlight in_flight(const PlacementRequest& request, std::int64_t passes) {
   // Runs begin while passes are too few, so that the last one may bring more texts than there are passes.
-  const std::int64_t texts = passes - 1 + request.texts_a_run, others = request.evaluations - 1;
+  const std::int64_t texts = std::min(passes - 1 + request.texts_a_run, request.texts);
+  const std::int64_t others = request.evaluations - 1;
   const auto most = [](std::int64_t count, std::int64_t all) {
     return static_cast<std::uint64_t>(std::min(count, all));
   };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -174,6 +175,8 @@ struct PlacementRequest {
   std::int64_t evaluations = 1;
   std::int64_t passes_a_run = 1;  ///< of those, pictures times conditionings of one run at most
   std::int64_t texts_a_run = 1;   ///< conditionings of one run at most
+  /// Different ones of all runs, at different noise levels: runs that are told the same share what comes of it.
+  std::int64_t texts = std::numeric_limits<std::int64_t>::max();
   std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
   std::optional<CodingWay> coding = {};                     ///< absent: as memory allows
   std::vector<DeviceId> coders = {};    ///< devices to code pictures if not one does; empty: those like the fastest

@@ -25,7 +25,7 @@ std::string ahead_text(const Plan& plan, const std::vector<ComponentNeed>& compo
     for (const BlockNeed& kind : need.blocks)
       for (int i = 0; i < kind.count; ++i) bytes += kind.ahead_of(i);
   if (plan.keeps_ahead || bytes == 0) return {};
-  return fmt::format("; {} that serve only before the steps are read when a run begins", bytes_text(bytes));
+  return fmt::format("; {} that serve only before the steps are read before runs begin", bytes_text(bytes));
 }
 
 /// "; 5.2 GB of the unet streamed from cpu"

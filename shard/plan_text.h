@@ -12,7 +12,7 @@ namespace mgpu {
 /// One sentence for each device that lacks memory, of the phase that it lacks most in; empty where none does.
 std::string shortfall_text(const Plan& plan);
 
-/// The means that a plan takes: idle devices, what is read when a run begins, what is streamed from where, how pictures
+/// The means that a plan takes: idle devices, what is read before runs begin, what is streamed from where, how pictures
 /// are coded. Each begins with "; "; empty where it takes none.
 std::string means_text(const Plan& plan, const std::vector<ComponentNeed>& components);
 

@@ -12,6 +12,7 @@
 #include "core/memory.h"
 #include "shard/engine.h"
 #include "tests/drawn_weights.h"
+#include "tests/model_sets.h"
 #include "tests/rendering.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
@@ -177,12 +178,7 @@ TEST_CASE("a device whose memory runs out is named, wherever in the list it stan
 }
 
 TEST_CASE("a hand-over that finds no room names the device that it goes to") {
-  const ModelSet models = open_models({.checkpoint = golden("flux_schnell.safetensors"),
-                                       .clip_l = golden("picture_clip_l.safetensors"),
-                                       .t5xxl = golden("picture_t5xxl.safetensors"),
-                                       .vae = golden("vae_flux.safetensors"),
-                                       .clip_tokenizer = golden("picture_merges.txt"),
-                                       .t5xxl_tokenizer = golden("picture_spiece.model")});
+  const ModelSet models = test::flux_set("schnell");
   std::vector<DeviceRoom> rooms(2);
   for (int i = 0; i < 2; ++i) {
     rooms[static_cast<std::size_t>(i)].id = DeviceId::cpu(i);

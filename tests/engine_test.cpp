@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
+#include "tests/model_sets.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
 
@@ -13,20 +14,11 @@ using namespace mgpu;
 
 namespace {
 
-ModelSet models() {
-  return open_models({.checkpoint = golden("flux_dev.safetensors"),
-                      .clip_l = golden("picture_clip_l.safetensors"),
-                      .t5xxl = golden("picture_t5xxl.safetensors"),
-                      .vae = golden("vae_flux.safetensors"),
-                      .clip_tokenizer = golden("picture_merges.txt"),
-                      .t5xxl_tokenizer = golden("picture_spiece.model")});
-}
-
 Engine engine() {
   DeviceRoom room;
   room.id = DeviceId::cpu();
   room.limit_bytes = std::uint64_t{64} << 30;
-  return Engine(models(), {}, make_plan(component_needs(models(), {}, {64, 64, 256}), {room}));
+  return Engine(test::flux_set(), {}, make_plan(component_needs(test::flux_set(), {}, {64, 64, 256}), {room}));
 }
 
 /// On two virtual devices, the encoders placed as told; else both cut in the middle, T5 beginning on the second device.
@@ -78,7 +70,7 @@ TEST_CASE("prompts are encoded as the reference pipeline's encoders do") {
 
 TEST_CASE("encoders over several devices tell the same, to the bit, and every device counts its part") {
   const std::vector<PromptText> prompts = {{"a (small:1.3) boat on dark water"}, {""}, {"bright sun, blue sky"}};
-  Engine alone = engine(), several = engine_of_cut_encoders(models());
+  Engine alone = engine(), several = engine_of_cut_encoders(test::flux_set());
   const std::vector<Conditioning> expected = alone.encode(prompts), found = several.encode(prompts);
   REQUIRE(found.size() == 3);
   for (std::size_t i = 0; i < 3; ++i) {
@@ -96,7 +88,7 @@ TEST_CASE("encoders' layers that are streamed from donors tell the same, to the 
   for (const auto& [clip_l, t5xxl] :
        {std::pair{"cpu:0,50%;cpu,50%", "cpu,*#cpu:1"}, {"cpu:0,50%;cpu:7,50%", "cpu:1,50%;cpu:0,50%"}}) {
     CAPTURE(clip_l);
-    Engine e = engine_of_cut_encoders(models(), clip_l, t5xxl);
+    Engine e = engine_of_cut_encoders(test::flux_set(), clip_l, t5xxl);
     CHECK(e.plan().streamed_bytes("clip_l").size() == 1);
     const std::vector<Conditioning> found = e.encode(prompts);
     for (std::size_t i = 0; i < 2; ++i) {
@@ -107,13 +99,13 @@ TEST_CASE("encoders' layers that are streamed from donors tell the same, to the 
 }
 
 TEST_CASE("what fails in a piece of an encoder reaches the caller, and the engine encodes again") {
-  Engine e = engine_of_cut_encoders(models());
+  Engine e = engine_of_cut_encoders(test::flux_set());
   CHECK_THROWS_WITH_AS(e.encode(std::vector<PromptText>{{"a boat", 7}}),
                        doctest::Contains("the CLIP encoder has 2 layers, and layer -7 was asked for"), Error);
   CHECK(e.encode(std::vector<PromptText>{{"a boat"}}).size() == 1);
 
   const test::Folder folder;
-  ModelSet set = models();
+  ModelSet set = test::flux_set();
   set.t5xxl = find_part(TensorFile::open(damaged_t5(folder)), Role::T5);
   Engine damaged = engine_of_cut_encoders(set);
   for (int i = 0; i < 2; ++i)

@@ -60,8 +60,8 @@ TEST_CASE("each block hands on what diffusers' does") {
   const Flux& model = golden_model.model;
   const LocalOps ops;
   const FluxCondition condition = golden_model.condition(3);
-  const FluxModulation modulation =
-      model.modulate(std::vector<double>{golden_model.get(3, "sigma").item<float>()}, condition, ops).front();
+  const double sigma = golden_model.get(3, "sigma").item<float>();
+  const FluxModulation modulation = model.modulate({{&sigma, 1}, condition}, ops);
   FluxState state = model.begin(golden_model.get(3, "x"), condition, ops);
   const RotaryTable rotary = model.rotary(state);
   state.rotary = &rotary;

@@ -6,23 +6,15 @@
 #include "core/models/unet.h"
 #include "shard/coding_needs.h"
 #include "tests/drawn_weights.h"
+#include "tests/model_sets.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
 
 namespace {
 
-ModelSet models(const char* diffusion = "flux_dev.safetensors") {
-  return open_models({.checkpoint = golden(diffusion),
-                      .clip_l = golden("picture_clip_l.safetensors"),
-                      .t5xxl = golden("picture_t5xxl.safetensors"),
-                      .vae = golden("vae_flux.safetensors"),
-                      .clip_tokenizer = golden("picture_merges.txt"),
-                      .t5xxl_tokenizer = golden("picture_spiece.model")});
-}
-
 std::vector<ComponentNeed> needs(const ComputeDtypes& dtypes = {}, const LargestPicture& picture = {512, 512, 256}) {
-  return component_needs(models(), dtypes, picture);
+  return component_needs(test::flux_set(), dtypes, picture);
 }
 
 /// Bytes of a file's tensors under `level`, each value `width` bytes.
@@ -68,7 +60,7 @@ TEST_CASE("blocks are the model's, and weigh no more than the component") {
     }
     CHECK(sum <= component.bytes);
   }
-  const ModelSet set = models();
+  const ModelSet set = test::flux_set();
   const ComponentNeed unet = needs()[2];
   CHECK(unet.blocks[0].count == set.diffusion.flux().depth);
   CHECK(unet.blocks[0].bytes == bytes_of("flux_dev.safetensors", "double_blocks.", 4));
@@ -92,7 +84,7 @@ TEST_CASE("of an encoder's file what is read is counted, stem and head where the
     for (const auto& [tensor, info] : file->tensors()) entries.push_back({tensor, info.dtype, info.shape});
     return TensorFile::open(folder.write("m.safetensors", test::safetensors(entries)));
   };
-  ModelSet set = models();
+  ModelSet set = test::flux_set();
   const std::vector<ComponentNeed> plain = component_needs(set, {}, {64, 64, 256});
   // Files of T5 often hold its token embedding twice; Flux takes CLIP's pooled output as it is.
   set.t5xxl =
@@ -153,9 +145,7 @@ TEST_CASE("activations grow with the picture, the prompt and the type") {
 
 TEST_CASE("a UNet's blocks are its ways down and up and the middle, its encoders the family's") {
   const test::Folder folder;
-  const std::string path = folder.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1")));
-  const ModelSet set = open_models(
-      {.checkpoint = path, .clip_l = golden("picture_clip_l.safetensors"), .vae = golden("vae_sd.safetensors")});
+  const ModelSet set = test::unet_set(folder);
   const auto need = [&](const LargestPicture& picture, at::ScalarType dtype = at::kFloat) {
     return component_needs(set, {dtype, dtype, std::nullopt}, picture);
   };
@@ -222,7 +212,7 @@ TEST_CASE("a UNet's activations are counted where it is widest") {
 }
 
 TEST_CASE("what a waiting pass and a run keep of Flux: the state with its rotary table, every step's modulation") {
-  const FluxSizes flux = models().diffusion.flux();
+  const FluxSizes flux = test::flux_set().diffusion.flux();
   const auto hidden = static_cast<std::uint64_t>(flux.hidden), head_width = hidden / flux.heads;
   const ComponentNeed need = needs({at::kBFloat16, at::kBFloat16, std::nullopt}, {512, 256, 300, 7})[2];
   CHECK(need.passing == (300 + 32 * 16) * (hidden * 2 + head_width * 4));
@@ -233,7 +223,7 @@ TEST_CASE("what a waiting pass and a run keep of Flux: the state with its rotary
 
 TEST_CASE("prompts, steps, texts and the batch count where they lie") {
   const std::vector<ComponentNeed> base = needs();
-  const ModelSet set = models();
+  const ModelSet set = test::flux_set();
   const std::uint64_t prompt = 4 * (77 * static_cast<std::uint64_t>(set.clip_l->clip().hidden) +
                                     256 * static_cast<std::uint64_t>(set.t5xxl->t5().hidden));
   const std::vector<ComponentNeed> prompts = needs({}, {.width = 512, .height = 512, .prompts = 6});
@@ -260,7 +250,7 @@ TEST_CASE("a CPU needs no GPU's workspaces, but Flux more beside") {
 }
 
 TEST_CASE("encoding an init image takes the encoder alone, in the encode phase") {
-  const ModelSet set = models();
+  const ModelSet set = test::flux_set();
   const auto need_of = [&](at::ScalarType dtype, std::int64_t width) {
     return image_encoder_need(set.vae, dtype, {.width = width, .height = 512});
   };
@@ -274,7 +264,7 @@ TEST_CASE("encoding an init image takes the encoder alone, in the encode phase")
 
 TEST_CASE("the ways of decoding, each with less memory than the one before it") {
   // Full-size channels; the rest of the file does not count.
-  Part vae = models().vae;
+  Part vae = test::flux_set().vae;
   VaeSizes sizes = vae.vae();
   sizes.channels = {128, 256, 512, 512};
   sizes.residual_blocks = 2;

@@ -9,8 +9,7 @@
 
 #include "core/hand_over.h"
 #include "shard/engine.h"
-#include "tests/drawn_weights.h"
-#include "tests/tensor_writer.h"
+#include "tests/model_sets.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -18,23 +17,6 @@ using namespace mgpu;
 TEST_SUITE_BEGIN("pipeline");
 
 namespace {
-
-ModelSet flux_models() {
-  return open_models({.checkpoint = golden("flux_schnell.safetensors"),
-                      .clip_l = golden("picture_clip_l.safetensors"),
-                      .t5xxl = golden("picture_t5xxl.safetensors"),
-                      .vae = golden("vae_flux.safetensors"),
-                      .clip_tokenizer = golden("picture_merges.txt"),
-                      .t5xxl_tokenizer = golden("picture_spiece.model")});
-}
-
-ModelSet unet_models(const test::Folder& folder) {
-  const std::string path = folder.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1")));
-  return open_models({.checkpoint = path,
-                      .clip_l = golden("picture_clip_l.safetensors"),
-                      .vae = golden("vae_sd.safetensors"),
-                      .clip_tokenizer = golden("picture_merges.txt")});
-}
 
 /// An engine on so many virtual CPU devices, the diffusion model cut over all of them.
 std::unique_ptr<Engine> engine_on(const ModelSet& models, int devices) {
@@ -105,16 +87,16 @@ void check_same_bits(const ModelSet& models, std::int64_t channels, double times
 }  // namespace
 
 TEST_CASE("Flux over several devices predicts the same bits, every block once a pass") {
-  check_same_bits(flux_models(), 16, 0.7, 2);
+  check_same_bits(test::flux_set("schnell"), 16, 0.7, 2);
 }
 
 TEST_CASE("a UNet over several devices predicts the same bits, skips staying where they were made") {
   const test::Folder folder;
-  check_same_bits(unet_models(folder), 4, 500, 3);
+  check_same_bits(test::unet_set(folder), 4, 500, 3);
 }
 
 TEST_CASE("a pass that fails throws to the one who waits for it, and the next one works") {
-  const ModelSet models = flux_models();
+  const ModelSet models = test::flux_set("schnell");
   const auto engine = engine_on(models, 2);
   const std::vector<Conditioning> told = engine->encode(std::vector<PromptText>{{"a boat"}, {""}});
   const std::vector<ToldText> texts = {{&told[0]}};
@@ -128,7 +110,7 @@ TEST_CASE("a pass that fails throws to the one who waits for it, and the next on
 }
 
 TEST_CASE("what a device does not hold it does not run") {
-  const ModelSet models = flux_models();
+  const ModelSet models = test::flux_set("schnell");
   std::vector<bool> held(static_cast<std::size_t>(static_cast<double>(diffusion_blocks(models).size())), false);
   held[1] = true;
   const auto shard = load_shard(models, HeldBlocks(held), at::kFloat, at::kCPU);

@@ -207,11 +207,24 @@ TEST_CASE("passes and texts that are on their way weigh where they wait") {
       CHECK(plan.devices[d].peak.decode == bare.devices[d].peak.decode + others * (pass + text));
     }
   }
+  // Runs that are told the same share what comes of it.
+  for (const std::int64_t texts : {1, 2}) {
+    const Plan plan = make_plan(
+        needs, two, {.mode = PlacementRequest::Mode::Shard, .evaluations = 100, .texts_a_run = 2, .texts = texts});
+    const Plan bare = make_plan(unet(), two, {.mode = PlacementRequest::Mode::Shard, .evaluations = 100});
+    const auto downs = static_cast<std::uint64_t>(plan.devices[0].assignments.front().blocks);
+    const std::uint64_t pass = (10 + 5 * downs) * kMiB, text = 2 * downs * kMiB;
+    const auto kept = static_cast<std::uint64_t>(texts) * text;
+    CHECK(plan.devices[0].peak.sample == bare.devices[0].peak.sample + 3 * pass + kept);
+    CHECK(plan.devices[0].peak.decode == bare.devices[0].peak.decode + 4 * pass + kept);
+  }
   // One device alone takes pass after pass: it keeps its run's texts, and none of it when it decodes.
   const Plan alone = make_plan(needs, rooms({4096 * kMiB}), {.evaluations = 100, .texts_a_run = 3});
   const Plan bare = make_plan(unet(), rooms({4096 * kMiB}), {.evaluations = 100});
   CHECK(alone.devices[0].peak.sample == bare.devices[0].peak.sample + 3 * 6 * 2 * kMiB);
   CHECK(alone.devices[0].peak.decode == bare.devices[0].peak.decode);
+  const Plan same = make_plan(needs, rooms({4096 * kMiB}), {.evaluations = 100, .texts_a_run = 3, .texts = 1});
+  CHECK(same.devices[0].peak.sample == bare.devices[0].peak.sample + 6 * 2 * kMiB);
 }
 
 TEST_CASE("the image encoder lies with its decoder") {

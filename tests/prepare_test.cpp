@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -83,6 +84,40 @@ TEST_CASE("the conditionings of all pictures are evaluations") {
   job.images[1].conditions.value.resize(2);
   CHECK(placement_request(job, devices).evaluations == 12);
   CHECK(placement_request(job, devices).texts_a_run == 4);
+}
+
+TEST_CASE("runs that are told the same at the same noise levels are told one text") {
+  Job job = job_with("");
+  job.images.resize(1);
+  const auto texts = [&] { return placement_request(job, job_devices(job, {survey_of({gpu(0, 8, 6)})})).texts; };
+  CHECK(texts() == 1);
+  job.images[0].count.value = 9;
+  job.images.push_back(job.images[0]);
+  job.images[1].seed.value = 99;
+  job.images[1].sampler.step_noise.value = StepNoiseKind::Philox;
+  CHECK(texts() == 1);
+  job.images[1].prompt = "another";
+  CHECK(texts() == 2);
+  job.images[1].prompt = job.images[0].prompt;
+  job.images[1].sampler.steps.value += 1;
+  CHECK(texts() == 2);
+  job.images[1].sampler = job.images[0].sampler;
+  job.images[1].sampler.guidance.value += 1.0;
+  CHECK(texts() == 2);
+}
+
+TEST_CASE("what is computed ahead covers every level at which the sampler evaluates the model") {
+  const auto bytes_ahead = [](const std::string& name) {
+    Job job = job_with("");
+    job.images.resize(1);
+    job.images[0].sampler.name.value = name;
+    job.images[0].sampler.steps.value = 6;
+    const PreparedJob prepared = prepare_on(job, survey_of({gpu(0, 8, 6)}));
+    return std::ranges::find(prepared.needs, "unet", &ComponentNeed::name)->blocks[0].of_text[0];
+  };
+  const std::uint64_t level = bytes_ahead("euler") / 6;
+  CHECK(bytes_ahead("dpmpp_2s_ancestral") == 11 * level);  // a midpoint in each step but the last
+  CHECK(bytes_ahead("seeds_3") == 16 * level);
 }
 
 TEST_CASE("a smaller plan asks less of the device that ran out of memory, which may still use what it might") {

@@ -166,6 +166,31 @@ TEST_CASE("runs repeat, and noise is drawn exactly by those rows that say so") {
     }
 }
 
+TEST_CASE("the levels at which a sampler evaluates the model are known before it runs") {
+  for (const SamplerRow& row : samplers()) {
+    CAPTURE(row.name);
+    for (const char* model : {"flux_dev", "flux_schnell", "sd"}) {
+      CAPTURE(model);
+      const SigmaTable table = table_of(model);
+      const std::vector<double> sigmas = make_sigmas(*find_schedule("simple"), table, 7, 1.0, row.extra_step);
+      const std::vector<double> told = evaluated_sigmas(row, sigmas, table);
+      std::vector<double> asked;
+      const Denoise denoise = [&](const at::Tensor& x, double sigma) {
+        if (std::ranges::find(asked, sigma) == asked.end()) asked.push_back(sigma);
+        return analytic(table, cfg, x, sigma);
+      };
+      const auto noise = [&](double, double) { return start(); };
+      const at::Tensor x = start().to(at::kFloat);
+      row.sample(noised_latent(table, sigmas.front(), x, at::zeros_like(x)), sigmas, {table, denoise, noise, nullptr});
+      if (row.name == "dpm_adaptive") {  // steps as the picture asks for
+        CHECK(told.front() == asked.front());
+      } else {
+        CHECK(told == asked);
+      }
+    }
+  }
+}
+
 TEST_CASE("one step is the denoised latent") {
   OneThread one_thread;
   for (const SigmaTable& table : {flux_dev_sigmas(), stable_diffusion_sigmas()})

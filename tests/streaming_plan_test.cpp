@@ -118,7 +118,7 @@ TEST_CASE("the means of saving memory come in turn: all kept, nothing kept ahead
   CHECK(tight.fits());
   CHECK_FALSE(tight.keeps_ahead);
   CHECK(streamed_blocks(tight) == 0);
-  CHECK(tight.mode_reason == "one device; 5.4 GB that serve only before the steps are read when a run begins");
+  CHECK(tight.mode_reason == "one device; 5.4 GB that serve only before the steps are read before runs begin");
   std::uint64_t ahead = 0;
   const std::vector<ComponentNeed> needs = components_with_ahead();
   for (const BlockNeed& kind : needs[2].blocks) ahead = std::accumulate(kind.ahead.begin(), kind.ahead.end(), ahead);
@@ -128,13 +128,28 @@ TEST_CASE("the means of saving memory come in turn: all kept, nothing kept ahead
   CHECK_FALSE(tighter.keeps_ahead);
   CHECK(tighter.mode == "single");
   CHECK(tighter.mode_reason ==
-        "one device; 5.4 GB that serve only before the steps are read when a run begins; 8.8 GB of the unet streamed "
+        "one device; 5.4 GB that serve only before the steps are read before runs begin; 8.8 GB of the unet streamed "
         "from cpu");
   REQUIRE(tighter.donors.size() == 1);
   CHECK(tighter.donors[0].lent.encode == 0);
   CHECK(tighter.donors[0].lent.sample == tighter.streamed_bytes("unet").at("cpu"));
   CHECK(tighter.devices[0].peak.decode <= 12288 * kMiB);
   CHECK(tighter.devices[0].peak.decode > 12288 * kMiB * 9 / 10);  // no more is streamed than need be
+}
+
+TEST_CASE("a device alone whose encoder is streamed, and not its diffusion model, takes pass after pass") {
+  std::vector<ComponentNeed> needs = components();
+  PlacementRequest request{.evaluations = 100, .donors = {main_memory(65536 * kMiB)}};
+  const auto streams = [](const Plan& plan, const char* component) { return !plan.streamed_bytes(component).empty(); };
+  request.allocation["t5xxl"] = parse_allocation("cuda:0,50%;cpu,50%");
+  const Plan encoder = make_plan(needs, rooms({32768 * kMiB}), request);
+  CHECK(streams(encoder, "t5xxl"));
+  CHECK_FALSE(streams(encoder, "unet"));
+  CHECK(encoder.passes_at_once == 1);
+  request.allocation["unet"] = parse_allocation("cuda:0,50%;cpu,50%");
+  const Plan both = make_plan(needs, rooms({32768 * kMiB}), request);
+  CHECK(streams(both, "unet"));
+  CHECK(both.passes_at_once == 4);
 }
 
 TEST_CASE("where an allocation lends blocks, what serves only before the steps stays if there is room") {

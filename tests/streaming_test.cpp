@@ -7,8 +7,7 @@
 #include "core/models/unet.h"
 #include "shard/block_stream.h"
 #include "shard/engine.h"
-#include "tests/drawn_weights.h"
-#include "tests/tensor_writer.h"
+#include "tests/model_sets.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -16,25 +15,6 @@ using namespace mgpu;
 TEST_SUITE_BEGIN("streaming");
 
 namespace {
-
-/// Three double and five single blocks.
-ModelSet flux_models(const test::Folder& folder) {
-  const auto tensors = test::deeper_flux(golden("flux_dev.safetensors"), 3, 5);
-  return open_models({.checkpoint = folder.write("flux.safetensors", test::safetensors(tensors)),
-                      .clip_l = golden("picture_clip_l.safetensors"),
-                      .t5xxl = golden("picture_t5xxl.safetensors"),
-                      .vae = golden("vae_flux.safetensors"),
-                      .clip_tokenizer = golden("picture_merges.txt"),
-                      .t5xxl_tokenizer = golden("picture_spiece.model")});
-}
-
-ModelSet unet_models(const test::Folder& folder) {
-  const std::string path = folder.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1")));
-  return open_models({.checkpoint = path,
-                      .clip_l = golden("picture_clip_l.safetensors"),
-                      .vae = golden("vae_sd.safetensors"),
-                      .clip_tokenizer = golden("picture_merges.txt")});
-}
 
 DeviceRoom cpu_room(int index) {
   DeviceRoom out;
@@ -105,19 +85,19 @@ void check_same_bits(const ModelSet& models, std::int64_t channels, std::initial
 
 TEST_CASE("streamed blocks give the same bits: Flux") {
   const test::Folder folder;
-  check_same_bits(flux_models(folder), 16,
+  check_same_bits(test::deeper_flux_set(folder, 3, 5), 16,
                   {"cpu:0,50%;cpu,50%", "cpu:0,40%;cpu,60%", "cpu,*#cpu:0", "cpu:0,40%;cpu,30%;cpu:7,30%",
                    "cpu:0,25%;cpu,25%;cpu:1,25%;cpu:7,25%", "cpu:0,50%;cpu:1,50%#cpu:1"});
 }
 
 TEST_CASE("streamed blocks give the same bits: UNet") {
   const test::Folder folder;
-  check_same_bits(unet_models(folder), 4, {"cpu:0,50%;cpu,50%", "cpu,*#cpu:0", "cpu:0,25%;cpu,25%;cpu:1,50%"});
+  check_same_bits(test::unet_set(folder), 4, {"cpu:0,50%;cpu,50%", "cpu,*#cpu:0", "cpu:0,25%;cpu,25%;cpu:1,50%"});
 }
 
 TEST_CASE("weights that serve only before the steps are read when needed, with the same bits") {
   const test::Folder folder;
-  for (const ModelSet& models : {flux_models(folder), unet_models(folder)}) {
+  for (const ModelSet& models : {test::deeper_flux_set(folder, 3, 5), test::unet_set(folder)}) {
     const std::int64_t channels = models.is_flux() ? 16 : 4;
     const std::vector<PromptText> prompts = {{"a boat at night"}, {"bright sun"}};
     const auto kept = engine_on(models, 1, "");

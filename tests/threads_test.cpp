@@ -29,7 +29,7 @@ class FakeShard final : public DiffusionShard {
   explicit FakeShard(std::vector<int>* order = nullptr) : order_(order) {}
 
   std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
-                                  const Ops&) const override {
+                                  const Ops&) override {
     ++calls_;
     auto told = std::make_unique<FakeTold>();
     for (std::size_t i = 0; i < texts.size(); ++i) told->texts.push_back(facts.guidance + static_cast<double>(i));

@@ -131,29 +131,29 @@ std::vector<at::Tensor*> Flux::block_tensors(int index) {
   return out;
 }
 
-std::vector<FluxModulation> Flux::modulate(std::span<const double> sigmas, const FluxCondition& condition,
-                                           const Ops& ops) const {
+at::Tensor Flux::modulation_input(const FluxSteps& steps, const Ops& ops) const {
   const auto embed = [&](const Mlp& mlp, const at::Tensor& x) {
     return ops.linear_row(at::silu(ops.linear_col(x, mlp.in)), mlp.out);
   };
   const auto sinusoid = [&](std::vector<float> values) {
     return sinusoidal_embedding(at::tensor(values).to(device_) * 1000.0, kTimeChannels).to(dtype_);
   };
-  at::Tensor vec = embed(time_in_, sinusoid({sigmas.begin(), sigmas.end()}));  // [steps, hidden]
-  if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid({static_cast<float>(condition.guidance)}));
-  vec = vec + embed(vector_in_, condition.pooled.to(device_, dtype_));
-  const at::Tensor active = at::silu(vec);
+  at::Tensor vec = embed(time_in_, sinusoid({steps.sigmas.begin(), steps.sigmas.end()}));
+  if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid({static_cast<float>(steps.condition.guidance)}));
+  return at::silu(vec + embed(vector_in_, steps.condition.pooled.to(device_, dtype_)));
+}
 
-  std::vector<FluxModulation> out(sigmas.size());
-  for (FluxModulation& step : out) {
-    step.image.resize(doubles_.size());
-    step.text.resize(doubles_.size());
-    step.single.resize(singles_.size());
-  }
-  // One product for all steps; each step keeps its row as [1, 1, channels].
+std::vector<FluxModulation> Flux::modulate(std::span<const FluxSteps> all, const Ops& ops, const Keep& keep) const {
+  std::vector<at::Tensor> inputs;
+  for (const FluxSteps& steps : all) inputs.push_back(modulation_input(steps, ops));
+  FluxModulation nothing;
+  nothing.image.resize(doubles_.size());
+  nothing.text.resize(doubles_.size());
+  nothing.single.resize(singles_.size());
+  std::vector<FluxModulation> out(all.size(), nothing);
+  // A product each: how many there are must not change their bits.
   const auto deal = [&](const Linear& weights, auto&& place) {
-    const at::Tensor rows = ops.linear_row(active, weights).unsqueeze(1);
-    for (std::size_t i = 0; i < out.size(); ++i) place(out[i]) = rows.narrow(0, static_cast<std::int64_t>(i), 1);
+    for (std::size_t i = 0; i < out.size(); ++i) place(out[i]) = keep(ops.linear_row(inputs[i], weights).unsqueeze(1));
   };
   for (std::size_t i = 0; i < doubles_.size(); ++i) {
     if (!doubles_[i]) continue;
@@ -166,6 +166,10 @@ std::vector<FluxModulation> Flux::modulate(std::span<const double> sigmas, const
   }
   if (last_.weight.defined()) deal(last_modulation_, [](FluxModulation& m) -> at::Tensor& { return m.last; });
   return out;
+}
+
+FluxModulation Flux::modulate(const FluxSteps& steps, const Ops& ops) const {
+  return modulate({&steps, 1}, ops, [](const at::Tensor& rows) { return rows; }).front();
 }
 
 RotaryTable Flux::rotary(const FluxState& state) const {
@@ -253,11 +257,11 @@ at::Tensor Flux::finish(const FluxState& state, const Ops& ops) const {
 }
 
 at::Tensor Flux::forward(const at::Tensor& x, double sigma, const FluxCondition& condition, const Ops& ops) const {
-  const std::vector<FluxModulation> modulation = modulate({&sigma, 1}, condition, ops);
+  const FluxModulation modulation = modulate({{&sigma, 1}, condition}, ops);
   FluxState state = begin(x, condition, ops);
   const RotaryTable table = rotary(state);
   state.rotary = &table;
-  state.modulation = &modulation.front();
+  state.modulation = &modulation;
   for (int i = 0; i < block_count(); ++i) block(i, state, ops);
   return finish(state, ops).to(x.scalar_type());
 }

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,14 +23,35 @@ struct FluxCondition {
   double guidance = 3.5;  ///< distilled guidance; ignored by models without it
 };
 
-/// Shift, scale and gate of every block for one step: what depends on sigma, guidance and the pooled text alone, never
+/// Shift, scale and gate of every block for n steps: what depends on sigma, guidance and the pooled text alone, never
 /// on the image.
 struct FluxModulation {
   std::vector<at::Tensor>
-      image;  ///< a double block each, [1, 1, 6 hidden]: (shift, scale, gate) of attention, then of the MLP
+      image;  ///< a double block each, [n, 1, 6 hidden]: (shift, scale, gate) of attention, then of the MLP
   std::vector<at::Tensor> text;    ///< likewise
-  std::vector<at::Tensor> single;  ///< a single block each, [1, 1, 3 hidden]
-  at::Tensor last;                 ///< [1, 1, 2 hidden]: shift, scale
+  std::vector<at::Tensor> single;  ///< a single block each, [n, 1, 3 hidden]
+  at::Tensor last;                 ///< [n, 1, 2 hidden]: shift, scale
+
+  /// The same with each tensor that is there changed.
+  template <class Change>
+  FluxModulation changed(const Change& change) const {
+    FluxModulation out = *this;
+    for (std::vector<at::Tensor>* kind : {&out.image, &out.text, &out.single})
+      for (at::Tensor& rows : *kind)
+        if (rows.defined()) rows = change(rows);
+    if (last.defined()) out.last = change(last);
+    return out;
+  }
+  /// That of one of the steps: n = 1, the same memory.
+  FluxModulation step(std::int64_t index) const {
+    return changed([index](const at::Tensor& rows) { return rows.narrow(0, index, 1); });
+  }
+};
+
+/// Steps at these noise levels, so conditioned.
+struct FluxSteps {
+  std::span<const double> sigmas;
+  FluxCondition condition;
 };
 
 /// What travels from block to block, and so from device to device. Through the double blocks image and text are apart;
@@ -57,10 +79,13 @@ class Flux {
 
   const FluxSizes& sizes() const { return sizes_; }
 
-  /// The modulation vectors of steps at these noise levels, computed before the blocks run: one reading of their
-  /// weights (a quarter of the model) serves all steps of a run. Of blocks that are not held it stays undefined.
-  std::vector<FluxModulation> modulate(std::span<const double> sigmas, const FluxCondition& condition,
-                                       const Ops& ops) const;
+  /// What is made of a computed tensor: a copy elsewhere.
+  using Keep = std::function<at::Tensor(const at::Tensor&)>;
+  /// The modulation vectors of all steps of each of these, computed before the blocks run: one reading of their weights
+  /// (a quarter of the model) serves them all. Of blocks that are not held it stays undefined.
+  std::vector<FluxModulation> modulate(std::span<const FluxSteps> all, const Ops& ops, const Keep& keep) const;
+  /// Of one, kept as it is.
+  FluxModulation modulate(const FluxSteps& steps, const Ops& ops) const;
 
   /// The positions of a state's tokens as its blocks turn by them: the same for every step.
   RotaryTable rotary(const FluxState& state) const;
@@ -102,6 +127,8 @@ class Flux {
   static Stream load_stream(const BlockWeights& block, const std::string& name);
   static SingleBlock load_single(const BlockWeights& block);
 
+  /// [steps, hidden]: what modulation is a product of.
+  at::Tensor modulation_input(const FluxSteps& steps, const Ops& ops) const;
   void run(const DoubleBlock& block, std::size_t index, FluxState& state, const Ops& ops) const;
   void run(const SingleBlock& block, std::size_t index, FluxState& state, const Ops& ops) const;
 

@@ -145,15 +145,23 @@ at::Tensor Flux::modulation_input(const FluxSteps& steps, const Ops& ops) const 
 
 std::vector<FluxModulation> Flux::modulate(std::span<const FluxSteps> all, const Ops& ops, const Keep& keep) const {
   std::vector<at::Tensor> inputs;
-  for (const FluxSteps& steps : all) inputs.push_back(modulation_input(steps, ops));
+  std::vector<std::int64_t> steps;
+  for (const FluxSteps& own : all) {
+    inputs.push_back(modulation_input(own, ops));
+    steps.push_back(static_cast<std::int64_t>(own.sigmas.size()));
+  }
   FluxModulation nothing;
   nothing.image.resize(doubles_.size());
   nothing.text.resize(doubles_.size());
   nothing.single.resize(singles_.size());
   std::vector<FluxModulation> out(all.size(), nothing);
-  // A product each: how many there are must not change their bits.
+  // A product each, since how many there are must not change their bits; kept together.
   const auto deal = [&](const Linear& weights, auto&& place) {
-    for (std::size_t i = 0; i < out.size(); ++i) place(out[i]) = keep(ops.linear_row(inputs[i], weights).unsqueeze(1));
+    std::vector<at::Tensor> products;
+    for (const at::Tensor& input : inputs) products.push_back(ops.linear_row(input, weights).unsqueeze(1));
+    const at::Tensor kept = keep(products.size() == 1 ? products.front() : at::cat(products));
+    const std::vector<at::Tensor> rows = kept.split_with_sizes(steps);
+    for (std::size_t i = 0; i < out.size(); ++i) place(out[i]) = rows[i];
   };
   for (std::size_t i = 0; i < doubles_.size(); ++i) {
     if (!doubles_[i]) continue;

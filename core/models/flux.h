@@ -79,7 +79,7 @@ class Flux {
 
   const FluxSizes& sizes() const { return sizes_; }
 
-  /// What is made of a computed tensor: a copy elsewhere.
+  /// What is made of a computed tensor, which several have a part of: a copy elsewhere.
   using Keep = std::function<at::Tensor(const at::Tensor&)>;
   /// The modulation vectors of all steps of each of these, computed before the blocks run: one reading of their weights
   /// (a quarter of the model) serves them all. Of blocks that are not held it stays undefined.

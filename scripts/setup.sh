@@ -58,7 +58,7 @@ install() {  # installs those of the named packages that are missing
 }
 
 install g++ cmake ninja-build pkg-config git ca-certificates python3 python3-venv python3-jsonschema python3-yaml \
-  libcli11-dev libyaml-cpp-dev libfmt-dev doctest-dev liblodepng-dev nlohmann-json3-dev libicu-dev libboost-dev \
+  libcli11-dev libyaml-cpp-dev libfmt-dev doctest-dev liblodepng-dev zlib1g-dev nlohmann-json3-dev libicu-dev libboost-dev \
   ccache clang clang-tidy
 # The fuzz tests link clang's runtime, whose package bears clang's version in its name.
 install "libclang-rt-$(clang --version | grep -oP 'version \K[0-9]+' | head -1)-dev"

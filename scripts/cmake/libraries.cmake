@@ -21,6 +21,9 @@ find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(doctest REQUIRED)
 
+set(ZLIB_USE_STATIC_LIBS ON)  # a picture's bytes are not to depend on the system's zlib
+find_package(ZLIB REQUIRED)
+
 find_path(LODEPNG_INCLUDE lodepng.h REQUIRED)
 find_library(LODEPNG_LIBRARY lodepng REQUIRED)
 add_library(lodepng INTERFACE)

@@ -13,95 +13,7 @@
 // Whole jobs, from the job file to the PNG and the report, on small models.
 
 using namespace mgpu;
-using test::difference;
-using test::Entry;
-using test::Folder;
-using test::pixels_of;
-using test::read_all;
-using test::render_all;
-
-namespace {
-
-constexpr const char* kParts =
-    "encoders: {clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}\nvae: vae_flux.safetensors\n";
-
-/// A job over the goldens and the folder's own files, which writes below the folder.
-Job job_of(const Folder& folder, const std::string& name, const std::string& checkpoint, const std::string& images,
-           const std::string& parts = kParts, const std::string& more = {}) {
-  const std::string text = "checkpoint: " + checkpoint + "\n" + parts +
-                           "tokenizers: {clip: picture_merges.txt, t5xxl: picture_spiece.model}\nmodel_paths: [\"" +
-                           MGPU_GOLDENS + "\"]\ngpu_ids: [cpu]\nsampler: {steps: 2}\n" + more + "images: [" + images +
-                           "]\noutput: {directory: " + name + "}\n";
-  return load_job(folder.write(name + ".yaml", text));
-}
-
-constexpr const char* kBoat = "{prompt: a boat, width: 32, height: 32, seed: 5}";
-
-/// The pixels of picture 0 of a job over `checkpoint`.
-Rgb8 boat(const Folder& folder, const std::string& name, const std::string& checkpoint,
-          const std::string& parts = kParts) {
-  const Job job = job_of(folder, name, checkpoint, kBoat, parts);
-  REQUIRE(render_all({job}).code == Exit::Ok);
-  return pixels_of(folder.path(name + "/" + name + "-0000-5.png"));
-}
-
-std::string raw_bytes(const at::Tensor& t) {
-  return {static_cast<const char*>(t.const_data_ptr()), t.nbytes()};
-}
-
-/// A golden's tensors, their names under another prefix.
-std::vector<Entry> entries_of(const std::string& name, const std::string& prefix = {}) {
-  std::vector<Entry> out;
-  const auto file = TensorFile::open(golden(name));
-  for (const auto& [tensor, info] : file->tensors()) {
-    const auto bytes = file->bytes(info);
-    out.push_back(
-        {prefix + tensor, info.dtype, info.shape, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}});
-  }
-  return out;
-}
-
-std::vector<Entry> operator+(std::vector<Entry> a, const std::vector<Entry>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
-/// How a file says that a weight is fp8 with a scale.
-enum class Spelling { ScaleWeight, WeightScale, Dequantised };
-
-/// The schnell golden with its blocks' matrices in scaled fp8, or as the fp32 values that those stand for.
-std::vector<Entry> scaled(Spelling spelling) {
-  std::vector<Entry> out;
-  const auto file = TensorFile::open(golden("flux_schnell.safetensors"));
-  if (spelling == Spelling::ScaleWeight) out.push_back({"scaled_fp8", DType::F8_E4M3, {2}});
-  for (const auto& [name, info] : file->tensors()) {
-    const at::Tensor stored = read(*file, name).to(at::kFloat).contiguous();
-    const bool quantised =
-        name.find("_blocks.") != std::string::npos && name.ends_with(".weight") && info.shape.size() == 2;
-    if (!quantised) {
-      out.push_back({name, DType::F32, info.shape, raw_bytes(stored)});
-      continue;
-    }
-    const at::Tensor scale = stored.abs().max() / 448.0;
-    const at::Tensor narrow = (stored / scale).to(at::kFloat8_e4m3fn);
-    const std::string layer = name.substr(0, name.size() - std::string("weight").size());
-    if (spelling == Spelling::Dequantised) {
-      out.push_back({name, DType::F32, info.shape, raw_bytes((narrow.to(at::kFloat) * scale).contiguous())});
-      continue;
-    }
-    out.push_back({name, DType::F8_E4M3, info.shape, raw_bytes(narrow)});
-    if (spelling == Spelling::ScaleWeight) {
-      out.push_back({layer + "scale_weight", DType::F32, {1}, raw_bytes(scale)});
-    } else {
-      const std::string format = "{\"format\": \"float8_e4m3fn\"}";
-      out.push_back({layer + "weight_scale", DType::F32, {}, raw_bytes(scale)});
-      out.push_back({layer + "comfy_quant", DType::U8, {static_cast<std::int64_t>(format.size())}, format});
-    }
-  }
-  return out;
-}
-
-}  // namespace
+using namespace mgpu::test;
 
 TEST_SUITE_BEGIN("picture");
 
@@ -177,7 +89,7 @@ TEST_CASE("an init image that cannot be encoded is refused before anything is lo
   const Folder folder;
   const auto refusal = [&](const std::string& parts) {
     const Job job =
-        job_of(folder, "refused", "flux_schnell.safetensors", "{prompt: a boat, init_image: in.png}", parts);
+        golden_job(folder, "refused", "flux_schnell.safetensors", "{prompt: a boat, init_image: in.png}", parts);
     try {
       render_all({job});
     } catch (const Error& error) {
@@ -208,9 +120,9 @@ TEST_CASE("a mask of zeros gives the init image back, and one of ones is no mask
   flat("black.png", 0);
   flat("grey.png", 128);
   const auto edit = [&](const std::string& name, const std::string& mask, const std::string& sampler = "steps: 2") {
-    const Job job =
-        job_of(folder, name, "flux_schnell.safetensors",
-               "{prompt: a boat, seed: 5, init_image: grey.png" + mask + ", sampler: {denoise: 0.7, " + sampler + "}}");
+    const Job job = golden_job(
+        folder, name, "flux_schnell.safetensors",
+        "{prompt: a boat, seed: 5, init_image: grey.png" + mask + ", sampler: {denoise: 0.7, " + sampler + "}}");
     REQUIRE(render_all({job}).code == Exit::Ok);
     return pixels_of(folder.path(name + "/" + name + "-0000-5.png"));
   };
@@ -234,8 +146,8 @@ TEST_CASE("a mask is scaled whole onto the latent, as ComfyUI's SetLatentNoiseMa
     folder.write(name, encode_png(picture, {}));
   };
   const auto edit = [&](const std::string& name, const std::string& init, const std::string& mask) {
-    const Job job = job_of(folder, name, "flux_schnell.safetensors",
-                           "{prompt: a boat, seed: 5, init_image: " + init + ", mask: " + mask + "}");
+    const Job job = golden_job(folder, name, "flux_schnell.safetensors",
+                               "{prompt: a boat, seed: 5, init_image: " + init + ", mask: " + mask + "}");
     REQUIRE(render_all({job}).code == Exit::Ok);
     return pixels_of(folder.path(name + "/" + name + "-0000-5.png"));
   };
@@ -251,44 +163,14 @@ TEST_CASE("a mask is scaled whole onto the latent, as ComfyUI's SetLatentNoiseMa
   CHECK(difference(odd, edit("kept", "cut_init.png", "nothing.png")) > 1);
 }
 
-TEST_CASE("a checkpoint under ComfyUI's prefix, and an all-in-one, give the picture of the separate files") {
-  const Folder folder;
-  const Rgb8 separate = boat(folder, "separate", "flux_schnell.safetensors");
-  const std::vector<Entry> diffusion = entries_of("flux_schnell.safetensors", "model.diffusion_model.");
-  folder.write("prefixed.safetensors", test::safetensors(diffusion));
-  CHECK(difference(boat(folder, "prefixed", "prefixed.safetensors"), separate) == 0);
-  for (const char* vae : {"vae.", "first_stage_model."}) {
-    folder.write(
-        "all.safetensors",
-        test::safetensors(diffusion + entries_of("picture_clip_l.safetensors", "text_encoders.clip_l.transformer.") +
-                          entries_of("picture_t5xxl.safetensors", "text_encoders.t5xxl.transformer.") +
-                          entries_of("vae_flux.safetensors", vae)));
-    CHECK(difference(boat(folder, vae == std::string("vae.") ? "new" : "old", "all.safetensors", ""), separate) == 0);
-  }
-}
-
-TEST_CASE("scaled fp8, in both spellings, gives the picture of the weights that it stands for") {
-  const Folder folder;
-  const auto render_as = [&](const char* name, Spelling spelling) {
-    const std::string file = std::string(name) + ".safetensors";
-    folder.write(file, test::safetensors(scaled(spelling)));
-    return boat(folder, name, file);
-  };
-  const Rgb8 wide = render_as("wide", Spelling::Dequantised);
-  CHECK(difference(render_as("older", Spelling::ScaleWeight), wide) <= 1);
-  CHECK(difference(render_as("newer", Spelling::WeightScale), wide) <= 1);
-  // The quantisation is no nothing: scales that were not read would hide here.
-  CHECK(difference(boat(folder, "plain", "flux_schnell.safetensors"), wide) >= 1);
-}
-
 TEST_CASE("runs, batches and conditionings: seeds, passes and blocks are counted as they are") {
   const Folder folder;
-  const Job job = job_of(folder, "many", "flux_dev.safetensors",
-                         "{prompt: a boat, width: 32, height: 32, seed: 5, count: 2},"
-                         "{prompt: a boat, width: 32, height: 32, seed: 5, batch: 3, sampler: {steps: 3}},"
-                         "{prompt: a boat, negative: fog, width: 32, height: 32, seed: 9, sampler: {cfg: 2.0}},"
-                         "{prompt: a boat, negative: fog, width: 32, height: 32, seed: 9, sampler: {cfg: 1.0}}",
-                         kParts, "");
+  const Job job = golden_job(folder, "many", "flux_dev.safetensors",
+                             "{prompt: a boat, width: 32, height: 32, seed: 5, count: 2},"
+                             "{prompt: a boat, width: 32, height: 32, seed: 5, batch: 3, sampler: {steps: 3}},"
+                             "{prompt: a boat, negative: fog, width: 32, height: 32, seed: 9, sampler: {cfg: 2.0}},"
+                             "{prompt: a boat, negative: fog, width: 32, height: 32, seed: 9, sampler: {cfg: 1.0}}",
+                             kParts, "");
   const RenderResult result = render_all({job});
   CHECK(result.code == Exit::Ok);
   REQUIRE(result.reports.size() == 1);
@@ -318,12 +200,12 @@ TEST_CASE("runs, batches and conditionings: seeds, passes and blocks are counted
 TEST_CASE("the first image of a batch is the single render, and each alone is what it is in the batch") {
   const Folder folder;
   const std::string image = "{prompt: a boat, width: 32, height: 32, seed: 5";
-  const Job batch = job_of(folder, "batch", "flux_schnell.safetensors", image + ", batch: 2}");
+  const Job batch = golden_job(folder, "batch", "flux_schnell.safetensors", image + ", batch: 2}");
   CHECK(render_all({batch}).code == Exit::Ok);
   CHECK(difference(pixels_of(folder.path("batch/batch-0000-5.png")),
                    boat(folder, "single", "flux_schnell.safetensors")) == 0);
 
-  const Job alone = job_of(folder, "alone", "flux_schnell.safetensors", image + ", batch: 2}");
+  const Job alone = golden_job(folder, "alone", "flux_schnell.safetensors", image + ", batch: 2}");
   RenderOptions options;
   options.only = parse_only("1");
   CHECK(render_all({alone}, options).code == Exit::Ok);
@@ -341,9 +223,9 @@ TEST_CASE("a latent that is not finite fails its pictures, naming the step, and 
     entry.data.replace(0, nan.size(), nan);
   }
   folder.write("damaged.safetensors", test::safetensors(damaged));
-  const Job bad = job_of(folder, "bad", "damaged.safetensors",
-                         std::string(kBoat) + "," + "{prompt: a sun, width: 32, height: 32, seed: 6}");
-  const Job good = job_of(folder, "good", "flux_schnell.safetensors", kBoat);
+  const Job bad = golden_job(folder, "bad", "damaged.safetensors",
+                             std::string(kBoat) + "," + "{prompt: a sun, width: 32, height: 32, seed: 6}");
+  const Job good = golden_job(folder, "good", "flux_schnell.safetensors", kBoat);
   const RenderResult result = render_all({bad, good});
   CHECK(result.code == Exit::ImageFailed);
   REQUIRE(result.reports.size() == 2);
@@ -362,8 +244,8 @@ TEST_CASE("a latent that is not finite fails its pictures, naming the step, and 
 
 TEST_CASE("a picture that cannot be written leaves the others of its job") {
   const Folder folder;
-  const Job job = job_of(folder, "blocked", "flux_schnell.safetensors",
-                         std::string(kBoat) + "," + "{prompt: a sun, width: 32, height: 32, seed: 6}");
+  const Job job = golden_job(folder, "blocked", "flux_schnell.safetensors",
+                             std::string(kBoat) + "," + "{prompt: a sun, width: 32, height: 32, seed: 6}");
   std::filesystem::create_directories(folder.path("blocked/blocked-0000-5.png/x"));
   RenderOptions options;
   options.overwrite = true;
@@ -377,7 +259,7 @@ TEST_CASE("a picture that cannot be written leaves the others of its job") {
 TEST_CASE("a job that does not fit is refused before anything is written, with what would fit") {
   const Folder folder;
   const auto refusal = [&](const std::string& image, const std::string& more) {
-    Job job = job_of(folder, "refused", "flux_schnell.safetensors", image, kParts, more);
+    Job job = golden_job(folder, "refused", "flux_schnell.safetensors", image, kParts, more);
     job.placement.gpu_ids.value = {DeviceId::cpu(0)};  // which, unlike cpu, does not count the program itself
     try {
       render_all({job});
@@ -403,7 +285,7 @@ TEST_CASE("a job that does not fit is refused before anything is written, with w
 TEST_CASE("--part and --resume: each makes its share, and only what is missing or was made otherwise") {
   const Folder folder;
   const std::string images = "{prompt: a boat, width: 32, height: 16, seed: 1, count: 4}";
-  const Job job = job_of(folder, "shared", "flux_schnell.safetensors", images);
+  const Job job = golden_job(folder, "shared", "flux_schnell.safetensors", images);
   RenderOptions options;
   for (int i = 0; i < 2; ++i) {
     options.part = PartOfRun{i, 2};

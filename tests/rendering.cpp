@@ -5,6 +5,10 @@
 #include <fstream>
 #include <iterator>
 
+#include "core/error.h"
+#include "core/tensor_file.h"
+#include "tests/testing.h"
+
 namespace mgpu::test {
 namespace {
 
@@ -30,6 +34,32 @@ std::string read_all(const std::string& path) {
 
 Rgb8 pixels_of(const std::string& png) {
   return decode_png(read_all(png), png).picture;
+}
+
+Job golden_job(const Folder& folder, const std::string& name, const std::string& checkpoint, const std::string& images,
+               const std::string& parts, const std::string& more) {
+  const std::string text = "checkpoint: " + checkpoint + "\n" + parts +
+                           "tokenizers: {clip: picture_merges.txt, t5xxl: picture_spiece.model}\nmodel_paths: [\"" +
+                           MGPU_GOLDENS + "\"]\ngpu_ids: [cpu]\nsampler: {steps: 2}\n" + more + "images: [" + images +
+                           "]\noutput: {directory: " + name + "}\n";
+  return load_job(folder.write(name + ".yaml", text));
+}
+
+Rgb8 boat(const Folder& folder, const std::string& name, const std::string& checkpoint, const std::string& parts) {
+  const Job job = golden_job(folder, name, checkpoint, kBoat, parts);
+  MGPU_CHECK(render_all({job}).code == Exit::Ok, "{} did not render", name);
+  return pixels_of(folder.path(name + "/" + name + "-0000-5.png"));
+}
+
+std::vector<Entry> entries_of(const std::string& golden_file, const std::string& prefix) {
+  std::vector<Entry> out;
+  const auto file = TensorFile::open(golden(golden_file));
+  for (const auto& [tensor, info] : file->tensors()) {
+    const auto bytes = file->bytes(info);
+    out.push_back(
+        {prefix + tensor, info.dtype, info.shape, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}});
+  }
+  return out;
 }
 
 int difference(const Rgb8& a, const Rgb8& b) {

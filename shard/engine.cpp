@@ -240,7 +240,8 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
       on_device(devices_[i]->id, [&] {
         fault_point("load");
         load_member(i, blocks, rehearsal, members[i]);
-        members[i].shard->foresee(to_come, ops_);
+        // What waits in main memory takes the CPU no less room than what it was read for.
+        if (devices_[i]->id != DeviceId::cpu()) members[i].shard->foresee(to_come, ops_);
       });
     });
   }

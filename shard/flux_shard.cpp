@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "core/host_memory.h"
@@ -13,8 +14,9 @@
 namespace mgpu {
 namespace {
 
-// Texts for which a reading of the modulation's weights serves: 2 MB of main memory each, a step of Flux dev.
-constexpr std::size_t kForeseen = 8;
+// Texts for which a reading of the modulation's weights serves, and those that are kept behind the last: runs that
+// begin at the same time may ask for them. A text takes 2 MB of main memory a step of Flux dev.
+constexpr std::size_t kForeseen = 8, kKept = 4;
 
 at::Tensor copy_on(at::Device device, const at::Tensor& tensor) {
   return tensor.to(device, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
@@ -64,11 +66,14 @@ class FluxShard final : public DiffusionShard {
   std::vector<at::Tensor*> block_tensors(int block) override { return model_.block_tensors(block); }
 
  private:
-  using Steps = std::shared_ptr<std::map<double, FluxModulation>>;  ///< by timestep
+  using Steps = std::shared_ptr<const std::map<double, FluxModulation>>;  ///< by timestep
   struct FluxText {
     FluxCondition condition;
     Steps steps;
     RotaryTable rotary = {};  ///< once a pass has come by
+    /// Of the last level that was not foretold.
+    double other_timestep = 0.0;
+    std::optional<FluxModulation> other = {};
   };
   struct FluxTold final : Told {
     std::vector<FluxText> texts;
@@ -122,9 +127,10 @@ class FluxShard final : public DiffusionShard {
   Steps steps_of(const Asked& asked, const Ops& ops) {
     if (Steps known = known_.find(asked)) return known;
     const FluxModulation all = modulation_of(asked, ops);
-    const auto out = std::make_shared<std::map<double, FluxModulation>>();
+    std::map<double, FluxModulation> steps;
     for (std::size_t i = 0; i < asked.timesteps.size(); ++i)
-      (*out)[asked.timesteps[i]] = all.step(static_cast<std::int64_t>(i));
+      steps[asked.timesteps[i]] = all.step(static_cast<std::int64_t>(i));
+    const Steps out = std::make_shared<const std::map<double, FluxModulation>>(std::move(steps));
     known_.add(asked, out);
     return out;
   }
@@ -137,12 +143,13 @@ class FluxShard final : public DiffusionShard {
     return foreseen_.at(number).changed([this](const at::Tensor& rows) { return copy_on(device_, rows); });
   }
 
-  /// Computes the modulation of a text to come, and of those after it, if it is not there.
+  /// Computes the modulation of a text to come, and of those after it, if it is not there. A negative prompt that all
+  /// runs are told comes again and again: what is ahead of it stays.
   void look_ahead(std::size_t number, const Ops& ops) {
     if (foreseen_.contains(number)) return;
-    const std::size_t end = std::min(number + kForeseen, to_come_.size());
-    // Runs that begin at this moment may ask for those just before it.
-    std::erase_if(foreseen_, [&](const auto& old) { return old.first + kForeseen < number || old.first > number; });
+    std::erase_if(foreseen_, [&](const auto& old) { return old.first + kKept < number; });
+    std::size_t end = number + 1;
+    while (end < std::min(number + kForeseen, to_come_.size()) && !foreseen_.contains(end)) ++end;
     std::vector<FluxSteps> wanted;
     for (std::size_t i = number; i < end; ++i) wanted.push_back(to_come_[i].steps());
     std::vector<FluxModulation> found = model_.modulate(wanted, ops, [](const at::Tensor& rows) {
@@ -155,19 +162,26 @@ class FluxShard final : public DiffusionShard {
   /// The pass's state, with this device's rotary table and its modulation of the step.
   FluxState& state_of(DiffusionPass& pass, Told& told, const Ops& ops) const {
     FluxText& one = static_cast<FluxTold&>(told).texts.at(pass.text);
-    const auto [step, is_new] = one.steps->try_emplace(pass.timestep);
-    if (is_new) step->second = model_.modulate({{&pass.timestep, 1}, one.condition}, ops);
     FluxState& state = static_cast<PassOf<FluxState>&>(pass).state;
     if (!one.rotary.cos.defined()) one.rotary = model_.rotary(state);
-    state.modulation = &step->second;
+    state.modulation = &modulation_at(pass.timestep, one, ops);
     state.rotary = &one.rotary;
     return state;
+  }
+
+  const FluxModulation& modulation_at(double timestep, FluxText& text, const Ops& ops) const {
+    if (const auto step = text.steps->find(timestep); step != text.steps->end()) return step->second;
+    if (!text.other || text.other_timestep != timestep) {
+      text.other = model_.modulate({{&timestep, 1}, text.condition}, ops);
+      text.other_timestep = timestep;
+    }
+    return *text.other;
   }
 
   Flux model_;
   at::Device device_;
   bool keeps_ahead_;
-  LiveValues<Asked, std::map<double, FluxModulation>> known_;
+  LiveValues<Asked, const std::map<double, FluxModulation>> known_;
   std::vector<Asked> to_come_;                      ///< each once
   std::map<std::size_t, FluxModulation> foreseen_;  ///< of those, in main memory
 };

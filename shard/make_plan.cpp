@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <iterator>
 #include <optional>
 #include <tuple>
@@ -16,8 +17,10 @@
 namespace mgpu {
 namespace {
 
-// Reading Flux's modulation anew costs a run some hundredths of its time.
+// Reading Flux's modulation anew costs some hundredths of a run's time.
 constexpr double kWorthReading = 0.95;
+// What is streamed takes main memory, and a link may be slower than it is taken to be.
+constexpr double kWorthStreaming = 0.85;
 
 /// Index of the best device to hold everything alone, and how many bytes it lacks.
 struct Sole {
@@ -49,7 +52,9 @@ Plan plan_of(const Placement& placement, const Site& site) {
     for (const PlacedComponent& placed : placement.components) {
       std::ranges::move(placed.chain.assignments(placed.runs[d], placed.loans[d]),
                         std::back_inserter(planned.assignments));
-      if (placed.need->phase == Phase::Sample) planned.time += placed.chain.time(placed.runs[d]) / devices[d].speed;
+      if (placed.need->phase != Phase::Sample) continue;
+      planned.time += placed.chain.time(placed.runs[d]) / devices[d].speed;
+      plan.pass_time = std::max(plan.pass_time, pass_time(placement, placed, d, site));
     }
     note_shortfalls(plan, planned.room, planned.peak);
   }
@@ -111,8 +116,10 @@ Choice choose(const std::vector<ComponentNeed>& components, const Site& site, co
   if (request.coding == CodingWay::Parallel && site.coders.size() > 1)
     return {true, 0, "the job asks for several devices to code pictures"};
   if (!request.allocation.empty()) return {true, 0, "as the allocation says"};
-  const Sole sole = best_sole(components, site);
-  if (site.streams || sole.lacking > 0) return {true, 0, "no device alone holds it"};
+  Site keeping = site;
+  keeping.streams = false;
+  const Sole sole = best_sole(components, keeping);
+  if (sole.lacking > 0) return {true, 0, "no device alone holds it"};
   if (request.evaluations > 1)
     return {true, 0,
             fmt::format("{} evaluations that do not wait for each other keep {} devices busy", request.evaluations,
@@ -219,11 +226,6 @@ Plan plan_with(const std::vector<ComponentNeed>& components, const Site& site, c
   return plan;
 }
 
-/// Time of a pass on the device that takes longest.
-double slowest(const Plan& plan) {
-  return std::ranges::max(plan.devices, {}, &PlannedDevice::time).time;
-}
-
 /// Whether an allocation says how many bytes a device gives at most.
 bool names_bytes(const PlacementRequest& request) {
   using Kind = AllocationAmount::Kind;
@@ -255,7 +257,7 @@ std::optional<Plan> roomy_plan(const With& with, const PlacementRequest& request
     if (request.evaluations == 1 || plan.mode == "single" || streams(plan)) return plan;
     // With less to hold the devices may share the work more evenly.
     Plan even = with({false, false, wanted, way});
-    return even.fits() && slowest(even) < kWorthReading * slowest(plan) ? even : plan;
+    return even.fits() && even.pass_time < kWorthReading * plan.pass_time ? even : plan;
   } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again with less
     return std::nullopt;
   }
@@ -311,23 +313,30 @@ std::vector<Means> means_of_saving(const std::vector<std::size_t>& ways, std::in
   return out;
 }
 
-}  // namespace
+/// A plan that fits with a share of the work on every device as its memory allows, or the same with more on those that
+/// have little, which then stream: if all devices are busier so.
+template <class With>
+Plan evener_plan(const With& with, Plan plan, const PlacementRequest& request, std::int64_t wanted, const Ways& ways) {
+  if (!plan.fits() || plan.mode == "single" || request.evaluations == 1 || streams(plan)) return plan;
+  for (const std::size_t way : ways.exact) {
+    Plan streaming = with({false, true, wanted, way});
+    if (!streaming.fits()) continue;
+    return streaming.pass_time < kWorthStreaming * plan.pass_time ? streaming : plan;
+  }
+  return plan;
+}
 
-Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-               const PlacementRequest& request) {
-  MGPU_CHECK(!devices.empty(), "a plan needs a device");
-  const auto [wanted, of_streams] = wanted_passes(devices.size(), request);
-  const auto with_passes = [&, wanted = wanted](const Means& means) {
-    return plan_with(components, site_for(devices, request, means), request, means.passes, wanted);
-  };
-  const auto with = [&, wanted = wanted, of_streams = of_streams](Means means) {
-    Plan plan = with_passes(means);
-    if (means.passes != wanted || of_streams <= wanted || !plan.fits() || !streams(plan)) return plan;
-    means.passes = of_streams;
-    Plan more = with_passes(means);
-    return more.fits() ? more : plan;
-  };
-  const Ways ways = ways_of(components, request);
+/// Two ways to make a plan with some means of saving memory.
+struct Makers {
+  std::function<Plan(const Means&)> with_passes;  ///< with just so many passes at once
+  std::function<Plan(const Means&)> with;         ///< with more where blocks are streamed and there is room
+};
+
+/// The fastest plan that streams no more than it must, or that which lacks least.
+Plan keeping_plan(const Makers& makers, const std::vector<ComponentNeed>& components,
+                  const std::vector<DeviceRoom>& devices, const PlacementRequest& request, std::int64_t wanted,
+                  const Ways& ways) {
+  const auto& [with_passes, with] = makers;
   for (const std::size_t way : ways.exact)
     if (std::optional<Plan> plan = roomy_plan(with, request, wanted, way)) return std::move(*plan);
   const std::size_t least = thriftiest_way(ways, components, devices, request);
@@ -351,6 +360,29 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
     }
   }
   return last;
+}
+
+}  // namespace
+
+Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
+               const PlacementRequest& request) {
+  MGPU_CHECK(!devices.empty(), "a plan needs a device");
+  const auto [wanted, of_streams] = wanted_passes(devices.size(), request);
+  Makers makers;
+  makers.with_passes = [&, wanted = wanted](const Means& means) {
+    return plan_with(components, site_for(devices, request, means), request, means.passes, wanted);
+  };
+  makers.with = [&, wanted = wanted, of_streams = of_streams](const Means& means) {
+    Plan plan = makers.with_passes(means);
+    if (means.passes != wanted || of_streams <= wanted || !plan.fits() || !streams(plan)) return plan;
+    Means shared = means;
+    shared.passes = of_streams;
+    Plan more = makers.with_passes(shared);
+    return more.fits() ? more : plan;
+  };
+  const Ways ways = ways_of(components, request);
+  return evener_plan(makers.with, keeping_plan(makers, components, devices, request, wanted, ways), request, wanted,
+                     ways);
 }
 
 bool can_fit(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,

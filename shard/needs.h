@@ -22,7 +22,7 @@ struct LargestPicture {
   std::int64_t height = 0;
   std::int64_t text_tokens = 256;  ///< of the longest prompt, in T5 tokens
   std::int64_t levels = 1;         ///< noise levels at which a run evaluates the model
-  std::int64_t texts = 1;          ///< conditionings of a picture, each a pass a level
+  std::int64_t texts = 1;          ///< conditionings of a picture, each a pass a level at least
   std::int64_t batch = 1;          ///< pictures of a run
   std::int64_t prompts = 1;        ///< different ones of the whole job
   Tiling tiling = {};              ///< where pictures are decoded in tiles ...

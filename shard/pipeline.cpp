@@ -233,9 +233,7 @@ void Pipeline::work(std::size_t member) {
   const Turn turn = take(member);
   if (turn.passes.empty()) return;
   const Member& own = members_[member];
-  std::shared_ptr<CopyWaits> waits;
-  if (own.follower && own.stream) waits = std::make_shared<CopyWaits>(torch_device(own.device));
-  go_through(turn, waits.get());
+  std::shared_ptr<CopyWaits> waits = go_through(turn);
   if (own.follower) {
     follow_turn(turn.stage, turn.passes.size(), std::move(waits));
   } else if (own.stream) {  // a CPU copies blocks itself
@@ -266,23 +264,31 @@ std::function<void()> Pipeline::take_between(std::size_t member) {
   return work;
 }
 
-void Pipeline::go_through(const Turn& turn, CopyWaits* waits) {
+std::shared_ptr<CopyWaits> Pipeline::waits_of(const Member& member) {
+  if (!member.follower || !member.stream) return nullptr;
+  fault_point("copy waits");
+  return std::make_shared<CopyWaits>(torch_device(member.device));
+}
+
+std::shared_ptr<CopyWaits> Pipeline::go_through(const Turn& turn) {
   const Stage& stage = stages_[turn.stage];
   const Member& member = members_[stage.member];
+  std::shared_ptr<CopyWaits> waits;
   try {
     on_device(member.device, [&] {
       fault_point("stage");
       if (turn.stage == 0)
         for (const auto& pass : turn.passes) pass->x_given.precede_current_stream(torch_device(member.device));
       const Meter::Busy busy(*member.meter);
+      waits = waits_of(member);
       if (turn.stage == 0)
         for (const auto& pass : turn.passes)
           pass->state = member.shard->begin(*pass->run->told_[stage.member], pass->x, pass->timestep, pass->text, ops_);
-      run_blocks(stage, turn.passes, waits);
+      run_blocks(stage, turn.passes, waits.get());
     });
   } catch (...) {
     for (const auto& pass : turn.passes) fail(*pass, std::current_exception());
-    return;
+    return nullptr;
   }
   for (const auto& pass : turn.passes) {
     try {
@@ -291,6 +297,7 @@ void Pipeline::go_through(const Turn& turn, CopyWaits* waits) {
       fail(*pass, std::current_exception());
     }
   }
+  return waits;
 }
 
 void Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits) {

@@ -114,22 +114,26 @@ class Pipeline {
   };
   /// The next ones: none while the member has enough to do.
   Turn take(std::size_t member);
-  /// The stage of a member before which a pass has waited longest, if any does; the lock held, as for the two below.
+  /// The stage of a member before which a pass has waited longest, if any does; the lock held.
   std::optional<std::size_t> next_stage(std::size_t member) const;
+  /// The lock held.
   bool has_enough(std::size_t member, std::size_t stage) const;
   /// How many should go together: as many as keep copies from being waited for, and leave the other stages their share
-  /// of work. The lock held, as for those below it.
+  /// of work. The lock held.
   std::size_t share_of(std::size_t stage) const;
   /// A guess, which turns then correct: copying a block takes about as long as two passes through it.
   std::size_t first_share(const Stage& stage) const;
-  /// Lets more go together where so many waited for copies a share of their time.
+  /// Lets more go together where so many waited for copies a share of their time. The lock held.
   void learn(std::size_t stage, std::size_t passes, double waited);
   /// What a worker does whenever something may have changed for its member.
   void work(std::size_t member);
   /// The other work of a member whose turn it is, if any.
   std::function<void()> take_between(std::size_t member);
-  /// Has the device of a stage do its part of the passes, and send them on. Notes a GPU's waits where there are some.
-  void go_through(const Turn& turn, CopyWaits* waits);
+  /// What a GPU that streams waits for copies from here on; null for others.
+  static std::shared_ptr<CopyWaits> waits_of(const Member& member);
+  /// Has the device of a stage do its part of the passes, and send them on. Returns what it waits for copies, null
+  /// where it fails.
+  std::shared_ptr<CopyWaits> go_through(const Turn& turn);
   void run_blocks(const Stage& stage, const Passes& passes, CopyWaits* waits);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
   void finish(const Stage& stage, const std::shared_ptr<Pass>& pass);

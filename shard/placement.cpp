@@ -109,13 +109,7 @@ RunCosts costs_of(Placement& placement, PlacedComponent& placed, std::size_t dev
   RunCosts out;
   out.lacks = lend(placement, placed, device, site);
   out.lent = static_cast<double>(placed.loans[device].bytes);
-  const Chain& chain = placed.chain;
-  const double work = chain.time(run) + decoding_time(placement, device) * chain.time();
-  // Blocks are brought while others are computed, for all passes that go together.
-  const double brought = out.lent / static_cast<double>(std::max<std::uint64_t>(1, chain.bytes()));
-  const std::uint64_t together = placement.in_flight.sampling.passes / site.devices.size() + 1;
-  out.time =
-      std::max(work / site.devices[device].speed, kStreamTime * chain.time() * brought / static_cast<double>(together));
+  out.time = pass_time(placement, placed, device, site);
   return out;
 }
 
@@ -208,6 +202,17 @@ PlacedComponent beside_decoder(const ComponentNeed& need, const Placement& place
 }
 
 }  // namespace
+
+double pass_time(const Placement& placement, const PlacedComponent& diffusion, std::size_t device, const Site& site) {
+  const Chain& chain = diffusion.chain;
+  const double work = chain.time(diffusion.runs[device]) + decoding_time(placement, device) * chain.time();
+  // Blocks are brought while others are computed, for all passes that go together.
+  const double brought = static_cast<double>(diffusion.loans[device].bytes) /
+                         static_cast<double>(std::max<std::uint64_t>(1, chain.bytes()));
+  const std::uint64_t together = placement.in_flight.sampling.passes / site.devices.size() + 1;
+  return std::max(work / site.devices[device].speed,
+                  kStreamTime * chain.time() * brought / static_cast<double>(together));
+}
 
 double room_for_weights(const DeviceRoom& room) {
   return static_cast<double>(room.limit_bytes) - static_cast<double>(room.driver_bytes);

@@ -61,6 +61,10 @@ struct Placement {
   PhaseBytes lent(const DeviceId& donor) const;
 };
 
+/// The relative time that a pass takes a device, decoding included: of its blocks, or of bringing those that are
+/// streamed where that takes longer.
+double pass_time(const Placement& placement, const PlacedComponent& diffusion, std::size_t device, const Site& site);
+
 /// What the limit leaves beside the driver's bytes; below 0 where it does not even hold those.
 double room_for_weights(const DeviceRoom& room);
 

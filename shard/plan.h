@@ -145,6 +145,8 @@ struct Plan {
   std::vector<CodingNeed> thriftier = {};
   /// How init images are encoded, where there are such.
   CodingNeed image_encoding = {};
+  /// Relative, on the device that takes longest: its blocks, copies of what it streams, decoding.
+  double pass_time = 0.0;
   /// Of the diffusion model: what is predicted holds for so many on their way at once.
   std::int64_t passes_at_once = 1;
   std::vector<Shortfall> shortfalls;  ///< a device and phase each; none when the job fits

@@ -89,6 +89,50 @@ TEST_CASE("weights that do not stay are read once for eight texts to come, with 
   }
 }
 
+TEST_CASE("a negative prompt that all runs are told is read once more for eight of them") {
+  const ModelSet models = test::flux_set();
+  const std::vector<Conditioning> told = conditionings(models, 21);
+  const Conditioning& negative = told.back();
+  const auto shard = shard_of(models, false);
+  std::vector<ForeseenText> to_come;
+  for (int run = 0; run < 20; ++run)
+    for (const Conditioning* text : {&told[static_cast<std::size_t>(run)], &negative})
+      to_come.push_back({text, 2.0, timesteps});
+  const HostDeviceScope scope(DeviceId::cpu(0));
+  HostAccount& account = HostAccount::of(DeviceId::cpu(0));
+  shard->foresee(to_come, ops);
+  std::vector<int> reading;
+  for (int run = 0; run < 20; ++run) {
+    account.reset_peak();
+    const std::uint64_t held = account.current();
+    const std::vector<ToldText> texts = {{&told[static_cast<std::size_t>(run)]}, {&negative, true}};
+    const auto begun = shard->begin_run(timesteps, texts, {.guidance = 2.0}, ops);
+    if (account.peak() - held > least_matrix(models)) reading.push_back(run);
+  }
+  CHECK(reading == std::vector{7, 15});
+}
+
+TEST_CASE("a level that nobody foretold is computed when a pass comes with it, and held for the next ones") {
+  const ModelSet models = test::flux_set();
+  const std::vector<Conditioning> told = conditionings(models, 1);
+  const std::vector<ToldText> text = {{&told[0]}};
+  const auto shard = shard_of(models, false), knowing = shard_of(models, false);
+  const at::Tensor x = at::ones({1, models.training().latent.channels, 8, 8});
+  const auto run = shard->begin_run(timesteps, text, {}, ops);
+  for (const double level : {0.9, 0.3, 0.9, 0.75}) {
+    CAPTURE(level);
+    const auto expected = knowing->begin_run(std::vector{level}, text, {}, ops);
+    at::Tensor predictions[2];
+    for (const auto& [number, own, of] : {std::tuple{0, shard.get(), run.get()}, {1, knowing.get(), expected.get()}}) {
+      const auto pass = own->begin(*of, x, level, 0, ops);
+      for (int block = 0; block < static_cast<int>(diffusion_blocks(models).size()); ++block)
+        own->run(block, *pass, *of, ops);
+      predictions[number] = own->finish(*pass, *of, ops);
+    }
+    CHECK(at::allclose(predictions[0], predictions[1], 1e-5, 1e-5));
+  }
+}
+
 TEST_CASE("runs that are told the same share what comes of it, as long as one of them is there") {
   const test::Folder folder;
   for (const ModelSet& models : {test::flux_set(), test::unet_set(folder)}) {
@@ -108,9 +152,14 @@ TEST_CASE("runs that are told the same share what comes of it, as long as one of
     CHECK(account.current() == before + one);
     first.reset();
     CHECK(account.current() == before + one);
-    const auto other = begin(1);
+    const auto third = begin(0), other = begin(1);
     CHECK(account.current() == before + 2 * one);
-    CHECK(prediction(*shard, *begin(0), models).equal(prediction(*shard, *second, models)));
+    for (const auto& [run, text] : {std::pair{second.get(), 0}, {third.get(), 0}, {other.get(), 1}}) {
+      const auto fresh = shard_of(models, true);
+      const std::vector<ToldText> alone = {{&told[static_cast<std::size_t>(text)]}};
+      CHECK(prediction(*shard, *run, models)
+                .equal(prediction(*fresh, *fresh->begin_run(timesteps, alone, {}, ops), models)));
+    }
   }
 }
 

@@ -154,9 +154,8 @@ void JobRun::encode() {
   for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
 }
 
-/// What runs will be told, where something is read anew for it.
+/// What runs will be told.
 std::vector<ForeseenText> JobRun::foreseen_texts() {
-  if (plan_.keeps_ahead) return {};
   std::vector<const Picture*> pictures;
   for (const Group& run : pictures_.runs()) pictures.push_back(&run.front()->picture);
   return encodings_->texts_of(pictures, prepared_.models.set.training());

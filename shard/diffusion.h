@@ -72,7 +72,7 @@ class DiffusionShard {
   virtual ~DiffusionShard() = default;
 
   /// Says what runs to come will be told, in order: what takes weights that do not stay is computed for several texts
-  /// at once, for the first ones now, and waits in main memory.
+  /// at once, for the first ones now, and waits in main memory. A GPU rehearses the rest.
   virtual void foresee(std::span<const ForeseenText>, const Ops&) {}
 
   /// What stays the same while a run's latent changes.

@@ -32,6 +32,16 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
   return out;
 }
 
+/// Sends something from a GPU to those that its passes go on to: the way there is opened by the first copy, which takes
+/// as long as a pass.
+void open_ways(std::size_t from, const std::vector<Pipeline::Stage>& stages, const std::vector<at::Device>& devices) {
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    const at::Device to = devices[stages[(i + 1) % stages.size()].member];
+    if (stages[i].member != from || to == devices[from] || !to.is_cuda() || !devices[from].is_cuda()) continue;
+    hand_over(at::zeros({1}, devices[from]), to);
+  }
+}
+
 /// SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
 std::string_view component_of(TextEncoder kind) {
   return kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind);
@@ -228,6 +238,9 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
   const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_);
   std::vector<std::size_t> owners;
   for (const DiffusionBlock& block : blocks) owners.push_back(owner_of(block));
+  const std::vector<Pipeline::Stage> stages = stages_of(owners);
+  std::vector<at::Device> torch_devices;
+  for (const auto& device : devices_) torch_devices.push_back(device->torch);
   std::vector<Pipeline::Member> members(devices_.size());
   Together loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
@@ -242,11 +255,12 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
         load_member(i, blocks, rehearsal, members[i]);
         // What waits in main memory takes the CPU no less room than what it was read for.
         if (devices_[i]->id != DeviceId::cpu()) members[i].shard->foresee(to_come, ops_);
+        open_ways(i, stages, torch_devices);
       });
     });
   }
   loads.finish();
-  pipeline_ = std::make_unique<Pipeline>(std::move(members), stages_of(owners), ops_);
+  pipeline_ = std::make_unique<Pipeline>(std::move(members), stages, ops_);
   pipeline_->limit(passes_at_once());
 }
 

@@ -30,9 +30,12 @@ class FluxShard final : public DiffusionShard {
   }
 
   void foresee(std::span<const ForeseenText> texts, const Ops& ops) override {
-    if (keeps_ahead_) return;
+    if (keeps_ahead_) {  // a run computes its own, by kernels that a GPU loads now
+      if (device_.is_cuda() && !texts.empty()) model_.modulate(asked_for(texts.front()).steps(), ops);
+      return;
+    }
     for (const ForeseenText& text : texts) {
-      const Asked asked{text.conditioning->pooled, text.guidance, text.timesteps};
+      const Asked asked = asked_for(text);
       if (std::ranges::find(to_come_, asked) == to_come_.end()) to_come_.push_back(asked);
     }
     if (!to_come_.empty()) look_ahead(0, ops);
@@ -88,6 +91,10 @@ class FluxShard final : public DiffusionShard {
     }
     FluxSteps steps() const { return {timesteps, {.context = {}, .pooled = pooled, .guidance = guidance}}; }
   };
+
+  static Asked asked_for(const ForeseenText& text) {
+    return {text.conditioning->pooled, text.guidance, text.timesteps};
+  }
 
   /// Runs stem, head and a block of each kind, as far as they are held, on zeros.
   void rehearse(const Weights& weights, const HeldBlocks& held, const Rehearsal& sizes_of) const {

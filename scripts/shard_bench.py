@@ -5,6 +5,9 @@ usage: shard_bench.py RENDER FLUX OUT [NAME...]
 RENDER: the binary. FLUX: a folder with a full-size set (flux1, clip_l, t5xxl, ae .safetensors). OUT: where reports, logs and table.md go.
 NAME: cases to run beside the first; all that the machine's GPUs allow without. The table goes to stdout as well.
 
+OUT should lie in memory (/dev/shm): writing to a disk that is still busy with FLUX took the resident GPU a second of 27. Of each run one
+picture stays.
+
 latency: sampling of one picture, the second job of the process (kernels loaded, weights in the page cache).
 pictures: eight of one prompt, from the first's sampling to the last's file; beside them what the GPUs of the row give each alone, resident,
 together: GPUs of one name differ by some hundredths. Peaks: every device's highest, measured and predicted.
@@ -62,14 +65,17 @@ class Bench:
         lines = open(log).read().splitlines()
         begins = [float(line.split()[0]) for line in lines if line.endswith(": sample")]
         ends = [float(line.split()[0]) for line in lines if ": ok, " in line]
+        for i in range(times):
+            for picture in pictures_in(f"{base}_{i}")[1:]:
+                os.remove(picture)
         return reports, ends[-1] - begins[0], f"{base}_{times - 1}"
 
     def same_bytes(self, folder):
         """Whether its first picture is the resident one's."""
         if not hasattr(self, "first"):
             self.first = folder
-        pictures = [os.path.join(f, min(p for p in os.listdir(f) if p.endswith(".png"))) for f in (self.first, folder)]
-        return open(pictures[0], "rb").read() == open(pictures[1], "rb").read()
+        own, first = (open(pictures_in(f)[0], "rb").read() for f in (folder, self.first))
+        return own == first
 
     def row(self, name):
         count, settings = CASES[name]
@@ -89,6 +95,10 @@ class Bench:
         if gpu not in self.rates:
             self.rates[gpu] = 8 / self.run(f"alone {gpu}", {"gpu_ids": [gpu], "mode": "single"}, 8, 1)[1]
         return self.rates[gpu]
+
+
+def pictures_in(folder):
+    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".png"))
 
 
 def streamed(report):

@@ -202,6 +202,7 @@ class PlacementError : public AllocationError {
 /// code pictures together. Where memory is short, what serves only before the steps does not stay on the devices; where
 /// that is not enough, fewer passes are on their way at once; then blocks are streamed from `cpu`, as few as need be,
 /// and more passes share what is streamed, if they fit; if all that is not enough, pictures are decoded tile by tile.
+/// Blocks are streamed also where that lets several devices share the work much more evenly.
 /// Cuts keep the devices' order, or the allocation string's. The same arguments give the same plan. A plan that does
 /// not fit is that which lacks least. Throws PlacementError.
 Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,

@@ -38,6 +38,7 @@ void add(DeviceReport& report, const Meter::Measured& measured) {
   report.blocks_executed_per_pass = measured.blocks_per_pass();
   report.passes = static_cast<std::int64_t>(measured.passes);
   report.busy_seconds = measured.busy_seconds;
+  for (const auto& [from, bytes] : measured.received) report.received_bytes[from.to_string()] = bytes;
 }
 
 }  // namespace

@@ -1,10 +1,11 @@
 #include "cli/report.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
 #include "cli/report_json.h"
+#include "core/strings.h"
 
 namespace mgpu {
 namespace {
@@ -26,6 +27,7 @@ Json device_json(const DeviceReport& d) {
           {"blocks_executed_per_pass", d.blocks_executed_per_pass},
           {"passes", d.passes},
           {"busy_seconds", d.busy_seconds},
+          {"received_bytes", Json(d.received_bytes)},
           {"warnings", d.warnings}};
 }
 
@@ -44,6 +46,13 @@ Json image_json(const ImageReport& image) {
 
 double in_gib(std::uint64_t bytes) {
   return static_cast<double>(bytes) / (1024.0 * 1024.0 * 1024.0);
+}
+
+/// "1.5 GB from cpu, 20.0 MB from cuda:1"
+std::string received_text(const std::map<std::string, std::uint64_t>& received) {
+  std::vector<std::string> out;
+  for (const auto& [from, bytes] : received) out.push_back(fmt::format("{} from {}", bytes_text(bytes), from));
+  return fmt::format("{}", fmt::join(out, ", "));
 }
 
 }  // namespace
@@ -136,6 +145,7 @@ std::string device_table(const std::vector<DeviceReport>& devices) {
   std::string text = device_table_head("peak encode") + "\n";
   for (const DeviceReport& d : devices) {
     text += device_rows(d.id, d.assignments, memory_columns(d.limit_bytes, d.peak_bytes));
+    if (!d.received_bytes.empty()) text += fmt::format("{:<8} received {}\n", "", received_text(d.received_bytes));
     for (const std::string& warning : d.warnings) text += fmt::format("{:<8} {}\n", "", warning);
   }
   return text;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,7 @@ struct DeviceReport {
   double blocks_executed_per_pass = 0.0;  ///< counted as they ran, mean over the passes that touched the device
   std::int64_t passes = 0;                ///< evaluations of the diffusion model for one conditioning of one image
   double busy_seconds = 0.0;
+  std::map<std::string, std::uint64_t> received_bytes;  ///< of passes and streamed blocks, by where they came from
   std::vector<std::string> warnings;
 };
 

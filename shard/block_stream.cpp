@@ -75,7 +75,7 @@ BlockStream::Packed BlockStream::pack(Block block) const {
   return out;
 }
 
-BlockStream::BlockStream(at::Device device, std::vector<Block> blocks) : device_(device) {
+BlockStream::BlockStream(at::Device device, std::vector<Block> blocks, Meter* meter) : device_(device), meter_(meter) {
   if (device.is_cuda()) copies_ = c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device.index()).unwrap();
   std::int64_t largest = 0;
   for (Block& block : blocks) {
@@ -158,6 +158,7 @@ BlockStream::Slot& BlockStream::bring(int position) {
 void BlockStream::copy(const Packed& block, Slot& slot) {
   const at::Tensor target = slot.bytes.narrow(0, 0, block.bytes.numel());
   copied_ += block.bytes.nbytes();
+  if (meter_) meter_->received(block.block.donor, block.bytes.nbytes());
   if (!device_.is_cuda()) {
     target.copy_(block.bytes);
     return;

@@ -11,6 +11,7 @@
 
 #include "core/devices.h"
 #include "core/queue_mark.h"
+#include "shard/meter.h"
 
 namespace mgpu {
 
@@ -47,8 +48,9 @@ class BlockStream {
   };
 
   /// Moves the blocks, given in the order in which they run, to their donors: packed, and in main memory pinned where
-  /// the device is a GPU; then fills the ring with the first ones. The tensors' owner must outlive this.
-  BlockStream(at::Device device, std::vector<Block> blocks);
+  /// the device is a GPU; then fills the ring with the first ones. The tensors' owner must outlive this, as must the
+  /// device's meter, which hears of every copy.
+  BlockStream(at::Device device, std::vector<Block> blocks, Meter* meter = nullptr);
   /// Waits for copies under way.
   ~BlockStream();
   BlockStream(const BlockStream&) = delete;
@@ -90,6 +92,7 @@ class BlockStream {
   void copy(const Packed& block, Slot& slot);
 
   at::Device device_;
+  Meter* meter_;
   std::vector<Packed> blocks_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::optional<c10::Stream> copies_;  ///< of a GPU: where copies are queued

@@ -53,12 +53,12 @@ int layers_of(const Part& encoder) {
 
 /// Brings an encoder's streamed blocks from their donors.
 RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const std::map<int, DeviceId>& donors,
-                    LentBytes& lent) {
+                    Meter& meter, LentBytes& lent) {
   std::vector<BlockStream::Block> moved;
   for (StreamedBlock& block : blocks) moved.push_back({block.index, std::move(block.tensors), donors.at(block.index)});
   std::set<DeviceId> lenders;
   for (const auto& [block, donor] : donors) lenders.insert(donor);
-  auto stream = std::make_unique<BlockStream>(device, std::move(moved));
+  auto stream = std::make_unique<BlockStream>(device, std::move(moved), &meter);
   for (const DeviceId& donor : lenders) lent.keep(donor, stream->lent_bytes(donor));
   const std::shared_ptr<BlockStream> ring(stream.release(), [&lent, lenders](BlockStream* own) {
     for (const DeviceId& donor : lenders) lent.give_back(donor, own->lent_bytes(donor));
@@ -212,7 +212,7 @@ std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
       });
     };
     const auto stream = [this, &device, donors = run.donors](std::vector<StreamedBlock> blocks) {
-      return ring_of(device.torch, std::move(blocks), donors, lent_encoding_);
+      return ring_of(device.torch, std::move(blocks), donors, device.meter, lent_encoding_);
     };
     out.push_back({device.torch, run.held, work_of, stream});
   }
@@ -278,7 +278,7 @@ void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& b
   member.shard =
       load_shard(models_, HeldBlocks(held, streamed, plan_.keeps_ahead), dtypes_.unet, device.torch, rehearsal);
   for (BlockStream::Block& block : lent) block.tensors = member.shard->block_tensors(block.index);
-  if (!lent.empty()) member.stream = std::make_unique<BlockStream>(device.torch, std::move(lent));
+  if (!lent.empty()) member.stream = std::make_unique<BlockStream>(device.torch, std::move(lent), &device.meter);
   device.meter.loaded();
 }
 

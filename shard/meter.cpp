@@ -37,6 +37,11 @@ void Meter::pass_done(int blocks) {
   ++measured_.passes;
 }
 
+void Meter::received(const DeviceId& from, std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  measured_.received[from] += bytes;
+}
+
 Meter::Measured Meter::measured() const {
   const std::lock_guard lock(mutex_);
   Measured out = measured_;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <optional>
 
@@ -54,6 +55,9 @@ class Meter {
   /// What the device is at, apart from its name. From any thread.
   DeviceStatus status() const;
 
+  /// So many bytes were sent to the device: passes from other devices, or blocks from a donor.
+  void received(const DeviceId& from, std::uint64_t bytes);
+
   /// A pass of the diffusion model ended, in which this device ran so many blocks. One that failed on its way is none.
   void pass_done(int blocks);
 
@@ -63,6 +67,7 @@ class Meter {
     PhaseBytes peaks{};
     double busy_seconds = 0.0;
     std::uint64_t blocks = 0, passes = 0;
+    std::map<DeviceId, std::uint64_t> received = {};  ///< bytes, by where they came from
 
     /// Mean over the passes; 0 where there were none.
     double blocks_per_pass() const {

@@ -340,7 +340,7 @@ void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
   const Member &from = members_[stage.member], &to = members_[stages_[index + 1].member];
   const auto way = std::make_shared<HandOver>(torch_device(from.device), torch_device(to.device));
   if (&from != &to)
-    for (at::Tensor* tensor : pass->state->travelling()) *tensor = send(*way, *tensor, to);
+    for (at::Tensor* tensor : pass->state->travelling()) *tensor = send(*way, *tensor, from, to);
   follow(from, to, way, pass, [this, index, pass] { enter(index + 1, {pass}); });
 }
 
@@ -354,14 +354,15 @@ void Pipeline::finish(const Stage& stage, const std::shared_ptr<Pass>& pass) {
     prediction = prediction.to(pass->x.scalar_type());
   }
   const auto way = std::make_shared<HandOver>(torch_device(last.device), torch_device(home.device));
-  if (&last != &home) prediction = send(*way, prediction, home);
+  if (&last != &home) prediction = send(*way, prediction, last, home);
   follow(last, home, way, pass, [this, pass, prediction] { succeed(*pass, prediction); });
 }
 
-at::Tensor Pipeline::send(HandOver& way, const at::Tensor& tensor, const Member& to) {
+at::Tensor Pipeline::send(HandOver& way, const at::Tensor& tensor, const Member& from, const Member& to) {
   return on_device(to.device, [&] {
     fault_point("hand over");
     const HostDeviceScope scope(to.device);
+    if (tensor.defined()) to.meter->received(from.device, tensor.nbytes());
     return way.send(tensor);
   });
 }

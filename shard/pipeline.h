@@ -138,7 +138,7 @@ class Pipeline {
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
   void finish(const Stage& stage, const std::shared_ptr<Pass>& pass);
   /// What a member sends to another is that one's to answer for.
-  static at::Tensor send(HandOver& way, const at::Tensor& tensor, const Member& to);
+  static at::Tensor send(HandOver& way, const at::Tensor& tensor, const Member& from, const Member& to);
   /// Goes on with a pass once what `from` sent to `to` is there.
   static void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
                      std::function<void()> then);

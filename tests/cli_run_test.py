@@ -78,6 +78,9 @@ class Run(unittest.TestCase):
             self.assertEqual(device["passes"], 4 * 2 * 2)  # pictures, steps, conditionings
             self.assertEqual(device["warnings"], [])
             self.assertGreater(device["busy_seconds"], 0)
+        first, second = (device["received_bytes"] for device in report["devices"])
+        self.assertEqual((list(first), list(second)), (["cpu:1"], ["cpu:0"]))  # predictions come back, states go on
+        self.assertGreater(second["cpu:0"], first["cpu:1"])
 
     def test_a_device_without_blocks_is_flagged_and_left_alone(self):
         result = self.run_job("job.yaml", "--only", "0", "--set", "gpu_ids=[cpu:0,cpu:1]", "--set", "mode=single",
@@ -88,6 +91,7 @@ class Run(unittest.TestCase):
         self.assertEqual((idle["id"], idle["assignments"], idle["warnings"]), ("cpu:0", [], ["no block assigned"]))
         self.assertEqual({v for k, v in idle.items() if k in ("before_bytes", "after_load_bytes", "passes", "busy_seconds")}, {0})
         self.assertEqual(idle["peak_bytes"], {"encode": 0, "sample": 0, "decode": 0})
+        self.assertEqual((idle["received_bytes"], used["received_bytes"]), ({}, {}))
         self.assertEqual((used["id"], used["passes"], used["warnings"]), ("cpu:1", 1, []))
         self.assertGreater(used["peak_bytes"]["sample"], 0)
         rows = result.stderr.splitlines()

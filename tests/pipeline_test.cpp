@@ -95,6 +95,20 @@ TEST_CASE("a UNet over several devices predicts the same bits, skips staying whe
   check_same_bits(test::unet_set(folder), 4, 500, 3);
 }
 
+TEST_CASE("what devices send each other is counted where it comes to") {
+  const ModelSet models = test::flux_set("schnell");
+  const auto engine = engine_on(models, 2);
+  const std::vector<Conditioning> told = engine->encode(std::vector<PromptText>{{"a boat"}, {"a longer text"}});
+  predictions(*engine, told, 16, 0.7, 0);
+  std::uint64_t states = 0;  // of two images, told each text: 16 image tokens and the text's
+  for (const Conditioning& text : told)
+    states +=
+        2 * static_cast<std::uint64_t>((16 + text.context.size(1)) * models.diffusion.flux().hidden) * sizeof(float);
+  using Received = std::map<DeviceId, std::uint64_t>;
+  CHECK((engine->meter(1).measured().received == Received{{DeviceId::cpu(0), states}}));
+  CHECK((engine->meter(0).measured().received == Received{{DeviceId::cpu(1), 4 * 16 * 8 * 8 * sizeof(float)}}));
+}
+
 TEST_CASE("a pass that fails throws to the one who waits for it, and the next one works") {
   const ModelSet models = test::flux_set("schnell");
   const auto engine = engine_on(models, 2);

@@ -15,6 +15,7 @@ Report example() {
   device.limit_bytes = std::uint64_t(8) << 30;
   device.peak_bytes = {std::uint64_t(1) << 30, std::uint64_t(2) << 30, std::uint64_t(3) << 30};
   device.assignments = {{"unet", "double", 0, 18, 19, 5, false, ""}, {"unet", "single", 0, 37, 38, 6, true, "cpu"}};
+  device.received_bytes = {{"cpu", std::uint64_t(3) << 29}, {"cuda:1", 1 << 20}};
   device.warnings = {"no block assigned"};
   return {"partial",
           "single",
@@ -41,7 +42,8 @@ TEST_CASE("the report has the keys that others rely on") {
   CHECK(keys(device) ==
         "id name uuid total_bytes limit_bytes driver_bytes before_bytes after_load_bytes peak_bytes "
         "predicted_peak_bytes assignments "
-        "blocks_executed_per_pass passes busy_seconds warnings ");
+        "blocks_executed_per_pass passes busy_seconds received_bytes warnings ");
+  CHECK(device["received_bytes"] == nlohmann::json{{"cpu", 1610612736}, {"cuda:1", 1048576}});
   CHECK(keys(device["peak_bytes"]) == "encode sample decode ");
   CHECK(keys(device["assignments"][0]) == "component kind first last blocks bytes streamed from ");
   CHECK(keys(json["images"][0]) == "file status seed seconds sha256 error ");
@@ -59,8 +61,9 @@ TEST_CASE("text that is not UTF-8 does not break the report") {
 
 TEST_CASE("the tables name every device, picture and fault") {
   const std::string text = to_tables(example());
-  for (const char* part : {"job.yaml: partial, mode single: one device\n", "cuda:0   unet", "double 0-18",
-                           "single 0-37 38*", "no block assigned", "a.png", "disk full"})
+  for (const char* part :
+       {"job.yaml: partial, mode single: one device\n", "cuda:0   unet", "double 0-18", "single 0-37 38*",
+        "         received 1.5 GB from cpu, 1.0 MB from cuda:1\n", "no block assigned", "a.png", "disk full"})
     CHECK_MESSAGE(text.find(part) != std::string::npos, part);
 }
 

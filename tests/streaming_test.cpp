@@ -129,7 +129,8 @@ TEST_CASE("a ring brings each block when it is used, and copies no more than it 
   std::vector<BlockStream::Block> blocks;
   for (int i = 0; i < 5; ++i)
     blocks.push_back({10 + i, {&weights[static_cast<std::size_t>(i)], &biases[static_cast<std::size_t>(i)]}});
-  BlockStream stream(at::kCPU, std::move(blocks));
+  Meter meter(DeviceId::cpu(0));
+  BlockStream stream(at::kCPU, std::move(blocks), &meter);
   for (const at::Tensor& weight : weights) CHECK_FALSE(weight.defined());
   for (int round = 0; round < 3; ++round) {
     for (std::size_t i = 0; i < 5; ++i) {
@@ -146,6 +147,7 @@ TEST_CASE("a ring brings each block when it is used, and copies no more than it 
   CHECK(stream.copied_bytes() == 16 * 1024);
   { const BlockStream::Use back(&stream, 12); }  // out of turn: brought all the same
   CHECK(stream.copied_bytes() == 18 * 1024);
+  CHECK((meter.measured().received == std::map<DeviceId, std::uint64_t>{{DeviceId::cpu(), 18 * 1024}}));
 }
 
 TEST_CASE("two streamed blocks stay in the ring's two slots") {

@@ -336,7 +336,8 @@ struct Makers {
 Plan keeping_plan(const Makers& makers, const std::vector<ComponentNeed>& components,
                   const std::vector<DeviceRoom>& devices, const PlacementRequest& request, std::int64_t wanted,
                   const Ways& ways) {
-  const auto& [with_passes, with] = makers;
+  const auto& with_passes = makers.with_passes;
+  const auto& with = makers.with;
   for (const std::size_t way : ways.exact)
     if (std::optional<Plan> plan = roomy_plan(with, request, wanted, way)) return std::move(*plan);
   const std::size_t least = thriftiest_way(ways, components, devices, request);

@@ -9,6 +9,7 @@ OUT should lie in memory (/dev/shm): writing to a disk that is still busy with F
 picture stays.
 
 latency: sampling of one picture, the second job of the process (kernels loaded, weights in the page cache).
+same bytes: of the one picture, and of all eight.
 pictures: eight of one prompt, from the first's sampling to the last's file; beside them what the GPUs of the row give each alone, resident,
 together: GPUs of one name differ by some hundredths. Peaks: every device's highest, measured and predicted.
 """
@@ -77,12 +78,19 @@ class Bench:
         own, first = (open(pictures_in(f)[0], "rb").read() for f in (folder, self.first))
         return own == first
 
+    def same_batch(self, report):
+        """Whether its pictures are those of the first batch."""
+        sums = [image["sha256"] for image in report["images"]]
+        if not hasattr(self, "sums"):
+            self.sums = sums
+        return sums == self.sums
+
     def row(self, name):
         count, settings = CASES[name]
         reports, _, folder = self.run(name, settings, 1, 2)
         latency = reports[1]["images"][0]["seconds"]["sample"]
-        same = self.same_bytes(folder)
         batch, seconds, _ = self.run(name, settings, 8, 1)
+        same = self.same_bytes(folder) and self.same_batch(batch[0])
         rate = 8 / seconds
         if name == "resident":
             self.rates[settings["gpu_ids"][0]] = rate

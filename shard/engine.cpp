@@ -34,11 +34,12 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
 
 /// Sends something from a GPU to those that its passes go on to: the way there is opened by the first copy, which takes
 /// as long as a pass.
-void open_ways(std::size_t from, const std::vector<Pipeline::Stage>& stages, const std::vector<at::Device>& devices) {
+void open_ways(std::size_t from, const std::vector<Pipeline::Stage>& stages, const std::vector<DeviceId>& devices) {
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    const at::Device to = devices[stages[(i + 1) % stages.size()].member];
+    const DeviceId& to = devices[stages[(i + 1) % stages.size()].member];
     if (stages[i].member != from || to == devices[from] || !to.is_cuda() || !devices[from].is_cuda()) continue;
-    hand_over(at::zeros({1}, devices[from]), to);
+    const at::Tensor nothing = at::zeros({1}, torch_device(devices[from]));
+    on_device(to, [&] { hand_over(nothing, torch_device(to)); });
   }
 }
 
@@ -239,8 +240,8 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
   std::vector<std::size_t> owners;
   for (const DiffusionBlock& block : blocks) owners.push_back(owner_of(block));
   const std::vector<Pipeline::Stage> stages = stages_of(owners);
-  std::vector<at::Device> torch_devices;
-  for (const auto& device : devices_) torch_devices.push_back(device->torch);
+  std::vector<DeviceId> ids;
+  for (const auto& device : devices_) ids.push_back(device->id);
   std::vector<Pipeline::Member> members(devices_.size());
   Together loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
@@ -255,7 +256,7 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
         load_member(i, blocks, rehearsal, members[i]);
         // What waits in main memory takes the CPU no less room than what it was read for.
         if (devices_[i]->id != DeviceId::cpu()) members[i].shard->foresee(to_come, ops_);
-        open_ways(i, stages, torch_devices);
+        open_ways(i, stages, ids);
       });
     });
   }

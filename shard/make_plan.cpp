@@ -198,10 +198,13 @@ class Search {
   /// A plan that fits with a share of the work on every device as its memory allows, or one with more on those that
   /// have little, which then stream: if all devices are busier so.
   Plan evener(Plan plan) const {
-    if (!plan.fits() || plan.mode == "single" || request_.evaluations == 1 || streams(plan)) return plan;
-    for (const std::size_t way : ways_.exact) {
+    const bool is_alone = devices_.size() == 1 || request_.mode == PlacementRequest::Mode::Single;
+    // With few passes devices wait for each other, and for every copy.
+    const bool flows = request_.evaluations > static_cast<std::int64_t>(devices_.size());
+    if (!plan.fits() || is_alone || !flows || streams(plan)) return plan;
+    for (const std::size_t way : ways_.exact.empty() ? ways_.tiled : ways_.exact) {
       Plan streaming = with({false, true, wanted_.passes, way});
-      if (!streaming.fits()) continue;
+      if (!streaming.fits() || streaming.coding.way != plan.coding.way) continue;
       return streaming.pass_time < kWorthStreaming * plan.pass_time ? streaming : plan;
     }
     return plan;

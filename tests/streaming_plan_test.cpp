@@ -152,6 +152,21 @@ TEST_CASE("a device alone whose encoder is streamed, and not its diffusion model
   CHECK(both.passes_at_once == 4);
 }
 
+TEST_CASE("a device with little memory takes its share and streams, where passes flow") {
+  const auto plan_of = [](std::int64_t evaluations, std::optional<CodingWay> coding = {}) {
+    return make_plan(components(), rooms({8192 * kMiB, 24576 * kMiB}),
+                     {.evaluations = evaluations,
+                      .passes_a_run = std::min<std::int64_t>(evaluations, 2),
+                      .coding = coding,
+                      .donors = {main_memory(65536 * kMiB)}});
+  };
+  const Plan many = plan_of(8);
+  CHECK_FALSE(many.streamed_bytes("unet").empty());
+  CHECK(many.pass_time < 0.55 * 57);
+  // A picture and its negative prompt wait for each other: copies would only make them slower.
+  for (const std::int64_t few : {1, 2}) CHECK(plan_of(few).streamed_bytes("unet").empty());
+}
+
 TEST_CASE("where an allocation lends blocks, what serves only before the steps stays if there is room") {
   const Plan roomy = streamed({49152 * kMiB}, "cuda:0,50%;cpu,50%");
   const Plan tight = streamed({16384 * kMiB}, "cuda:0,50%;cpu,50%");

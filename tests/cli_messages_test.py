@@ -321,8 +321,8 @@ class Plan(Case):
         words = ("plan", "job.yaml", "--devices", "cpu:0=3MB,cpu:1=3MB", "--set", "gpu_ids=[cpu:0, cpu:1]")
         result = run(*words, folder=self.folder)
         self.assertEqual(result.returncode, 3)
-        self.assertRegex(result.stdout, r"^job.yaml: does not fit, mode shard: no device alone holds it; [0-9.]+ MB that serve only before the steps "
-                                        r"are read before runs begin; pictures are coded by 2 devices together\n")
+        self.assertRegex(result.stdout, r"^job.yaml: does not fit, mode shard: no device alone holds it; [0-9.]+ MB that serve "
+                                        r"only before the steps are read before runs begin; pictures are coded by 2 devices together\n")
         self.assertRegex(result.stdout, r"\ncpu:0 lacks [0-9.]+ MB to sample\n")
         self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 3.0 MB: [0-9.]+ MB short; "
                                         r"cpu:1 needs [^\n]*\n  \d+MB more on each device would fit\n$")

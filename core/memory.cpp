@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <mutex>
 
 #include "core/host_memory.h"
@@ -100,6 +101,12 @@ void limit_allocations(const DeviceId& device, std::uint64_t bytes) {
   start_cuda();
   const double share = static_cast<double>(bytes) / static_cast<double>(driver_memory(device).total);
   c10::cuda::CUDACachingAllocator::setMemoryFraction(std::min(1.0, share), index_of(device));
+}
+
+void unlimit_allocations(const DeviceId& device) {
+  if (!device.is_cuda()) return HostAccount::of(device).set_limit(std::numeric_limits<std::uint64_t>::max());
+  start_cuda();
+  c10::cuda::CUDACachingAllocator::setMemoryFraction(1.0, index_of(device));
 }
 
 void prefer_expandable_segments() {

@@ -28,6 +28,9 @@ void release_cached(const DeviceId& device);
 /// cached: c10::OutOfMemoryError, on a CPU device HostOutOfMemory.
 void limit_allocations(const DeviceId& device, std::uint64_t bytes);
 
+/// Takes that limit away, a GPU's as a CPU device's.
+void unlimit_allocations(const DeviceId& device);
+
 /// Has LibTorch's CUDA allocator grow its segments in place, so that free memory between tensors of other sizes is used
 /// and what is reserved does not pass the plan. To be called before the first CUDA tensor; the functions above do.
 /// Settings of the user's (PYTORCH_CUDA_ALLOC_CONF or PYTORCH_ALLOC_CONF) are left as they are.

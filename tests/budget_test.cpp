@@ -99,7 +99,8 @@ TEST_CASE("a job renders under limits of what its plan predicts, on one device a
     for (const auto& [count, pictures] : {std::pair{"one", kOnePicture}, std::pair{"several", kSeveralPictures}}) {
       for (int devices = 1; devices <= 3; ++devices) {
         const std::string name = fmt::format("{}-{}-{}", model_name, count, devices);
-        CAPTURE(name);
+        const std::string shown = name;  // clang captures no structured binding
+    CAPTURE(shown);
         check_budgets(job_of(folder, name, fmt::format("{}{}", model, pictures), virtual_cpus(devices)),
                       static_cast<std::size_t>(devices));
       }
@@ -134,7 +135,8 @@ TEST_CASE("devices have peaks of their own, and a run's second job those of its 
   const Folder folder;
   for (const auto& [devices, gpu_ids] :
        {std::pair{"plain", "[cpu]"}, std::pair{"one", "[cpu:0]"}, std::pair{"two", "[cpu:0, cpu:1]"}}) {
-    CAPTURE(devices);
+    const std::string shown = devices;  // clang captures no structured binding
+    CAPTURE(shown);
     std::vector<Job> jobs;
     for (const char* name : {"first", "second"})  // a job's name is its file's
       jobs.push_back(job_of(folder, fmt::format("{}-{}", name, devices), kFluxPicture, gpu_ids));

@@ -23,7 +23,8 @@ TEST_CASE("whole pictures are the reference pipeline's to 1 in any channel, and 
       {"picture_dev", {"picture_dev-0000-7.png", "picture_dev-0001-18446744073709551615.png"}},
       {"picture_schnell", {"picture_schnell-0000-1234567.png"}}};
   for (const auto& [name, pictures] : jobs) {
-    CAPTURE(name);
+    const std::string shown = name;  // clang captures no structured binding
+    CAPTURE(shown);
     const auto run = [&, job_name = name](const char* directory) {
       const std::string file = golden(std::string(job_name) + ".yaml");
       const Job job = load_job(file, {parse_setting("output.directory=\"" + folder.path(directory) + "\"")});

@@ -43,7 +43,7 @@ TEST_CASE("the report has the keys that others rely on") {
         "id name uuid total_bytes limit_bytes driver_bytes before_bytes after_load_bytes peak_bytes "
         "predicted_peak_bytes assignments "
         "blocks_executed_per_pass passes busy_seconds received_bytes warnings ");
-  CHECK(device["received_bytes"] == nlohmann::json{{"cpu", 1610612736}, {"cuda:1", 1048576}});
+  CHECK(device["received_bytes"] == nlohmann::ordered_json{{"cpu", 1610612736}, {"cuda:1", 1048576}});
   CHECK(keys(device["peak_bytes"]) == "encode sample decode ");
   CHECK(keys(device["assignments"][0]) == "component kind first last blocks bytes streamed from ");
   CHECK(keys(json["images"][0]) == "file status seed seconds sha256 error ");

@@ -85,7 +85,8 @@ TEST_CASE("every family's shape predicts what diffusers' UNet does") {
       {"sd1_faint", "sd1"},
   };
   for (const auto& [model, family] : models) {
-    CAPTURE(model);
+    const std::string shown = model;  // clang captures no structured binding
+    CAPTURE(shown);
     const Golden small(model);
     CHECK(small.part.row->name == family);
     for (int i = 0; i < kCases; ++i) {

@@ -253,7 +253,8 @@ TEST_CASE("the reference pipeline's latents become its pictures") {
       {"schnell.0", "picture_schnell-0000-1234567.png"},
   };
   for (const auto& [name, file] : pictures) {
-    CAPTURE(name);
+    const std::string shown = name;  // clang captures no structured binding
+    CAPTURE(shown);
     std::vector<unsigned char> pixels;
     unsigned width = 0, height = 0;
     REQUIRE(lodepng::decode(pixels, width, height, golden(file), LCT_RGB) == 0);

@@ -69,11 +69,14 @@ TEST_CASE("every type is read as its values") {
   }
   entries.push_back({"BOOL", DType::Bool, {2}, std::string("\0\1", 2)});
   const Weights weights = open(folder, entries, at::kFloat);
-  for (const auto& [dtype, scalar] : floats)
-    CHECK_MESSAGE(at::equal(weights.get(name_of(dtype)), values.to(scalar).to(at::kFloat)),
-                  std::string(name_of(dtype)));
-  for (const auto& [dtype, scalar] : integers)
-    CHECK_MESSAGE(at::equal(weights.get(name_of(dtype)), whole), std::string(name_of(dtype)));
+  for (const auto& [dtype, scalar] : floats) {
+    const std::string name(name_of(dtype));
+    CHECK_MESSAGE(at::equal(weights.get(name), values.to(scalar).to(at::kFloat)), name);
+  }
+  for (const auto& [dtype, scalar] : integers) {
+    const std::string name(name_of(dtype));
+    CHECK_MESSAGE(at::equal(weights.get(name), whole), name);
+  }
   CHECK(at::equal(weights.get("BOOL"), at::tensor(std::vector<float>{0.0f, 1.0f})));
   CHECK((weights.get("F64").scalar_type() == at::kFloat));
 }

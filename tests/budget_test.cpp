@@ -99,8 +99,7 @@ TEST_CASE("a job renders under limits of what its plan predicts, on one device a
     for (const auto& [count, pictures] : {std::pair{"one", kOnePicture}, std::pair{"several", kSeveralPictures}}) {
       for (int devices = 1; devices <= 3; ++devices) {
         const std::string name = fmt::format("{}-{}-{}", model_name, count, devices);
-        const std::string shown = name;  // clang captures no structured binding
-    CAPTURE(shown);
+        CAPTURE(name);
         check_budgets(job_of(folder, name, fmt::format("{}{}", model, pictures), virtual_cpus(devices)),
                       static_cast<std::size_t>(devices));
       }
@@ -112,7 +111,8 @@ TEST_CASE("a device that streams has several pictures on their way, within what 
   const Folder folder;
   folder.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1")));
   for (const auto& [name, model] : {std::pair{"flux", kFlux}, std::pair{"unet", kUNet}}) {
-    CAPTURE(name);
+    const std::string shown = name;  // clang captures no structured binding
+    CAPTURE(shown);
     const std::string text = fmt::format("{}{}", model, kSeveralPictures);
     const std::string kept = fmt::format("{}-kept", name), streamed = fmt::format("{}-streamed", name);
     REQUIRE(render_all({job_of(folder, kept, text, "[cpu:0]")}).code == Exit::Ok);

@@ -4,7 +4,7 @@
 add_library(libtorch INTERFACE)
 target_include_directories(libtorch INTERFACE "${CMAKE_SOURCE_DIR}")
 target_include_directories(libtorch SYSTEM INTERFACE "${SITE}/torch/include" "${CUDA_ROOT}/include" "${SITE}/nvidia/nccl/include")
-target_compile_definitions(libtorch INTERFACE USE_DISTRIBUTED USE_C10D_NCCL FMT_HEADER_ONLY=1)
+target_compile_definitions(libtorch INTERFACE USE_DISTRIBUTED USE_C10D_NCCL)  # fmt: core/fmt_library.cpp
 foreach(_lib torch/lib/libtorch_cuda.so torch/lib/libtorch_cpu.so torch/lib/libc10_cuda.so torch/lib/libc10.so
         nvidia/cu13/lib/libcudart.so.13 nvidia/nccl/lib/libnccl.so.2)
   get_filename_component(_name "${_lib}" NAME_WE)

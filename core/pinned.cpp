@@ -72,7 +72,8 @@ std::vector<at::Tensor> staging_ring(std::int64_t count, std::int64_t bytes, con
       if (!buffer.defined()) break;
       out.push_back(std::move(buffer));
     }
-    if (out.size() < 2 && count > 1) {  // one alone would be filled and emptied by turns
+    if (static_cast<std::int64_t>(out.size()) <
+        std::min<std::int64_t>(count, 2)) {  // one of several would hold up both
       out.clear();
       continue;
     }

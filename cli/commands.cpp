@@ -14,8 +14,10 @@
 #include "cli/prepare.h"
 #include "cli/probed_devices.h"
 #include "cli/sampling.h"
+#include "core/device_notes.h"
 #include "core/links.h"
 #include "core/model_set.h"
+#include "core/strings.h"
 
 namespace mgpu {
 namespace {
@@ -74,11 +76,17 @@ Answer inspect_picture(const std::string& path, const std::string& bytes, bool j
 }
 
 Json link_json(const Link& link) {
-  return {{"from", link.from.to_string()},
-          {"to", link.to.to_string()},
-          {"peer_access", link.peer_access},
-          {"bytes_per_second", link.bytes_per_second},
-          {"fault", link.fault}};
+  return {{"from", link.from.to_string()},       {"to", link.to.to_string()},
+          {"peer_access", link.peer_access},     {"bytes_per_second", link.bytes_per_second},
+          {"changes_bytes", link.changes_bytes}, {"fault", link.fault}};
+}
+
+/// What does not work as it should though it works, as "cuda:0: the system locks no more pages ...".
+std::vector<std::string> notes_of(const DeviceSurvey& survey) {
+  std::vector<std::string> out;
+  for (const GpuInfo& gpu : survey.gpus)
+    for (const std::string& note : device_notes(gpu.id)) out.push_back(gpu.id.to_string() + ": " + note);
+  return out;
 }
 
 Json devices_json(const DeviceSurvey& survey, const std::vector<Link>& links) {
@@ -96,11 +104,13 @@ Json devices_json(const DeviceSurvey& survey, const std::vector<Link>& links) {
                      {"total_bytes", survey.host_total_bytes},
                      {"free_bytes", survey.host_free_bytes}});
   for (const Link& link : links) ways.push_back(link_json(link));
+  std::vector<std::string> warnings = device_warnings(survey);
+  std::ranges::copy(notes_of(survey), std::back_inserter(warnings));
   return {{"driver_version", survey.driver_version},
           {"runtime_version", survey.runtime_version},
           {"devices", std::move(devices)},
           {"links", std::move(ways)},
-          {"warnings", device_warnings(survey)}};
+          {"warnings", std::move(warnings)}};
 }
 
 std::string unprobed_note(const Job& job, const JobDevices& devices) {
@@ -108,6 +118,19 @@ std::string unprobed_note(const Job& job, const JobDevices& devices) {
   for (const DeviceRoom& room : devices.rooms) speeds.push_back(fmt::format("{} {}", room.id.to_string(), room.speed));
   return fmt::format("note: {}: speeds are not probed yet: {}; run probes them, and \"speed\" in the job sets them\n",
                      job.file, fmt::join(speeds, ", "));
+}
+
+/// What is counted for the driver of the job's GPUs, and why so much; "" for a supposed machine.
+std::string driver_notes(const Job& job, const JobDevices& devices, const Machine& machine) {
+  std::string out;
+  for (const DeviceRoom& room : devices.rooms) {
+    if (!room.id.is_cuda() || room.uuid.empty()) continue;
+    const bool measured = known_driver_bytes(room.id, machine).has_value();
+    out += fmt::format("note: {}: {}: context and libraries take {}, {}\n", job.file, room.id.to_string(),
+                       bytes_text(room.driver_bytes),
+                       measured ? "as measured here before" : "as assumed until run measures it");
+  }
+  return out;
 }
 
 }  // namespace
@@ -144,6 +167,7 @@ Answer plan(const Arguments& arguments) {
     JobModels models = open_job(job);
     const JobDevices devices = remembered_devices(job, machine, speeds);
     if (!devices.unprobed.empty()) out.error += unprobed_note(job, devices);
+    out.error += driver_notes(job, devices, machine);
     const PreparedJob planned = plan_job(job, std::move(models), devices);
     const PlanReport report{job.file, planned.plan, planned.nearest_fit};
     out.text += arguments.json ? to_json(report) : to_table(report);
@@ -167,13 +191,16 @@ Answer inspect(const Arguments& arguments) {
 }
 
 Answer devices(const Arguments& arguments) {
-  const DeviceSurvey survey = survey_devices();
+  DeviceSurvey survey = survey_devices();
+  for (GpuInfo& gpu : survey.gpus) ask_free_memory(gpu);
   std::vector<DeviceId> usable;
   for (const GpuInfo& gpu : survey.gpus)
     if (unusable_reason(gpu).empty()) usable.push_back(gpu.id);
   const std::vector<Link> links = survey_links(usable);
-  return {Exit::Ok,
-          arguments.json ? dump(devices_json(survey, links)) : describe_devices(survey) + describe_links(links)};
+  if (arguments.json) return {Exit::Ok, dump(devices_json(survey, links))};
+  std::string text = describe_devices(survey) + describe_links(links);
+  for (const std::string& note : notes_of(survey)) text += note + "\n";
+  return {Exit::Ok, text};
 }
 
 Answer sigmas(const Arguments& arguments) {

@@ -1,8 +1,11 @@
 #include "cli/failure.h"
 
 #include <c10/util/Exception.h>
+#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <new>
 #include <string_view>
 
@@ -18,9 +21,31 @@ std::string first_line(const std::string& text) {
   return text.substr(0, text.find('\n'));
 }
 
-/// LibTorch has a type for a GPU out of memory; main memory's allocator only says so.
+bool has_any(const std::string& text, std::initializer_list<std::string_view> parts) {
+  return std::ranges::any_of(parts, [&](std::string_view part) { return text.find(part) != std::string::npos; });
+}
+
+/// LibTorch has a type for a GPU out of memory; its checks of CUDA calls know the error's number; main memory's
+/// allocator, cuBLAS and cuDNN only say so. An engine that cuDNN cannot find had no room for its workspace.
 bool is_out_of_memory(const c10::Error& error, const std::string& text) {
-  return dynamic_cast<const c10::OutOfMemoryError*>(&error) || text.find("DefaultCPUAllocator") != std::string::npos;
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error)) return true;
+  const auto* cuda = dynamic_cast<const c10::AcceleratorError*>(&error);
+  if (cuda && cuda->get_error_code() == cudaErrorMemoryAllocation) return true;
+  return has_any(text, {"DefaultCPUAllocator", "_STATUS_ALLOC_FAILED", "ALLOCATION_FAILED", "error: out of memory",
+                        "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY",
+                        "unable to find an engine to execute this computation"});
+}
+
+/// What cuBLAS and cuDNN say where a GPU has no room for a handle, a workspace or a kernel's code, as also where it is
+/// lost.
+bool may_be_out_of_memory(const std::string& text) {
+  return has_any(text, {"_STATUS_NOT_INITIALIZED", "_STATUS_INTERNAL_ERROR", "_STATUS_EXECUTION_FAILED"});
+}
+
+/// A GPU that answers has no room for what the libraries allocate beside LibTorch.
+bool is_full(const std::optional<std::uint64_t>& free_bytes) {
+  constexpr std::uint64_t kLittle = std::uint64_t{256} << 20;
+  return free_bytes && *free_bytes < kLittle;
 }
 
 /// The GPU that LibTorch's text names ("... 2.00 GiB. GPU 1 has a total capacity of ..."): work for one device may ask
@@ -41,11 +66,11 @@ Failure out_of_memory(const DeviceId& device, const std::string& detail,
 
 }  // namespace
 
-Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device) {
+Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device, const AskFree& free_bytes) {
   try {
     std::rethrow_exception(thrown);
   } catch (const DeviceError& error) {
-    return failure_of(error.cause(), error.device());
+    return failure_of(error.cause(), error.device(), free_bytes);
   } catch (const Error& error) {
     return {error.code(), error.what(), {}};
   } catch (const HostOutOfMemory& error) {
@@ -53,7 +78,8 @@ Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device) {
                          "a smaller picture needs less, and a larger vram_limit gives it more");
   } catch (const c10::Error& error) {
     const std::string text = error.what_without_backtrace();
-    if (is_out_of_memory(error, text)) return out_of_memory(device_in(text, device), text);
+    if (is_out_of_memory(error, text) || (may_be_out_of_memory(text) && is_full(free_bytes(device))))
+      return out_of_memory(device_in(text, device), text);
     if (device.is_cuda()) return {Exit::Device, fmt::format("{} failed: {}", device.to_string(), first_line(text)), {}};
     return {Exit::ImageFailed, first_line(text) + std::string(kReport), {}};
   } catch (const std::bad_alloc&) {

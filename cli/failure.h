@@ -1,11 +1,14 @@
 #pragma once
 
+#include <cstdint>
 #include <exception>
+#include <functional>
 #include <optional>
 #include <string>
 
 #include "core/devices.h"
 #include "core/error.h"
+#include "core/memory.h"
 
 namespace mgpu {
 
@@ -16,10 +19,14 @@ struct Failure {
   std::optional<DeviceId> out_of_memory;  ///< the device that was, which less may suit
 };
 
+/// Free bytes of a GPU, as free_gpu_bytes() says them.
+using AskFree = std::function<std::optional<std::uint64_t>(const DeviceId&)>;
+
 /// What an exception that rendering threw means, on `device` where it does not say on which: our Errors speak for
 /// themselves; a device or the machine out of memory fails the picture (exit 1), and that device is named which ran
-/// out, whichever's work it was; any other failure of a GPU is a device lost (exit 4); what is left is our own mistake,
-/// and fails the picture.
-Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device);
+/// out, whichever's work it was, LibTorch, cuBLAS, cuDNN or the driver that was refused; any other failure of a GPU is
+/// a device lost (exit 4); what is left is our own mistake, and fails the picture.
+Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device,
+                   const AskFree& free_bytes = free_gpu_bytes);
 
 }  // namespace mgpu

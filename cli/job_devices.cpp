@@ -12,13 +12,12 @@
 #include "cli/sampling.h"
 #include "cli/yaml_reader.h"
 #include "core/error.h"
+#include "core/own_memory.h"
 #include "core/strings.h"
 
 namespace mgpu {
 namespace {
 
-// The context and the kernels of cuBLAS, cuDNN and ours: 1.0 GiB measured on an H200.
-constexpr std::uint64_t kDriverBytes = std::uint64_t{1126} << 20;
 constexpr int kLowestForBf16 = 80;  // compute capability, times ten
 
 bool is_there(const DeviceId& id, const Machine& machine) {
@@ -64,7 +63,12 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, U
   DeviceRoom room{id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + program, program};
   if (id.is_cuda()) {
     const GpuInfo& gpu = gpu_of(id, machine);
-    room = {id, gpu.name, gpu.uuid, gpu.total_bytes, gpu.free_bytes, kDriverBytes};
+    room = {id,
+            gpu.name,
+            gpu.uuid,
+            gpu.total_bytes,
+            gpu.free_bytes,
+            known_driver_bytes(id, machine).value_or(kAssumedDriverBytes)};
   }
   if (const auto own = machine.virtual_cpus.find(id); own != machine.virtual_cpus.end())
     room.total_bytes = room.limit_bytes = own->second;
@@ -74,6 +78,8 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, U
   } else if (limit.each && use == Use::Computes) {
     room.limit_bytes = *limit.each;
   }
+  // What other programs hold is not to be had, whatever the job allows.
+  if (id.is_cuda()) room.limit_bytes = std::min(room.limit_bytes, gpu_of(id, machine).free_bytes);
   return room;
 }
 
@@ -225,6 +231,16 @@ std::string rate_key(const DeviceId& id, const Machine& machine) {
                    machine.survey.driver_version);
 }
 
+std::string driver_key(const DeviceId& id, const Machine& machine) {
+  return driver_key(gpu_of(id, machine).name, machine.survey.driver_version);
+}
+
+std::optional<std::uint64_t> known_driver_bytes(const DeviceId& id, const Machine& machine) {
+  if (!id.is_cuda()) return std::nullopt;
+  const auto known = machine.driver_bytes.find(driver_key(id, machine));
+  return known == machine.driver_bytes.end() ? std::nullopt : std::optional(known->second);
+}
+
 Machine suppose_machine(std::string_view devices) {
   Machine machine;
   while (true) {
@@ -236,6 +252,17 @@ Machine suppose_machine(std::string_view devices) {
 }
 
 namespace {
+
+/// A supposed GPU has no UUID.
+std::vector<DeviceId> unmeasured_kinds(const std::vector<DeviceRoom>& rooms, const Machine& machine) {
+  std::map<std::string, DeviceId> kinds;
+  for (const DeviceRoom& room : rooms)
+    if (room.id.is_cuda() && !room.uuid.empty() && !known_driver_bytes(room.id, machine))
+      kinds.emplace(driver_key(room.id, machine), room.id);
+  std::vector<DeviceId> out;
+  for (const auto& [key, id] : kinds) out.push_back(id);
+  return out;
+}
 
 /// Devices that the autoencoder is to be spread over must compute.
 void check_coders(const Job& job, const JobDevices& devices) {
@@ -264,6 +291,7 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
   for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine));
   check_coders(job, out);
   set_speeds(job, machine, out);
+  out.unmeasured = unmeasured_kinds(out.rooms, machine);
   out.donors = donors_of(job, machine, ids);
   return out;
 }

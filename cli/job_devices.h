@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,7 @@ struct Machine {
   std::map<DeviceId, double> speed = {};                ///< supposed ones; a job's own win
   std::map<DeviceId, std::uint64_t> virtual_cpus = {};  ///< bytes of supposed cpu:N; others share main memory
   Rates rates = {};                                     ///< of earlier probes
+  DriverBytes driver_bytes = {};                        ///< of earlier runs
 };
 
 /// Whether a device computes in bf16 by itself.
@@ -25,6 +27,11 @@ bool has_bf16(const DeviceId& id, const Machine& machine);
 
 /// What the rate of a device of the machine is remembered by; equal for equal devices.
 std::string rate_key(const DeviceId& id, const Machine& machine);
+
+/// The measured driver bytes of a GPU; nothing where no run has measured them yet, and for a CPU device.
+std::optional<std::uint64_t> known_driver_bytes(const DeviceId& id, const Machine& machine);
+/// What they are remembered by.
+std::string driver_key(const DeviceId& id, const Machine& machine);
 
 /// The machine of `plan --devices`: "cuda:0=8GB,cuda:1=24GB@0.5,cpu=16GB", sizes in powers of 1024, speed 1 if absent.
 /// Its GPUs have bf16. Throws Error (exit 2) naming what it does not understand.
@@ -40,6 +47,9 @@ struct JobDevices {
   /// One of each kind whose rate is missing, where kinds differ and nobody has given their speeds. A GPU counts 1 then,
   /// a CPU beside GPUs kCpuSpeed.
   std::vector<DeviceId> unprobed = {};
+  /// One GPU of each kind whose driver bytes no run has measured: kAssumedDriverBytes are counted. None of a supposed
+  /// machine.
+  std::vector<DeviceId> unmeasured = {};
 };
 
 /// Of a CPU beside GPUs, as long as it is not probed: the demo's 512x512 picture takes an H200 0.2 s and two cores

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "cli/output.h"
 #include "cli/picture_job.h"
 #include "cli/run_flow.h"
+#include "core/device_notes.h"
 
 namespace mgpu {
 namespace {
@@ -188,7 +190,10 @@ std::vector<DeviceReport> JobRun::device_reports() const {
     out.push_back(report_of(donor));
     if (engine_) out.back().peak_bytes = engine_->lent(donor.room.id);
   }
-  for (DeviceReport& report : out) report.warnings = count_warnings(report);
+  for (DeviceReport& report : out) {
+    report.warnings = count_warnings(report);
+    std::ranges::copy(device_notes(parse_device(report.id).value()), std::back_inserter(report.warnings));
+  }
   return out;
 }
 

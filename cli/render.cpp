@@ -1,5 +1,6 @@
 #include "cli/render.h"
 
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,15 +13,17 @@
 #include "cli/probed_devices.h"
 #include "cli/signals.h"
 #include "core/arithmetic.h"
+#include "core/device_notes.h"
 #include "core/error.h"
+#include "core/memory.h"
+#include "core/own_memory.h"
 
 namespace mgpu {
 namespace {
 
 /// Outputs, devices and memory of every job, before anything is rendered.
-std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models, Progress& progress) {
-  Machine machine{survey_devices()};
-  const SpeedSource speeds{[&](const std::string& note) { progress.note(note); }};
+std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models, Machine& machine,
+                                     const SpeedSource& speeds) {
   for (const Job& job : jobs) check_output_directory(job);
   std::vector<PreparedJob> out;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
@@ -28,6 +31,18 @@ std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<J
     out.push_back(prepare(job, std::move(models[i]), probed_devices(job, machine, speeds)));
   }
   return out;
+}
+
+/// What the GPUs of a job's devices turned out to take beside its tensors is for the next run to count.
+void learn_driver_bytes(const PreparedJob& job, Machine& machine, const SpeedSource& source) {
+  for (const PlannedDevice& device : job.plan.devices) {
+    if (!device.room.id.is_cuda() || !device.in_use()) continue;
+    try {
+      const std::uint64_t bytes = driver_bytes(device.room.id);
+      if (driver_share(device.room.id.index, 0).is_exact()) learn_driver_bytes(device.room.id, bytes, machine, source);
+    } catch (const c10::Error&) {  // the GPU is lost, which the report says
+    }
+  }
 }
 
 }  // namespace
@@ -38,8 +53,11 @@ RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progres
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
   if (options.preview > 0) check_previews(jobs, pictures);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
-  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), progress);
   set_exact_arithmetic();
+  Machine machine{survey_devices()};
+  const DeviceNoteListener listener([&](const std::string& note) { progress.note(note); });
+  const SpeedSource speeds{[&](const std::string& note) { progress.note(note); }};
+  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), machine, speeds);
 
   RenderResult result;  // its code is the gravest of the jobs': Exit's values stand in order of precedence
   for (std::size_t i = 0; i < jobs.size(); ++i) {
@@ -48,6 +66,7 @@ RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progres
                          [&](const Picture& p) { return p.job == static_cast<int>(i); });
     JobRun run(prepared[i], std::move(own), options, progress);
     if (caught_signal() == 0) result.code = std::max(result.code, run.run());
+    learn_driver_bytes(prepared[i], machine, speeds);
     result.reports.push_back(run.report());
     if (!report_files[i].empty()) write_file(report_files[i], to_json(result.reports.back()));
   }

@@ -20,22 +20,37 @@ namespace {
 
 constexpr int kCacheVersion = 1;
 
-std::optional<Rates> parse_rates(const std::string& text) {
-  const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("version") || json["version"] != kCacheVersion) return std::nullopt;
-  if (!json.contains("rates") || !json["rates"].is_object()) return std::nullopt;
-  Rates out;
-  for (const auto& [key, rate] : json["rates"].items()) {
-    if (!rate.is_number() || !(rate.get<double>() > 0.0)) return std::nullopt;
-    out[key] = rate.get<double>();
+/// The numbers, each above zero, of an object under `key`; nothing where it is something else.
+template <class Number>
+std::optional<std::map<std::string, Number>> numbers_of(const nlohmann::json& json, const char* key) {
+  if (!json.contains(key) || !json[key].is_object()) return std::nullopt;
+  std::map<std::string, Number> out;
+  for (const auto& [name, number] : json[key].items()) {
+    if (!number.is_number() || !(number.get<double>() > 0.0)) return std::nullopt;
+    out[name] = number.get<Number>();
   }
   return out;
+}
+
+/// Older files have no driver bytes.
+std::optional<KnownRates> parse_cache(const std::string& text) {
+  const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("version") || json["version"] != kCacheVersion) return std::nullopt;
+  auto rates = numbers_of<double>(json, "rates");
+  auto driver_bytes = json.contains("driver_bytes") ? numbers_of<std::uint64_t>(json, "driver_bytes") : DriverBytes();
+  if (!rates || !driver_bytes) return std::nullopt;
+  return KnownRates{std::move(*rates), {}, std::move(*driver_bytes)};
 }
 
 }  // namespace
 
 std::string speed_key(std::string_view device, int driver_version) {
   return fmt::format("{}, driver {}, {} {}", device, driver_version, program_name, program_version);
+}
+
+std::string driver_key(std::string_view device, int driver_version) {
+  const char* loading = std::getenv("CUDA_MODULE_LOADING");
+  return speed_key(device, driver_version) + (loading ? fmt::format(", modules {}", loading) : "");
 }
 
 double relative_speed(double rate, double fastest) {
@@ -62,13 +77,13 @@ KnownRates load_rates(const std::string& path) {
   if (path.empty() || !std::filesystem::exists(path, fault)) return {};
   std::ifstream stream(path, std::ios::binary);
   const std::string text(std::istreambuf_iterator<char>(stream), {});
-  if (auto rates = parse_rates(text)) return {std::move(*rates), {}};
+  if (auto known = parse_cache(text)) return std::move(*known);
   return {{}, fmt::format("{}: holds no speeds that can be read: it will be written anew", path)};
 }
 
-std::string save_rates(const std::string& path, const Rates& rates) {
+std::string save_rates(const std::string& path, const Rates& rates, const DriverBytes& driver_bytes) {
   if (path.empty()) return "the devices' speeds are not kept: neither XDG_CACHE_HOME nor HOME is set";
-  const nlohmann::ordered_json json{{"version", kCacheVersion}, {"rates", rates}};
+  const nlohmann::ordered_json json{{"version", kCacheVersion}, {"rates", rates}, {"driver_bytes", driver_bytes}};
   try {
     write_file(path, json.dump(1) + "\n");
   } catch (const Error& error) {

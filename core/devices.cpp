@@ -1,5 +1,7 @@
 #include "core/devices.h"
 
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <cuda_runtime_api.h>
 #include <fmt/ranges.h>
 
@@ -7,6 +9,8 @@
 #include <cstdlib>
 #include <thread>
 
+#include "core/nvml.h"
+#include "core/own_memory.h"
 #include "core/proc.h"
 
 namespace mgpu {
@@ -18,8 +22,9 @@ std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
+/// Without "GPU-" or "MIG-".
 std::string uuid_text(const cudaUUID_t& uuid) {
-  std::string text = "GPU-";
+  std::string text;
   for (std::size_t i = 0; i < 16; ++i) {
     if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
     text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
@@ -27,26 +32,29 @@ std::string uuid_text(const cudaUUID_t& uuid) {
   return text;
 }
 
+/// What NVML calls a GPU of that number and size; "" where it has none. The GPU that an instance of a divided one
+/// belongs to, which some drivers name instead, is larger.
+std::string known_uuid(const Nvml& nvml, const std::string& number, std::uint64_t total_bytes) {
+  for (const char* kind : {"GPU-", "MIG-"}) {
+    const auto memory = nvml.memory(kind + number);
+    if (memory && memory->total_bytes <= total_bytes + total_bytes / 4) return kind + number;
+  }
+  return {};
+}
+
 GpuInfo ask_gpu(int index) {
   GpuInfo gpu;
   gpu.id = DeviceId::cuda(index);
   cudaDeviceProp properties{};
-  cudaError_t fault = cudaGetDeviceProperties(&properties, index);
+  const cudaError_t fault = cudaGetDeviceProperties(&properties, index);  // opens no context
   if (fault == cudaSuccess) {
     gpu.name = properties.name;
-    gpu.uuid = uuid_text(properties.uuid);
+    gpu.uuid = "GPU-" + uuid_text(properties.uuid);
     gpu.major = properties.major;
     gpu.minor = properties.minor;
     gpu.total_bytes = properties.totalGlobalMem;
-    std::size_t free_bytes = 0;
-    std::size_t total_bytes = 0;
-    int before = 0;
-    cudaGetDevice(&before);
-    fault = cudaSetDevice(index);
-    if (fault == cudaSuccess) fault = cudaMemGetInfo(&free_bytes, &total_bytes);
-    cudaSetDevice(before);
-    gpu.free_bytes = free_bytes;
   }
+  gpu.free_is_known = false;
   if (fault != cudaSuccess) {
     gpu.fault = cudaGetErrorString(fault);
     cudaGetLastError();
@@ -74,9 +82,48 @@ DeviceSurvey survey_devices() {
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   survey.hidden = visible != nullptr && fault == cudaErrorNoDevice;
   for (int i = 0; fault == cudaSuccess && i < count; ++i) survey.gpus.push_back(ask_gpu(i));
+  if (!survey.gpus.empty()) {
+    ask_free_memory(survey, Nvml::of_system());
+    note_gpus();
+  }
   ask_host(survey);
   survey.host_threads = static_cast<int>(std::thread::hardware_concurrency());
   return survey;
+}
+
+void ask_free_memory(DeviceSurvey& survey, const Nvml* nvml) {
+  for (GpuInfo& gpu : survey.gpus) {
+    if (!gpu.fault.empty()) continue;
+    constexpr std::size_t kKindLength = 4;  // "GPU-"
+    const std::string uuid = nvml ? known_uuid(*nvml, gpu.uuid.substr(kKindLength), gpu.total_bytes) : "";
+    const auto memory = uuid.empty() ? std::nullopt : nvml->memory(uuid);
+    gpu.free_is_known = memory.has_value();
+    if (!memory) continue;
+    gpu.uuid = uuid;
+    gpu.free_bytes = std::min(memory->free_bytes, gpu.total_bytes);
+  }
+}
+
+void ask_free_memory(GpuInfo& gpu) {
+  if (gpu.free_is_known || !gpu.fault.empty()) return;
+  gpu.free_is_known = true;
+  try {
+    const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(gpu.id.index));
+    std::size_t free_bytes = 0, total_bytes = 0;
+    C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+    gpu.free_bytes = free_bytes;
+  } catch (const c10::Error& error) {
+    const std::string text = error.what_without_backtrace();
+    gpu.fault = text.substr(0, text.find('\n'));
+  }
+}
+
+std::string nvml_uuid(int gpu, const Nvml& nvml) {
+  cudaDeviceProp properties{};
+  if (cudaGetDeviceProperties(&properties, gpu) == cudaSuccess)
+    return known_uuid(nvml, uuid_text(properties.uuid), properties.totalGlobalMem);
+  cudaGetLastError();
+  return {};
 }
 
 std::string unusable_reason(const GpuInfo& gpu) {
@@ -106,7 +153,7 @@ std::vector<std::string> device_warnings(const DeviceSurvey& survey) {
     const std::string reason = unusable_reason(gpu);
     if (!reason.empty()) {
       warnings.push_back(fmt::format("{} ({}) cannot be used: {}", gpu.id.to_string(), gpu.name, reason));
-    } else if (gpu.free_bytes < gpu.total_bytes / 10 * 9) {
+    } else if (gpu.free_is_known && gpu.free_bytes < gpu.total_bytes / 10 * 9) {
       warnings.push_back(fmt::format("{} is busy: other programs hold {:.1f} of its {:.1f} GiB; nvidia-smi names them",
                                      gpu.id.to_string(), static_cast<double>(gpu.total_bytes - gpu.free_bytes) / gib,
                                      static_cast<double>(gpu.total_bytes) / gib));

@@ -18,6 +18,7 @@ struct GpuInfo {
   std::uint64_t total_bytes = 0;
   std::uint64_t free_bytes = 0;
   std::string fault;  ///< why the driver could not answer for this GPU; empty when it did
+  bool free_is_known = true;
 };
 
 /// What the machine has. A plain value, so that what is said about it is tested without a GPU.
@@ -33,8 +34,22 @@ struct DeviceSurvey {
   int host_threads = 0;
 };
 
-/// Asks the driver. Never throws: what went wrong stands in the survey.
+class Nvml;
+
+/// Asks the driver, and NVML for what is free, so that no GPU gets a context. Where NVML does not know a GPU, what is
+/// free there is not known. Never throws: what went wrong stands in the survey.
 DeviceSurvey survey_devices();
+
+/// Asks NVML for the free memory of a survey's GPUs: they have UUIDs, so that it does not matter which of them
+/// CUDA_VISIBLE_DEVICES shows, and in which order. An instance of a divided GPU (MIG) gets its own UUID. Without NVML
+/// (null) nothing is known.
+void ask_free_memory(DeviceSurvey& survey, const Nvml* nvml);
+
+/// Asks CUDA for what is free on a GPU of which that is not known: opens a context there, which takes of it.
+void ask_free_memory(GpuInfo& gpu);
+
+/// The name by which NVML knows a GPU of this process; "" where it does not.
+std::string nvml_uuid(int gpu, const Nvml& nvml);
 
 /// Lowest compute capability that our kernels are built for, times ten.
 inline constexpr int lowest_capability = 75;

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/fault_point.h"
+#include "core/hand_over.h"
 
 namespace mgpu {
 
@@ -19,8 +20,19 @@ struct Exchange::Round::Shown {
 
 namespace {
 
+/// Through main memory, on a stream of the source's device and then on the current one of the target's.
+at::Tensor copy_staged(const at::Tensor& from, at::cuda::CUDAEvent& ready, at::Device to) {
+  const c10::cuda::CUDAStream source(copy_stream_of(from.device()));
+  const c10::cuda::CUDAMultiStreamGuard guard({source, c10::cuda::getCurrentCUDAStream(to.index())});
+  ready.block(source);
+  at::Tensor out = stage_in_main_memory(from, to).to(to, /*non_blocking=*/true);
+  from.record_stream(source);
+  return out;
+}
+
 /// On the current stream of the target's device, behind what the event stands for.
 at::Tensor copy_to_gpu(const at::Tensor& from, at::cuda::CUDAEvent& ready, at::Device to) {
+  if (copy_way(from.device(), to) == CopyWay::MainMemory) return copy_staged(from, ready, to);
   const c10::cuda::CUDAGuard guard(to);
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
   ready.block(stream);

@@ -1,12 +1,13 @@
 #include "core/hand_over.h"
 
 #include <ATen/ATen.h>
-#include <ATen/cuda/PeerToPeerAccess.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <map>
 #include <mutex>
+
+#include "core/pinned.h"
 
 namespace mgpu {
 namespace {
@@ -48,7 +49,7 @@ bool are_gpus(at::Device from, at::Device to) {
 
 HandOver::Way HandOver::way_between(at::Device from, at::Device to) {
   if (!are_gpus(from, to) || from == to) return Way::Peer;
-  return at::cuda::get_p2p_access(from.index(), to.index()) ? Way::Peer : Way::MainMemory;
+  return copy_way(from, to);
 }
 
 HandOver::HandOver(at::Device from, at::Device to, Way way) : from_(from), to_(to), way_(way), queued_(from) {}
@@ -67,24 +68,32 @@ at::Tensor HandOver::send(const at::Tensor& tensor) {
   const c10::cuda::CUDAMultiStreamGuard guard({from_stream, to_stream});
   queued_.precede_current_stream(from_);
   sources_.push_back(tensor);
-  at::Tensor out = way_ == Way::Peer ? tensor.to(to_, /*non_blocking=*/true) : through_main_memory(tensor);
+  at::Tensor out = way_ == Way::Peer ? tensor.to(to_, /*non_blocking=*/true)
+                                     : stage_in_main_memory(tensor, to_).to(to_, /*non_blocking=*/true);
   arrived_ = QueueMark(to_);
   out.record_stream(c10::cuda::getDefaultCUDAStream(to_.index()));
   return out;
-}
-
-at::Tensor HandOver::through_main_memory(const at::Tensor& tensor) const {
-  const at::Tensor dense = tensor.contiguous(tensor.suggest_memory_format());
-  at::Tensor staging = at::empty_like(dense, dense.options().device(at::kCPU).pinned_memory(true));
-  staging.copy_(dense, /*non_blocking=*/true);
-  QueueMark(from_).precede_current_stream(to_);
-  return staging.to(to_, /*non_blocking=*/true);
 }
 
 void HandOver::wait() {
   queued_.wait();
   arrived_.wait();
   sources_.clear();
+}
+
+at::Tensor stage_in_main_memory(const at::Tensor& tensor, at::Device to) {
+  const at::Device from = tensor.device();
+  const at::Tensor dense = tensor.contiguous(tensor.suggest_memory_format());
+  const auto size = static_cast<std::int64_t>(dense.nbytes());
+  at::Tensor staging = staging_bytes(size, PinnedFrom::Cache, DeviceId::cuda(from.index()));
+  staging = staging.view(dense.scalar_type()).as_strided(dense.sizes(), dense.strides());
+  staging.copy_(dense, /*non_blocking=*/true);
+  QueueMark(from).precede_current_stream(to);
+  return staging;
+}
+
+c10::Stream copy_stream_of(at::Device gpu) {
+  return copy_stream(gpu).unwrap();
 }
 
 at::Tensor hand_over(const at::Tensor& tensor, at::Device to) {

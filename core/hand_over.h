@@ -1,11 +1,13 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Stream.h>
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "core/copy_way.h"
 #include "core/queue_mark.h"
 
 namespace mgpu {
@@ -15,8 +17,8 @@ namespace mgpu {
 /// there when send() returns.
 class HandOver {
  public:
-  /// How copies go from GPU to GPU: over peer access where there is, else through pinned main memory.
-  enum class Way : std::uint8_t { Peer, MainMemory };
+  using Way = CopyWay;
+  /// copy_way() between GPUs.
   static Way way_between(at::Device from, at::Device to);
 
   HandOver(at::Device from, at::Device to) : HandOver(from, to, way_between(from, to)) {}
@@ -36,13 +38,19 @@ class HandOver {
   void wait();
 
  private:
-  at::Tensor through_main_memory(const at::Tensor& tensor) const;
-
   at::Device from_, to_;
   Way way_;
   QueueMark queued_, arrived_;
   std::vector<at::Tensor> sources_;  ///< that copies may still read
 };
+
+/// A copy of a GPU's tensor in main memory, page-locked where the system allows it, on its way to another GPU: copied
+/// on the current stream of the tensor's, for which that of `to` waits. The caller says of the tensor that it is read
+/// there.
+at::Tensor stage_in_main_memory(const at::Tensor& tensor, at::Device to);
+
+/// A stream of a GPU for copies from it, always the same one.
+c10::Stream copy_stream_of(at::Device gpu);
 
 /// A copy of a tensor on another device, complete when it returns.
 at::Tensor hand_over(const at::Tensor& tensor, at::Device to);

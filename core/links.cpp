@@ -1,5 +1,6 @@
 #include "core/links.h"
 
+#include <ATen/ATen.h>
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
@@ -7,6 +8,9 @@
 #include <chrono>
 #include <limits>
 #include <thread>
+
+#include "core/copy_way.h"
+#include "core/pinned.h"
 
 namespace mgpu {
 namespace {
@@ -36,12 +40,16 @@ class LinkMeter {
   explicit LinkMeter(std::span<const DeviceId> gpus) {
     cudaGetDevice(&device_before_);
     for (const DeviceId& id : gpus) ports_.push_back(open(id));
-    ports_.push_back(open(DeviceId::cpu()));
+    ports_.push_back(open_main_memory(gpus.front()));
     end_ = Clock::now() + kSurveyTime;
   }
 
   ~LinkMeter() {
-    if (!stuck_) std::ranges::for_each(ports_, close);
+    if (stuck_) {
+      new std::vector<Port>(std::move(ports_));  // never freed
+    } else {
+      std::ranges::for_each(ports_, close);
+    }
     cudaSetDevice(device_before_);
     cudaGetLastError();
   }
@@ -58,6 +66,7 @@ class LinkMeter {
         if (!end->fault.empty()) throw Fault{end->fault};
       if (link.peer_access) enable_peer_access(from, to);
       link.bytes_per_second = static_cast<double>(kCopyBytes) / best_seconds(source, target);
+      if (from.is_cuda() && to.is_cuda()) link.changes_bytes = changes_bytes(source, target);
     } catch (const Fault& fault) {
       link.fault = fault.why;
     }
@@ -72,15 +81,25 @@ class LinkMeter {
     cudaStream_t stream = nullptr;
     cudaEvent_t start = nullptr, stop = nullptr;
     std::string fault = {};
+    at::Tensor host = {};  ///< owns the CPU's memory
   };
+
+  /// Page-locked where the system allows it; else a note of the GPU says so.
+  static Port open_main_memory(const DeviceId& gpu) {
+    Port port{DeviceId::cpu()};
+    try {
+      port.host = staging_bytes(kCopyBytes, PinnedFrom::Driver, gpu);
+      port.memory = port.host.mutable_data_ptr();
+    } catch (const c10::Error& error) {
+      const std::string text = error.what_without_backtrace();
+      port.fault = text.substr(0, text.find('\n'));
+    }
+    return port;
+  }
 
   static Port open(const DeviceId& id) {
     Port port{id};
     try {
-      if (!id.is_cuda()) {
-        check(cudaHostAlloc(&port.memory, kCopyBytes, cudaHostAllocPortable));
-        return port;
-      }
       check(cudaSetDevice(id.index));
       check(cudaMalloc(&port.memory, kCopyBytes));
       check(cudaStreamCreateWithFlags(&port.stream, cudaStreamNonBlocking));
@@ -92,10 +111,7 @@ class LinkMeter {
   }
 
   static void close(const Port& port) {
-    if (!port.id.is_cuda()) {
-      if (port.memory) cudaFreeHost(port.memory);
-      return;
-    }
+    if (!port.id.is_cuda()) return;
     cudaSetDevice(port.id.index);
     for (cudaEvent_t event : {port.start, port.stop})
       if (event) cudaEventDestroy(event);
@@ -119,12 +135,39 @@ class LinkMeter {
     cudaGetLastError();
   }
 
-  static void copy(const Port& from, const Port& to, cudaStream_t stream) {
+  static void copy(const Port& from, const Port& to, cudaStream_t stream, std::size_t bytes = kCopyBytes) {
     if (from.id.is_cuda() && to.id.is_cuda()) {
-      check(cudaMemcpyPeerAsync(to.memory, to.id.index, from.memory, from.id.index, kCopyBytes, stream));
+      check(cudaMemcpyPeerAsync(to.memory, to.id.index, from.memory, from.id.index, bytes, stream));
     } else {
-      check(cudaMemcpyAsync(to.memory, from.memory, kCopyBytes, cudaMemcpyDefault, stream));
+      check(cudaMemcpyAsync(to.memory, from.memory, bytes, cudaMemcpyDefault, stream));
     }
+  }
+
+  /// Queues work on a GPU's stream, and waits for it.
+  template <class Work>
+  void run_on(const Port& gpu, Work work) {
+    check(cudaSetDevice(gpu.id.index));
+    work(gpu.stream);
+    check(cudaEventRecord(gpu.stop, gpu.stream));
+    wait_for(gpu.stop);
+  }
+
+  /// Whether a copy of some bytes between two GPUs arrives other than it was sent.
+  bool changes_bytes(const Port& from, const Port& to) {
+    const auto send = [&](const at::Tensor& bytes) {
+      at::Tensor arrived = at::empty_like(bytes);
+      const std::size_t size = bytes.nbytes();
+      run_on(to, [&](cudaStream_t stream) { check(cudaMemsetAsync(to.memory, 0, size, stream)); });
+      run_on(from, [&](cudaStream_t stream) {
+        check(cudaMemcpyAsync(from.memory, bytes.const_data_ptr(), size, cudaMemcpyHostToDevice, stream));
+        copy(from, to, stream, size);
+      });
+      run_on(to, [&](cudaStream_t stream) {
+        check(cudaMemcpyAsync(arrived.mutable_data_ptr(), to.memory, size, cudaMemcpyDeviceToHost, stream));
+      });
+      return arrived;
+    };
+    return first_changed_byte(send).has_value();
   }
 
   double best_seconds(const Port& from, const Port& to) {
@@ -167,12 +210,13 @@ bool staged(const Link& link) {
   return link.from.is_cuda() && link.to.is_cuda() && !link.peer_access && link.fault.empty();
 }
 
-/// "300.0", "12.5*" where staged, "?" where not measured, "-" where there is no link.
+/// "300.0", "12.5*" where staged, "300.0!" where bytes change, "?" where not measured, "-" where there is no link.
 std::string cell(std::span<const Link> links, const DeviceId& from, const DeviceId& to) {
   const auto link = std::ranges::find_if(links, [&](const Link& l) { return l.from == from && l.to == to; });
   if (link == links.end()) return "-";
   if (!link->fault.empty()) return "?";
-  return fmt::format("{:.1f}{}", link->bytes_per_second / 1e9, staged(*link) ? "*" : "");
+  const char* mark = link->changes_bytes ? "!" : staged(*link) ? "*" : "";
+  return fmt::format("{:.1f}{}", link->bytes_per_second / 1e9, mark);
 }
 
 }  // namespace
@@ -206,6 +250,8 @@ std::string describe_links(std::span<const Link> links) {
     text += "\n";
   }
   if (std::ranges::any_of(links, staged)) text += "*: no peer access, so that copies pass through main memory\n";
+  if (std::ranges::any_of(links, &Link::changes_bytes))
+    text += "!: copies arrive with other bytes than were sent: jobs do not use these ways\n";
   for (const Link& link : links)
     if (!link.fault.empty())
       text += fmt::format("{} to {} was not measured: {}\n", link.from.to_string(), link.to.to_string(), link.fault);

@@ -15,6 +15,7 @@ struct Link {
   bool peer_access = false;       ///< `from` reaches the other GPU's memory without main memory between
   double bytes_per_second = 0.0;  ///< of a large copy; 0: not measured
   std::string fault;              ///< why not
+  bool changes_bytes = false;     ///< copies arrive other than they were sent, and jobs do not use the way
 };
 
 /// Every link of the GPUs, measured: GPU by GPU from and to the CPU, then each ordered pair. Never throws and takes

@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "core/host_memory.h"
+#include "core/own_memory.h"
 #include "core/proc.h"
 
 namespace mgpu {
@@ -21,7 +22,10 @@ namespace {
 /// LibTorch sets its allocator up at the first CUDA tensor; we ask it for numbers before that.
 void start_cuda() {
   static std::once_flag once;
-  std::call_once(once, prefer_expandable_segments);
+  std::call_once(once, [] {
+    prefer_expandable_segments();
+    note_gpus();
+  });
   at::globalContext().lazyInitDevice(at::kCUDA);
 }
 
@@ -51,20 +55,27 @@ DriverMemory driver_memory(const DeviceId& device) {
   return out;
 }
 
-/// What the driver charges beyond the allocator: the context and the libraries' modules.
-std::uint64_t driver_bytes(const DeviceId& device) {
-  const DriverMemory memory = driver_memory(device);
-  const auto used = static_cast<std::uint64_t>(memory.total - memory.free);
-  const auto reserved = static_cast<std::uint64_t>(total(stats(device).reserved_bytes).current);
-  return used > reserved ? used - reserved : 0;
-}
-
 /// What plain `cpu` holds beside tensors.
 std::uint64_t program_share(const DeviceId& device) {
   return device == DeviceId::cpu() ? program_bytes() : 0;
 }
 
 }  // namespace
+
+std::uint64_t driver_bytes(const DeviceId& device) {
+  if (!device.is_cuda()) return 0;
+  const auto reserved = static_cast<std::uint64_t>(total(stats(device).reserved_bytes).current);
+  return driver_share(device.index, reserved).bytes(reserved);
+}
+
+std::optional<std::uint64_t> free_gpu_bytes(const DeviceId& device) noexcept {
+  if (!device.is_cuda()) return std::nullopt;
+  try {
+    return driver_memory(device).free;
+  } catch (const c10::Error&) {  // lost
+    return std::nullopt;
+  }
+}
 
 at::Device torch_device(const DeviceId& id) {
   return id.is_cuda() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(id.index)) : at::Device(at::kCPU);
@@ -107,6 +118,10 @@ void unlimit_allocations(const DeviceId& device) {
   if (!device.is_cuda()) return HostAccount::of(device).set_limit(std::numeric_limits<std::uint64_t>::max());
   start_cuda();
   c10::cuda::CUDACachingAllocator::setMemoryFraction(1.0, index_of(device));
+}
+
+void forget_cuda_error() noexcept {
+  cudaGetLastError();
 }
 
 void prefer_expandable_segments() {

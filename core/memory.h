@@ -3,6 +3,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "core/device_id.h"
 
@@ -17,6 +18,13 @@ at::Device torch_device(const DeviceId& id);
 /// besides.
 std::uint64_t bytes_in_use(const DeviceId& device);
 
+/// What the context and the libraries' modules take of a GPU beside tensors, of this process alone; 0 for a CPU device.
+std::uint64_t driver_bytes(const DeviceId& device);
+
+/// Bytes that any program could still allocate on a GPU now; nothing where the GPU does not answer, and for a CPU
+/// device.
+std::optional<std::uint64_t> free_gpu_bytes(const DeviceId& device) noexcept;
+
 /// The highest bytes_in_use since the last call of reset_peak_bytes (or the start).
 std::uint64_t peak_bytes(const DeviceId& device);
 void reset_peak_bytes(const DeviceId& device);
@@ -30,6 +38,10 @@ void limit_allocations(const DeviceId& device, std::uint64_t bytes);
 
 /// Takes that limit away, a GPU's as a CPU device's.
 void unlimit_allocations(const DeviceId& device);
+
+/// CUDA keeps a thread's last error, and the next check of a kernel launch in the thread would take one for its own
+/// that was dealt with, as an allocation's that a library was refused.
+void forget_cuda_error() noexcept;
 
 /// Has LibTorch's CUDA allocator grow its segments in place, so that free memory between tensors of other sizes is used
 /// and what is reserved does not pass the plan. To be called before the first CUDA tensor; the functions above do.

@@ -6,46 +6,56 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <algorithm>
+
 #include "core/error.h"
+#include "core/pinned.h"
 
 namespace mgpu {
 namespace {
 
-constexpr std::size_t kSlots = 4;
-constexpr std::size_t kSlotBytes = std::size_t{32} << 20;
+constexpr std::int64_t kSlots = 4;
+constexpr std::int64_t kSlotBytes = std::int64_t{32} << 20;
 
 }  // namespace
 
 struct Uploader::Slot {
-  at::Tensor pinned;
+  at::Tensor buffer;
   at::cuda::CUDAEvent sent;  ///< the copy engine has read the buffer
 };
 
-Uploader::Uploader(at::Device device) : device_(device), slots_(std::make_unique<Slot[]>(kSlots)) {
+Uploader::Uploader(at::Device device) : device_(device) {
   MGPU_CHECK(device.is_cuda(), "upload to {}", device.str());
 }
 
-// The pinned buffers go back to LibTorch's host allocator, which waits for the copies that still read them.
-Uploader::~Uploader() = default;
+// The buffers go back to LibTorch's host allocator, which knows nothing of the copies that still read them.
+Uploader::~Uploader() {
+  for (Slot& slot : slots_) {
+    try {
+      slot.sent.synchronize();
+    } catch (const c10::Error&) {  // a device that failed reads nothing any more, and whoever uses it is told
+    }
+  }
+}
 
 at::Tensor Uploader::upload(std::span<const std::byte> bytes, at::IntArrayRef shape, at::ScalarType dtype) {
   const c10::cuda::CUDAGuard guard(device_);
+  if (slots_.empty())
+    for (at::Tensor& buffer : staging_ring(kSlots, kSlotBytes, DeviceId::cuda(device_.index())))
+      slots_.emplace_back().buffer = std::move(buffer);
+  const auto piece = static_cast<std::size_t>(slots_.front().buffer.numel());
   at::Tensor out = at::empty(shape, at::TensorOptions(dtype).device(device_));
   MGPU_CHECK_EQ(static_cast<std::size_t>(out.nbytes()), bytes.size());
   auto* target = static_cast<std::byte*>(out.mutable_data_ptr());
-  for (std::size_t done = 0; done < bytes.size(); done += kSlotBytes) {
-    fill_and_send(bytes.subspan(done, std::min(kSlotBytes, bytes.size() - done)), target + done);
-  }
+  for (std::size_t done = 0; done < bytes.size(); done += piece)
+    fill_and_send(bytes.subspan(done, std::min(piece, bytes.size() - done)), target + done);
   return out;
 }
 
 void Uploader::fill_and_send(std::span<const std::byte> piece, std::byte* target) {
-  Slot& slot = slots_[next_++ % kSlots];
-  if (!slot.pinned.defined()) {
-    slot.pinned = at::empty({static_cast<std::int64_t>(kSlotBytes)}, at::TensorOptions(at::kByte).pinned_memory(true));
-  }
+  Slot& slot = slots_[next_++ % slots_.size()];
   slot.sent.synchronize();
-  auto* buffer = static_cast<std::byte*>(slot.pinned.mutable_data_ptr());
+  auto* buffer = static_cast<std::byte*>(slot.buffer.mutable_data_ptr());
   threads_.copy(buffer, piece);
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(device_.index());
   C10_CUDA_CHECK(cudaMemcpyAsync(target, buffer, piece.size(), cudaMemcpyHostToDevice, stream));

@@ -3,8 +3,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
-#include <memory>
 #include <span>
+#include <vector>
 
 #include "core/copy_threads.h"
 
@@ -28,7 +28,7 @@ class Uploader {
   void fill_and_send(std::span<const std::byte> piece, std::byte* target);
 
   at::Device device_;
-  std::unique_ptr<Slot[]> slots_;
+  std::vector<Slot> slots_;  ///< as many, and as large, as the system locks: see staging_ring()
   CopyThreads threads_;
   std::size_t next_ = 0;
 };

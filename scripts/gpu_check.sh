@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go, on a machine that has one, PyTorch 2.11.0+cu130 and a pack of scripts/gpu_pack.sh:
 # our kernels against fp64, the goldens, a full-size Flux forward against the reference's in bf16, and a full-size job beside the floor.
-# usage: scripts/gpu_check.sh PACK BENCH OUT     BENCH: the folder with make_flux.py and floor_flux.py; OUT: where logs and reports go
+# usage: scripts/gpu_check.sh PACK BENCH OUT [memcheck]
+# BENCH: the folder with make_flux.py and floor_flux.py; OUT: where logs and reports go; memcheck: the GPU tests alone, without and
+# with compute-sanitizer
 set -uo pipefail
 cd "$(dirname "$0")/.."
 pack=$1 bench=$2 out=$3
@@ -16,7 +18,27 @@ failed=0
 step() { printf '\n== %s\n' "$1"; shift; "$@" || { printf 'FAILED (%d): %s\n' $? "$*"; failed=1; }; }
 
 step devices "$render" devices
-step "kernels and goldens" "$tests" --no-intro --test-case-exclude='*full-size*'
+step "kernels, memory and goldens" "$tests" --no-intro --test-case-exclude='*full-size*'
+
+# compute-sanitizer comes with CUDA's toolkit; where there is none, that is said. Without LibTorch's cache every tensor is an
+# allocation of its own, so that a kernel that leaves its tensor is seen. What a test has refused on purpose is no finding.
+memcheck() {
+  local tool
+  tool=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null) || {
+    printf 'SKIPPED: there is no compute-sanitizer here\n'
+    return 0
+  }
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout "${MGPU_MEMCHECK_SECONDS:-540}" "$tool" --tool memcheck --report-api-errors no \
+    --error-exitcode 99 --target-processes application-only --log-file "$out/memcheck.log" \
+    "$tests" --no-intro --test-suite-exclude=memory --test-case-exclude="$memcheck_leaves_out"
+  local code=$?
+  tail -n 3 "$out/memcheck.log"
+  return $code
+}
+# Times mean nothing under the tool; a limit of LibTorch's allocator is none without its cache (the suite memory).
+memcheck_leaves_out='*full-size*,*waits for copies*,*link of this machine*,*busy for as long*,*copies are queued*'
+step "memcheck over the GPU tests" memcheck
+[[ ${4:-} == memcheck ]] && exit $failed
 for family in dev schnell; do
   step "pictures of the $family goldens in fp32" "$render" run "tests/goldens/picture_$family.yaml" --overwrite \
     --set gpu_ids='[0]' --set output.directory="$work/golden_$family"

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/hand_over.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
 #include "core/pinned.h"
@@ -64,7 +65,9 @@ BlockStream::Packed BlockStream::pack(Block block) const {
     out.shapes.push_back(at::empty_strided(tensor->sizes(), tensor->strides(), tensor->options().device(at::kMeta)));
     size += aligned(static_cast<std::int64_t>(tensor->nbytes()));
   }
-  at::Tensor bytes = device_.is_cuda() && !block.donor.is_cuda() ? pinned_bytes(size) : at::empty({size}, at::kByte);
+  at::Tensor bytes = device_.is_cuda() && !block.donor.is_cuda()
+                         ? staging_bytes(size, PinnedFrom::Driver, DeviceId::cuda(device_.index()))
+                         : at::empty({size}, at::kByte);
   for (std::size_t i = 0; i < block.tensors.size(); ++i) {
     place(bytes, out.offsets[i], out.shapes[i]).copy_(*block.tensors[i]);
     *block.tensors[i] = at::Tensor();
@@ -168,7 +171,8 @@ void BlockStream::copy(const Packed& block, Slot& slot) {
   std::vector<c10::cuda::CUDAStream> streams{stream};
   if (block.bytes.is_cuda()) streams.push_back(c10::cuda::getStreamFromPool(false, block.bytes.device().index()));
   const c10::cuda::CUDAMultiStreamGuard guard(streams);
-  target.copy_(block.bytes, /*non_blocking=*/true);
+  const bool by_peer = !block.bytes.is_cuda() || copy_way(block.bytes.device(), device_) == CopyWay::Peer;
+  target.copy_(by_peer ? block.bytes : stage_in_main_memory(block.bytes, device_), /*non_blocking=*/true);
   slot.copied.record(stream);
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/devices.h"
+#include "core/memory.h"
 
 namespace mgpu {
 
@@ -31,6 +32,7 @@ decltype(auto) on_device(const DeviceId& device, Work&& work) {
   try {
     return std::forward<Work>(work)();
   } catch (const c10::Error&) {
+    forget_cuda_error();
     throw DeviceError(device, std::current_exception());
   } catch (const std::bad_alloc&) {
     throw DeviceError(device, std::current_exception());

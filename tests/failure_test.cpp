@@ -1,6 +1,7 @@
 #include "cli/failure.h"
 
 #include <c10/util/Exception.h>
+#include <cuda_runtime_api.h>
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -74,6 +75,65 @@ TEST_CASE("another failure of a GPU is a lost device, of the CPU our own mistake
   CHECK(own.why == "shapes differ\n  this should not happen: please report it with the job");
   CHECK(failure(std::logic_error("internal error at a.cpp:1")).why ==
         "internal error at a.cpp:1\n  this should not happen: please report it with the job");
+}
+
+TEST_CASE("memory that the driver or a library was refused fails the picture, not the device") {
+  const auto is_out_of_memory = [](const auto& thrown) {
+    const Failure f = failure(thrown);
+    if (f.out_of_memory) CHECK(f.why.starts_with("out of memory on cuda:1: "));
+    if (f.out_of_memory) CHECK(f.code == Exit::ImageFailed);
+    return f.out_of_memory.has_value();
+  };
+  for (const char* text : {
+           "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+           "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasLtMatmul(...)`",
+           "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+           "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+           "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+           "GET was unable to find an engine to execute this computation",
+           "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+           "CUDA driver error: out of memory",
+       }) {
+    CAPTURE(text);
+    CHECK(is_out_of_memory(c10::Error(here(), text)));
+  }
+  CHECK(is_out_of_memory(c10::AcceleratorError(here(), cudaErrorMemoryAllocation, "CUDA error: in other words")));
+  CHECK_FALSE(is_out_of_memory(c10::AcceleratorError(here(), cudaErrorECCUncorrectable, "CUDA error: ECC")));
+}
+
+TEST_CASE("what libraries say of a full GPU and of a lost one alike is decided by what is free") {
+  const auto code = [](const char* text, std::optional<std::uint64_t> free_bytes) {
+    return failure_of(std::make_exception_ptr(c10::Error(here(), text)), DeviceId::cuda(1),
+                      [&](const DeviceId& gpu) {
+                        CHECK(gpu == DeviceId::cuda(1));
+                        return free_bytes;
+                      })
+        .code;
+  };
+  constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+  for (const char* text : {
+           "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+           "CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasLtMatmul(...)`",
+           "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`",
+           "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+           "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+           "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+       }) {
+    CAPTURE(text);
+    CHECK(code(text, 10 * kMiB) == Exit::ImageFailed);
+    CHECK(code(text, 8000 * kMiB) == Exit::Device);
+    CHECK(code(text, std::nullopt) == Exit::Device);
+  }
+  for (const char* text : {
+           "CUDA error: an illegal memory access was encountered",
+           "CUDA error: unspecified launch failure",
+           "CUDA error: uncorrectable ECC error encountered",
+           "CUDA error: unknown error",
+           "CUDA error: the launch timed out and was terminated",
+       }) {
+    CAPTURE(text);
+    CHECK(code(text, 10 * kMiB) == Exit::Device);
+  }
 }
 
 TEST_CASE("the greater exit code takes precedence: signal, 4, 3, 1") {

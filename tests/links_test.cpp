@@ -40,6 +40,19 @@ TEST_CASE("what keeps links from being fast or measured stands below the matrix"
         "cuda:1 to cuda:0 was not measured: the copy does not end\n");
 }
 
+TEST_CASE("a link that changes bytes is marked, and said not to be used") {
+  std::vector<Link> links = {
+      {gpu0, gpu1, true, 50.26e9, ""},
+      {gpu1, gpu0, true, 50e9, ""},
+  };
+  links[0].changes_bytes = true;
+  CHECK(describe_links(links) ==
+        "copies, GB/s  to cuda:0  to cuda:1\n"
+        "from cuda:0           -      50.3!\n"
+        "from cuda:1        50.0          -\n"
+        "!: copies arrive with other bytes than were sent: jobs do not use these ways\n");
+}
+
 TEST_CASE("one GPU has its links with main memory, none has none") {
   CHECK(describe_links(std::vector<Link>{{cpu, gpu0, false, 55e9, ""}, {gpu0, cpu, false, 50e9, ""}}) ==
         "copies, GB/s  to cuda:0     to cpu\n"

@@ -106,9 +106,18 @@ TEST_CASE("what is saved is loaded; what cannot be read or written is said") {
   const Rates rates = {{"a", 6.25e14}, {"b, \"x\"", 1.5}};
   CHECK(save_rates(path, rates) == "");
   CHECK(load_rates(path).rates == rates);
+  const DriverBytes driver_bytes = {{"a", std::uint64_t{900} << 20}};
+  CHECK(save_rates(path, rates, driver_bytes) == "");
+  CHECK(load_rates(path).rates == rates);
+  CHECK(load_rates(path).driver_bytes == driver_bytes);
+  folder.write("old.json", "{\"version\": 1, \"rates\": {\"a\": 2.0}}");  // before driver bytes were kept
+  CHECK(load_rates(folder.path("old.json")).rates == Rates{{"a", 2.0}});
+  CHECK(load_rates(folder.path("old.json")).note == "");
   for (const char* text : {"", "{", "[]", "{\"version\": 2, \"rates\": {}}", "{\"version\": \"1\", \"rates\": {}}",
                            "{\"version\": 1, \"rates\": [1]}", "{\"version\": 1, \"rates\": {\"a\": \"fast\"}}",
-                           "{\"version\": 1, \"rates\": {\"a\": 0}}", "{\"version\": 1}"}) {
+                           "{\"version\": 1, \"rates\": {\"a\": 0}}", "{\"version\": 1}",
+                           "{\"version\": 1, \"rates\": {}, \"driver_bytes\": 5}",
+                           "{\"version\": 1, \"rates\": {}, \"driver_bytes\": {\"a\": -1}}"}) {
     CAPTURE(text);
     folder.write("bad.json", text);
     CHECK(load_rates(folder.path("bad.json")).rates.empty());

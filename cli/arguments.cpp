@@ -43,6 +43,15 @@ void add_jobs(CLI::App& command, Arguments& arguments, Raw& raw) {
       ->type_name("PATH=VALUE");
 }
 
+void add_portable(CLI::App& command, Arguments& arguments) {
+  command.add_flag_callback(
+      "--portable",
+      [&] {
+        arguments.settings.push_back({"exact", "portable"});
+      },
+      "on the CPU, with the same bytes on every x86-64 CPU that has AVX2: exact: portable in every job");
+}
+
 void add_amount(CLI::App& command, Arguments& arguments) {
   command.add_flag("--quiet,-q", arguments.quiet, "say nothing but errors");
   command.add_flag("--verbose,-v", arguments.verbose, "say more");
@@ -56,6 +65,7 @@ void add_json(CLI::App& command, Arguments& arguments) {
 void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {
   CLI::App& run = *app.add_subcommand("run", "render the pictures of jobs");
   add_jobs(run, arguments, raw);
+  add_portable(run, arguments);
   add_json(run, arguments);
   add_amount(run, arguments);
   run.add_option("--only", raw.only, "pictures by number, from 0: 0,3-5")->type_name("NUMBERS");
@@ -67,11 +77,13 @@ void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {
   CLI::App& plan =
       *app.add_subcommand("plan", "say which device would hold and run what, and how much memory it takes");
   add_jobs(plan, arguments, raw);
+  add_portable(plan, arguments);
   add_json(plan, arguments);
   plan.add_option("--devices", arguments.devices, "devices to suppose: cuda:0=8GB,cuda:1=24GB@0.5 (at half the speed)")
       ->type_name("DEVICES");
   CLI::App& validate = *app.add_subcommand("validate", "check jobs, their files and headers, without a device");
   add_jobs(validate, arguments, raw);
+  add_portable(validate, arguments);
   add_json(validate, arguments);
   CLI::App& inspect = *app.add_subcommand("inspect", "say what a checkpoint holds, or print the job of a picture");
   inspect.add_option("FILE", arguments.files, "a safetensors file, or a picture of ours")->required();

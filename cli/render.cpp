@@ -30,16 +30,28 @@ std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<J
   return out;
 }
 
+/// The instructions that LibTorch may use are the process's, not a job's.
+void set_arithmetic_of(const std::vector<Job>& jobs) {
+  const auto is_portable = [](const Job& job) { return *job.exact == Exact::Portable; };
+  if (std::ranges::none_of(jobs, is_portable)) return;
+  if (const auto other = std::ranges::find_if_not(jobs, is_portable); other != jobs.end())
+    throw Error(Exit::Usage, Mark{other->file},
+                "this job is not \"exact: portable\", as others of the call are: one call has one arithmetic",
+                "--portable makes all of them so; else render them in two calls");
+  set_portable_arithmetic();
+}
+
 }  // namespace
 
 RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progress& progress) {
+  set_arithmetic_of(jobs);  // before anything is computed, checkpoints told apart by their values included
   std::vector<JobModels> models;
   for (Job& job : jobs) models.push_back(open_job(job));
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
   if (options.preview > 0) check_previews(jobs, pictures);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
+  load_mkl();
   const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), progress);
-  set_exact_arithmetic();
 
   RenderResult result;  // its code is the gravest of the jobs': Exit's values stand in order of precedence
   for (std::size_t i = 0; i < jobs.size(); ++i) {

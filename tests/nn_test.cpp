@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "core/elementwise.h"
 #include "core/ops.h"
 #include "tests/testing.h"
 
@@ -35,7 +36,7 @@ TEST_CASE("a gate of 0 keeps the residual and a gate of 1 adds all") {
 }
 
 TEST_CASE("rotary tables: angles per axis, and dot products that see only distances") {
-  const at::Tensor ids = at::tensor({0.0f, 0.0f, 0.0f, 3.0f, 5.0f, 7.0f}).view({2, 3});
+  const at::Tensor ids = at::tensor({0, 0, 0, 3, 5, 7}, at::kLong).view({2, 3});
   const RotaryTable table = rotary_table(ids, {16, 56, 56}, 10000.0);
   REQUIRE((table.cos.sizes() == at::IntArrayRef{2, 64}));
   CHECK(at::equal(table.cos[0], at::ones({64})));
@@ -52,7 +53,7 @@ TEST_CASE("split, normalise, rotate: rows go where they belong and v is untouche
   constexpr std::int64_t kHeads = 2, kDim = 128;
   const at::Tensor packed = draw({1, 3, 3 * kHeads * kDim}, 4);
   const at::Tensor q_norm = draw({kDim}, 5), k_norm = draw({kDim}, 6);
-  const at::Tensor ids = at::arange(15, at::kFloat).view({5, 3});
+  const at::Tensor ids = at::arange(15, at::kLong).view({5, 3});
   const RotaryTable rotary = rotary_table(ids, {16, 56, 56}, 10000.0);
   Qkv out = empty_qkv(packed, 5, kHeads, kDim);
   for (at::Tensor* t : {&out.q, &out.k, &out.v}) t->zero_();
@@ -84,7 +85,7 @@ TEST_CASE("gelu_tanh and concat_gelu, by the formula") {
 }
 
 TEST_CASE("the timestep's sinusoid: cosines first, times 1000") {
-  const at::Tensor e = sinusoidal_embedding(at::full({1}, 250.0), 256);
+  const at::Tensor e = sinusoidal_embedding({250.0}, 256);
   REQUIRE((e.sizes() == at::IntArrayRef{1, 256}));
   CHECK(e[0][0].item<double>() == doctest::Approx(std::cos(250.0)).epsilon(1e-4));
   CHECK(e[0][128].item<double>() == doctest::Approx(std::sin(250.0)).epsilon(1e-4));

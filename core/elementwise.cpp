@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-namespace mgpu {
+namespace mgpu::elementwise {
 namespace {
 
 // A multiple of every vector's width, and of few enough elements that LibTorch does not share a block.
@@ -14,7 +14,7 @@ constexpr std::int64_t kBlock = std::int64_t{1} << 14;
 /// x as rows that an operation may be given in groups: equal parts of memory where it is dense, else its own.
 at::Tensor rows_of(const at::Tensor& x) {
   if (x.is_non_overlapping_and_dense()) return x.as_strided({1, x.numel()}, {x.numel(), 1});
-  return x.view({-1, x.size(-1)});
+  return x.reshape({-1, x.size(-1)});
 }
 
 /// Runs op(out, in) over blocks of `x` and `out`, which has the layout of x or is contiguous; each block in one thread.
@@ -39,7 +39,7 @@ void by_blocks(const at::Tensor& x, const at::Tensor& out, const Op& op) {
 
 template <class Op>
 at::Tensor by_blocks(const at::Tensor& x, const Op& op) {
-  at::Tensor out = at::empty_like(x);
+  const at::Tensor out = x.is_non_overlapping_and_dense() ? at::empty_like(x) : at::empty(x.sizes(), x.options());
   by_blocks(x, out, op);
   return out;
 }
@@ -68,4 +68,4 @@ at::Tensor gelu_tanh(const at::Tensor& x) {
   return by_blocks(x, [](at::Tensor out, const at::Tensor& in) { at::gelu_out(out, in, "tanh"); });
 }
 
-}  // namespace mgpu
+}  // namespace mgpu::elementwise

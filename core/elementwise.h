@@ -2,7 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace mgpu {
+namespace mgpu::elementwise {
 
 // Activations whose bits on a CPU depend on the element alone, neither on the number of threads nor on how rows were
 // dealt to calls. LibTorch deals an operation's elements out by the number of threads and computes the last few of each
@@ -21,4 +21,4 @@ at::Tensor gelu(const at::Tensor& x);
 /// GELU by its tanh approximation.
 at::Tensor gelu_tanh(const at::Tensor& x);
 
-}  // namespace mgpu
+}  // namespace mgpu::elementwise

@@ -193,7 +193,13 @@ int quota_in(const std::string& folder, bool v2) {
 }  // namespace
 
 ResourceLimits resource_limits() {
-  return {resource_limit(RLIMIT_AS, "VmSize:"), resource_limit(RLIMIT_DATA, "VmData:")};
+  // Threads take address space as they start: a stack, and what malloc sets aside for each.
+  constexpr std::uint64_t kStack = std::uint64_t{8} << 20, kArena = std::uint64_t{64} << 20;
+  const auto threads = static_cast<std::uint64_t>(host_threads()) + 2;
+  ResourceLimits out{resource_limit(RLIMIT_AS, "VmSize:"), resource_limit(RLIMIT_DATA, "VmData:")};
+  out.address_space.used += threads * (kStack + kArena);
+  out.data.used += threads * kStack;
+  return out;
 }
 
 HostMemory host_memory(const ResourceLimits& limits, const std::string& root) {

@@ -25,7 +25,7 @@ struct ResourceLimits {
   ResourceLimit data;           ///< RLIMIT_DATA and VmData
 };
 
-/// This process's own.
+/// This process's own, and what its threads will take of them when they start.
 ResourceLimits resource_limits();
 
 /// The least of MemAvailable, of every memory limit of the process's cgroup and its ancestors (v1:

@@ -116,11 +116,11 @@ void normalise_rows(const at::Tensor& x, const at::Tensor& affine, bool with_sil
   at::Tensor target = out;
   if (x.scalar_type() == at::kFloat) {
     at::addcmul_out(target, affine.select(0, 1), x, affine.select(0, 0));
-    if (with_silu) silu_(target);
+    if (with_silu) elementwise::silu_(target);
     return;
   }
   const at::Tensor wide = at::addcmul(affine.select(0, 1), x.to(at::kFloat), affine.select(0, 0));
-  target.copy_(with_silu ? silu(wide) : wide);
+  target.copy_(with_silu ? elementwise::silu(wide) : wide);
 }
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {

@@ -92,12 +92,12 @@ void split_norm_rotate(const at::Tensor& qkv, const at::Tensor& q_norm, const at
 
 at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b) {
   if (a.is_cuda()) return kernels::concat_gelu(a, b);
-  return at::cat({a, gelu_tanh(b)}, -1);
+  return at::cat({a, elementwise::gelu_tanh(b)}, -1);
 }
 
 at::Tensor geglu(const at::Tensor& x) {
   const std::vector<at::Tensor> halves = x.chunk(2, -1);
-  return halves[0] * gelu(halves[1]);
+  return halves[0] * elementwise::gelu(halves[1]);
 }
 
 at::Tensor sinusoidal_embedding(const std::vector<double>& values, std::int64_t dim) {

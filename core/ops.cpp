@@ -56,7 +56,7 @@ at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const {
 at::Tensor LocalOps::linear_col_gelu(const at::Tensor& x, const Linear& w) const {
   const bool in_epilogue =
       x.is_cuda() && w.bias.defined() && w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0;
-  if (!in_epilogue) return gelu_tanh(linear(x, w));
+  if (!in_epilogue) return elementwise::gelu_tanh(linear(x, w));
   return shaped_as(x, at::_addmm_activation(w.bias, rows_of(x), w.weight.t(), 1, 1, /*use_gelu=*/true));
 }
 

@@ -78,10 +78,10 @@ TEST_CASE("gelu_tanh and concat_gelu, by the formula") {
   const at::Tensor a = draw({1, 2, 4}, 7), b = draw({1, 2, 6}, 8);
   const at::Tensor wide = b.to(at::kDouble);
   const at::Tensor gelu = 0.5 * wide * (1 + (std::sqrt(2 / M_PI) * (wide + 0.044715 * wide.pow(3))).tanh());
-  CHECK(relative_l2(gelu_tanh(b), gelu) < 1e-6);
+  CHECK(relative_l2(elementwise::gelu_tanh(b), gelu) < 1e-6);
   const at::Tensor both = concat_gelu(a, b);
   CHECK(at::equal(both.narrow(-1, 0, 4), a));
-  CHECK(at::equal(both.narrow(-1, 4, 6), gelu_tanh(b)));
+  CHECK(at::equal(both.narrow(-1, 4, 6), elementwise::gelu_tanh(b)));
 }
 
 TEST_CASE("the timestep's sinusoid: cosines first, times 1000") {
@@ -99,7 +99,7 @@ TEST_CASE("a linear layer's 8-bit weight and scale give the product of the widen
   const LocalOps ops;
   CHECK(relative_l2(ops.linear_col(x, {weight, bias, 0.37}), expected) < 1e-6);
   CHECK(relative_l2(ops.linear_row(x, {weight, {}, 0.37}), expected - bias) < 1e-6);
-  CHECK(relative_l2(ops.linear_col_gelu(x, {weight, bias, 0.37}), gelu_tanh(expected)) < 1e-6);
+  CHECK(relative_l2(ops.linear_col_gelu(x, {weight, bias, 0.37}), elementwise::gelu_tanh(expected)) < 1e-6);
   CHECK(at::equal(ops.linear_col(x, {weight.to(at::kFloat), bias, 1.0}), at::linear(x, weight.to(at::kFloat), bias)));
 }
 

@@ -134,7 +134,7 @@ std::vector<at::Tensor*> Flux::block_tensors(int index) {
 
 at::Tensor Flux::modulation_input(const FluxSteps& steps, const Ops& ops) const {
   const auto embed = [&](const Mlp& mlp, const at::Tensor& x) {
-    return ops.linear_row(silu(ops.linear_col(x, mlp.in)), mlp.out);
+    return ops.linear_row(elementwise::silu(ops.linear_col(x, mlp.in)), mlp.out);
   };
   const auto sinusoid = [&](std::vector<double> values) {
     for (double& value : values) value = static_cast<float>(value) * 1000.0F;
@@ -142,7 +142,7 @@ at::Tensor Flux::modulation_input(const FluxSteps& steps, const Ops& ops) const 
   };
   at::Tensor vec = embed(time_in_, sinusoid({steps.sigmas.begin(), steps.sigmas.end()}));
   if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid({steps.condition.guidance}));
-  return silu(vec + embed(vector_in_, steps.condition.pooled.to(device_, dtype_)));
+  return elementwise::silu(vec + embed(vector_in_, steps.condition.pooled.to(device_, dtype_)));
 }
 
 std::vector<FluxModulation> Flux::modulate(std::span<const FluxSteps> all, const Ops& ops, const Keep& keep) const {

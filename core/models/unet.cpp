@@ -120,7 +120,7 @@ UNetState UNet::begin(const at::Tensor& x, double timestep, const at::Tensor& ve
   MGPU_CHECK_EQ(vector.defined(), sizes_.vector > 0);
   MGPU_CHECK(time_in_.in.weight.defined(), "the first block is not held");
   const auto embed = [&](const Mlp& mlp, const at::Tensor& values) {
-    return ops.linear_row(silu(ops.linear_col(values, mlp.in)), mlp.out);
+    return ops.linear_row(elementwise::silu(ops.linear_col(values, mlp.in)), mlp.out);
   };
   const at::Tensor time = sinusoidal_embedding({timestep}, sizes_.model_channels);
   at::Tensor emb = embed(time_in_, time.to(device_, dtype_));
@@ -128,7 +128,7 @@ UNetState UNet::begin(const at::Tensor& x, double timestep, const at::Tensor& ve
 
   UNetState state;
   state.h = x.to(device_, dtype_).contiguous(at::MemoryFormat::ChannelsLast);
-  state.emb = silu(emb);
+  state.emb = elementwise::silu(emb);
   state.skips.resize(sizes_.down.size());
   UNetState::Extent extent{x.size(2), x.size(3)};
   for (const UNetBlockSizes& down : sizes_.down) {
@@ -183,7 +183,7 @@ void UNet::run_up(int number, const Block& block, UNetState& state, const Ops& o
 
 at::Tensor UNet::finish(const UNetState& state, const Ops& ops) const {
   const at::Tensor normal = ops.group_norm(state.h, norm_out_, kNormEps);
-  silu_(normal);
+  elementwise::silu_(normal);
   return ops.conv3x3(normal, conv_out_);
 }
 

@@ -22,7 +22,7 @@ Linear load_projection(const Weights& weights, const std::string& name) {
 
 at::Tensor norm_silu(const at::Tensor& x, const Norm& norm, const Ops& ops) {
   const at::Tensor normal = ops.group_norm(x, norm, kResidualEps);
-  silu_(normal);
+  elementwise::silu_(normal);
   return normal;
 }
 

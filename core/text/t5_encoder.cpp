@@ -117,7 +117,7 @@ void T5Encoder::block(int index, State& state, const Ops& ops) const {
                     split_heads(ops.linear_col(normed, b.v)), {.scale = 1.0, .causal = false, .bias = state.bias});
   state.x = state.x + ops.linear_row(attended.transpose(1, 2).flatten(2), b.o);
   normed = rms_norm(state.x, b.mlp_norm);
-  const at::Tensor gate = gelu_tanh(ops.linear_col(normed, b.wi_0));
+  const at::Tensor gate = elementwise::gelu_tanh(ops.linear_col(normed, b.wi_0));
   state.x = state.x + ops.linear_row(gate * ops.linear_col(normed, b.wi_1), b.wo);
 }
 

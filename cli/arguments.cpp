@@ -33,6 +33,7 @@ struct Raw {
   std::string only;
   std::string part;
   std::string preview;
+  bool portable = false;
 };
 
 void add_jobs(CLI::App& command, Arguments& arguments, Raw& raw) {
@@ -41,6 +42,11 @@ void add_jobs(CLI::App& command, Arguments& arguments, Raw& raw) {
   command.add_option("--set", raw.settings, "path=value: wins over the job file, as sampler.steps=20")
       ->allow_extra_args(false)
       ->type_name("PATH=VALUE");
+}
+
+void add_portable(CLI::App& command, Raw& raw) {
+  command.add_flag("--portable", raw.portable,
+                   "on the CPU, with the same bytes on every x86-64 CPU that has AVX2: exact: portable in every job");
 }
 
 void add_amount(CLI::App& command, Arguments& arguments) {
@@ -56,6 +62,7 @@ void add_json(CLI::App& command, Arguments& arguments) {
 void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {
   CLI::App& run = *app.add_subcommand("run", "render the pictures of jobs");
   add_jobs(run, arguments, raw);
+  add_portable(run, raw);
   add_json(run, arguments);
   add_amount(run, arguments);
   run.add_option("--only", raw.only, "pictures by number, from 0: 0,3-5")->type_name("NUMBERS");
@@ -67,11 +74,13 @@ void add_commands(CLI::App& app, Arguments& arguments, Raw& raw) {
   CLI::App& plan =
       *app.add_subcommand("plan", "say which device would hold and run what, and how much memory it takes");
   add_jobs(plan, arguments, raw);
+  add_portable(plan, raw);
   add_json(plan, arguments);
   plan.add_option("--devices", arguments.devices, "devices to suppose: cuda:0=8GB,cuda:1=24GB@0.5 (at half the speed)")
       ->type_name("DEVICES");
   CLI::App& validate = *app.add_subcommand("validate", "check jobs, their files and headers, without a device");
   add_jobs(validate, arguments, raw);
+  add_portable(validate, raw);
   add_json(validate, arguments);
   CLI::App& inspect = *app.add_subcommand("inspect", "say what a checkpoint holds, or print the job of a picture");
   inspect.add_option("FILE", arguments.files, "a safetensors file, or a picture of ours")->required();
@@ -154,6 +163,7 @@ Arguments parse_arguments(int argc, const char* const* argv) {
   arguments.command =
       values[static_cast<std::size_t>(std::find(commands.begin(), commands.end(), name) - commands.begin())];
   for (const std::string& setting : raw.settings) arguments.settings.push_back(parse_setting(setting));
+  if (raw.portable) arguments.settings.push_back({"exact", "portable"});
   if (!raw.only.empty()) arguments.render.only = parse_only(raw.only);
   if (!raw.part.empty()) arguments.render.part = parse_part(raw.part);
   if (!raw.preview.empty()) arguments.render.preview = parse_preview(raw.preview);

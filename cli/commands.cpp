@@ -102,7 +102,8 @@ Json devices_json(const DeviceSurvey& survey, const std::vector<Link>& links) {
   devices.push_back({{"id", "cpu"},
                      {"threads", survey.host_threads},
                      {"total_bytes", survey.host_total_bytes},
-                     {"free_bytes", survey.host_free_bytes}});
+                     {"free_bytes", survey.host_free_bytes},
+                     {"limited_by", survey.host_limit}});
   for (const Link& link : links) ways.push_back(link_json(link));
   std::vector<std::string> warnings = device_warnings(survey);
   std::ranges::copy(notes_of(survey), std::back_inserter(warnings));

@@ -59,6 +59,10 @@ struct LoraOptions {
 /// Compute type of a component. Auto: fp16 SD/SDXL, bf16 Flux and VAE (fp32 where a GPU has no bf16), fp32 on CPU.
 enum class ComputeType : std::uint8_t { Auto, Fp32, Bf16, Fp16, Fp8 };
 
+/// Whether the picture is independent of the placement; portable: of the CPU as well. False is read and refused: no
+/// mode that it would open is there yet.
+enum class Exact : std::uint8_t { True, False, Portable };
+
 struct ComputeTypes {
   Marked<ComputeType> unet;
   Marked<ComputeType> clip;
@@ -186,7 +190,7 @@ struct Job {
   std::vector<LoraOptions> loras;
   Mark loras_mark;
   ComputeTypes dtype;
-  bool exact = true;
+  Marked<Exact> exact;
   PlacementOptions placement;
   DecodeOptions decode;
   SamplerOptions sampler;

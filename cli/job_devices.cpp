@@ -45,10 +45,11 @@ void check_device(const Job& job, const DeviceId& id, const Machine& machine) {
     throw job.error(mark, fmt::format("device \"{}\" cannot be used: {}", id.to_string(), reason));
 }
 
-std::vector<DeviceId> all_devices(const Machine& machine) {
+/// Every device that can be used; of GPUs beside a CPU only the GPUs, unless the job is for CPUs.
+std::vector<DeviceId> all_devices(const Machine& machine, Exact exact) {
   std::vector<DeviceId> out;
   for (const GpuInfo& gpu : machine.survey.gpus)
-    if (unusable_reason(gpu).empty()) out.push_back(gpu.id);
+    if (unusable_reason(gpu).empty() && exact != Exact::Portable) out.push_back(gpu.id);
   if (!out.empty()) return out;
   for (const auto& [id, bytes] : machine.virtual_cpus) out.push_back(id);
   return out.empty() ? std::vector{DeviceId::cpu()} : out;
@@ -60,7 +61,8 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, U
   const DeviceSurvey& survey = machine.survey;
   // What this program holds is no longer free, and is the CPU's to count; virtual devices share it.
   const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
-  DeviceRoom room{id, "CPU", "", survey.host_total_bytes, survey.host_free_bytes + program, program};
+  const std::uint64_t limit_bytes = std::min(survey.host_total_bytes, survey.host_free_bytes + program);
+  DeviceRoom room{id, "CPU", "", survey.host_total_bytes, limit_bytes, program};
   if (id.is_cuda()) {
     const GpuInfo& gpu = gpu_of(id, machine);
     room = {id,
@@ -280,7 +282,7 @@ void check_coders(const Job& job, const JobDevices& devices) {
 JobDevices job_devices(const Job& job, const Machine& machine) {
   JobDevices out;
   const auto& wanted = job.placement.gpu_ids;
-  std::vector<DeviceId> ids = wanted.given ? *wanted : all_devices(machine);
+  std::vector<DeviceId> ids = wanted.given ? *wanted : all_devices(machine, *job.exact);
   if (wanted.given && job.placement.drop_missing_devices) {
     std::ranges::copy_if(ids, std::back_inserter(out.dropped), [&](const auto& id) { return !is_there(id, machine); });
     if (out.dropped.size() < ids.size()) std::erase_if(ids, [&](const auto& id) { return !is_there(id, machine); });

@@ -254,7 +254,10 @@ void state_job(Section& s, Job& job) {
   job.loras = loras.value;
   job.loras_mark = loras.mark;
   s.key("dtype", job.dtype, compute_types(), "compute type, for all or for each component");
-  s.key("exact", job.exact, boolean(), "keep the picture independent of the placement");
+  s.key("exact", job.exact,
+        choice<Exact>({{"true", Exact::True}, {"false", Exact::False}, {"portable", Exact::Portable}}),
+        "keep the picture independent of the placement; portable: on the CPU, with the same bytes on every x86-64 CPU "
+        "that has AVX2; false is not supported yet");
   state_placement(s, job.placement);
   s.key("decode", job.decode, decode_options(), "how latents become pixels");
   s.key("sampler", job.sampler, sampler(job.sampler), "for all images");

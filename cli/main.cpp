@@ -9,6 +9,7 @@
 #include "cli/render.h"
 #include "cli/signals.h"
 #include "cli/version.h"
+#include "core/arithmetic.h"
 #include "core/memory.h"
 
 namespace mgpu {
@@ -80,6 +81,7 @@ Exit dispatch(const Arguments& arguments) {
 
 int main(int argc, char** argv) {
   mgpu::prefer_separate_queues();
+  mgpu::set_exact_arithmetic();
   try {
     return static_cast<int>(mgpu::dispatch(mgpu::parse_arguments(argc, argv)));
   } catch (const mgpu::Error& e) {

@@ -164,7 +164,7 @@ std::string picture_record(const Job& job, const Picture& picture, const Resolve
   const Json tokenizers = named_files({{"clip", &job.files.clip_tokenizer}, {"t5xxl", &job.files.t5xxl_tokenizer}});
   if (!tokenizers.empty()) resolved["tokenizers"] = tokenizers;
   resolved["dtype"] = {{"unet", name_of(types.unet)}, {"clip", name_of(types.clip)}, {"vae", name_of(types.vae)}};
-  resolved["exact"] = job.exact;
+  resolved["exact"] = *job.exact == Exact::Portable ? Json("portable") : Json(true);
   resolved["sampler"] = sampler_json(picture.sampler());
   resolved["images"] = Json::array({image_json(picture)});
   Json record{{"version", 1}, {"job", std::move(resolved)}, {"files", Json::array()}};

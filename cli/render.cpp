@@ -45,15 +45,27 @@ void learn_driver_bytes(const PreparedJob& job, Machine& machine, const SpeedSou
   }
 }
 
+/// The instructions that LibTorch may use are the process's, not a job's.
+void set_arithmetic_of(const std::vector<Job>& jobs) {
+  const auto is_portable = [](const Job& job) { return *job.exact == Exact::Portable; };
+  if (std::ranges::none_of(jobs, is_portable)) return;
+  if (const auto other = std::ranges::find_if_not(jobs, is_portable); other != jobs.end())
+    throw Error(Exit::Usage, Mark{other->file},
+                "this job is not \"exact: portable\", as others of the call are: one call has one arithmetic",
+                "--portable makes all of them so; else render them in two calls");
+  set_portable_arithmetic();
+}
+
 }  // namespace
 
 RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progress& progress) {
+  set_arithmetic_of(jobs);  // before anything is computed, checkpoints told apart by their values included
   std::vector<JobModels> models;
   for (Job& job : jobs) models.push_back(open_job(job));
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
   if (options.preview > 0) check_previews(jobs, pictures);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
-  set_exact_arithmetic();
+  load_mkl();
   Machine machine{survey_devices()};
   const DeviceNoteListener listener([&](const std::string& note) { progress.note(note); });
   const SpeedSource speeds{[&](const std::string& note) { progress.note(note); }};

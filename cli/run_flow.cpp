@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <thread>
 
 #include "cli/sampling.h"
 #include "cli/signals.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
+#include "core/host_limits.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
 
@@ -34,7 +34,7 @@ std::optional<Failure> RunFlow::render() {
   const std::size_t enough = with_.engine.passes_at_once();
   queue_.emplace(std::move(passes), enough);
   // The last pictures of a job are sampled side by side and come all at once.
-  const std::size_t writers = std::min<std::size_t>(enough, std::max(1U, std::thread::hardware_concurrency()));
+  const std::size_t writers = std::min<std::size_t>(enough, static_cast<std::size_t>(host_threads()));
   writer_.emplace(with_.job, with_.pictures, with_.progress, writers, [] { return caught_signal() != 0; });
   {
     // As many again as sample: theirs are the runs that have been sampled and are not decoded yet.

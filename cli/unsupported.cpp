@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cli/job.h"
 
 // What a job file may ask for and this version cannot do yet: the one place that says so.
@@ -18,6 +20,16 @@ class Refusal {
  private:
   const Job& job_;
 };
+
+void refuse_exact(const Job& job, const Refusal& refuse) {
+  refuse.when(*job.exact == Exact::False, job.exact.mark, "\"exact: false\"",
+              "leave it out: no faster mode that it would open is there yet");
+  if (*job.exact != Exact::Portable) return;
+  const auto& devices = job.placement.gpu_ids;
+  if (const auto gpu = std::ranges::find_if(*devices, &DeviceId::is_cuda); gpu != devices->end())
+    throw job.error(devices.mark, fmt::format("\"exact: portable\" is for CPUs, not for \"{}\"", gpu->to_string()),
+                    "gpu_ids: [cpu], or exact: true");
+}
 
 void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) {
   const Mode mode = *placement.mode;
@@ -38,6 +50,7 @@ void refuse_unsupported(const Job& job) {
   refuse.when(!job.loras.empty(), job.loras_mark, "\"loras\"");
   for (const auto* type : {&job.dtype.unet, &job.dtype.clip, &job.dtype.vae})
     refuse.when(**type == ComputeType::Fp8, type->mark, "\"dtype: fp8\"", "8-bit weight files are read as they are");
+  refuse_exact(job, refuse);
   refuse_placement(refuse, job.placement);
 }
 

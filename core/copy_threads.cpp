@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/host_limits.h"
+
 namespace mgpu {
 namespace {
 
@@ -12,7 +14,7 @@ constexpr std::size_t kWorthSharing = std::size_t{1} << 20;
 }  // namespace
 
 CopyThreads::CopyThreads() {
-  parts_ = std::clamp<std::size_t>(std::thread::hardware_concurrency() / 2, 1, kMost);
+  parts_ = std::clamp<std::size_t>(static_cast<std::size_t>(host_threads()) / 2, 1, kMost);
   for (std::size_t i = 0; i < parts_; ++i) threads_.emplace_back([this, i] { serve(i); });
 }
 

@@ -7,8 +7,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <thread>
 
+#include "core/host_limits.h"
 #include "core/nvml.h"
 #include "core/own_memory.h"
 #include "core/proc.h"
@@ -62,11 +62,13 @@ GpuInfo ask_gpu(int index) {
   return gpu;
 }
 
-/// Main memory; free is what programs could have, the page cache given back.
 void ask_host(DeviceSurvey& survey) {
-  survey.host_total_bytes = proc_bytes("/proc/meminfo", "MemTotal:");
-  survey.host_free_bytes = proc_bytes("/proc/meminfo", "MemAvailable:");
+  const HostMemory memory = host_memory(resource_limits());
+  survey.host_total_bytes = memory.total_bytes;
+  survey.host_free_bytes = memory.free_bytes;
+  survey.host_limit = memory.source;
   survey.process_bytes = program_bytes();
+  survey.host_threads = host_threads();
 }
 
 }  // namespace
@@ -87,7 +89,6 @@ DeviceSurvey survey_devices() {
     note_gpus();
   }
   ask_host(survey);
-  survey.host_threads = static_cast<int>(std::thread::hardware_concurrency());
   return survey;
 }
 
@@ -168,9 +169,10 @@ std::string describe_devices(const DeviceSurvey& survey) {
     text += fmt::format("{}  {}  {}  compute capability {}.{}  {:.1f} GiB, {:.1f} free\n", gpu.id.to_string(), gpu.name,
                         gpu.uuid, gpu.major, gpu.minor, static_cast<double>(gpu.total_bytes) / gib,
                         static_cast<double>(gpu.free_bytes) / gib);
-  text += fmt::format("cpu  {} threads  {:.1f} GiB, {:.1f} free\n", survey.host_threads,
-                      static_cast<double>(survey.host_total_bytes) / gib,
-                      static_cast<double>(survey.host_free_bytes) / gib);
+  text +=
+      fmt::format("cpu  {} threads  {:.1f} GiB, {:.1f} free{}\n", survey.host_threads,
+                  static_cast<double>(survey.host_total_bytes) / gib, static_cast<double>(survey.host_free_bytes) / gib,
+                  survey.host_limit.empty() ? "" : fmt::format(" (limited by {})", survey.host_limit));
   for (const std::string& warning : device_warnings(survey)) text += warning + "\n";
   return text;
 }

@@ -28,10 +28,11 @@ struct DeviceSurvey {
   std::string failure;      ///< why GPUs could not be counted; empty when they were
   bool hidden = false;      ///< CUDA_VISIBLE_DEVICES is set and leaves no GPU
   std::vector<GpuInfo> gpus;
-  std::uint64_t host_total_bytes = 0;
+  std::uint64_t host_total_bytes = 0;  ///< main memory, or the lowest limit of cgroup and process
   std::uint64_t host_free_bytes = 0;
+  std::string host_limit;           ///< what the limit is, where it is below the machine's memory
   std::uint64_t process_bytes = 0;  ///< program_bytes(): this program and its libraries
-  int host_threads = 0;
+  int host_threads = 0;             ///< host_threads()
 };
 
 class Nvml;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/elementwise.h"
 #include "core/error.h"
 #include "core/kernels/kernels.h"
 
@@ -32,6 +33,14 @@ void sum_row(const float* row, std::int64_t width, std::int64_t channels, double
   }
 }
 
+}  // namespace
+
+at::Tensor empty_sums(const at::Tensor& image) {
+  const std::int64_t width = image.size(1), segment = image.is_cuda() ? kernels::segment_width(image.size(2)) : width;
+  return at::empty({image.size(0), (width + segment - 1) / segment, kGroups, 2},
+                   image.options().dtype(image.is_cuda() ? at::kFloat : at::kDouble));
+}
+
 void sum_rows(const at::Tensor& image, const at::Tensor& sums) {
   const at::Tensor wide = image.to(at::kFloat);
   const std::int64_t width = image.size(1), channels = image.size(2);
@@ -42,14 +51,6 @@ void sum_rows(const at::Tensor& image, const at::Tensor& sums) {
     for (std::int64_t row = first; row < last; ++row)
       sum_row(values + row * width * channels, width, channels, out + row * kGroups * 2);
   });
-}
-
-}  // namespace
-
-at::Tensor empty_sums(const at::Tensor& image) {
-  const std::int64_t width = image.size(1), segment = image.is_cuda() ? kernels::segment_width(image.size(2)) : width;
-  return at::empty({image.size(0), (width + segment - 1) / segment, kGroups, 2},
-                   image.options().dtype(image.is_cuda() ? at::kFloat : at::kDouble));
 }
 
 void finish_rows(const at::Tensor& product, const at::Tensor& bias, const at::Tensor& residual, const at::Tensor& out,
@@ -107,19 +108,19 @@ at::Tensor group_affine(const at::Tensor& sums, double positions, const Norm& no
   return at::stack({scale, shift}).to(at::kFloat);
 }
 
-void normalise_rows(const at::Tensor& x, const at::Tensor& affine, bool silu, const at::Tensor& out) {
+void normalise_rows(const at::Tensor& x, const at::Tensor& affine, bool with_silu, const at::Tensor& out) {
   if (x.is_cuda()) {
-    kernels::normalise_rows(x, affine, silu, out);
+    kernels::normalise_rows(x, affine, with_silu, out);
     return;
   }
   at::Tensor target = out;
   if (x.scalar_type() == at::kFloat) {
     at::addcmul_out(target, affine.select(0, 1), x, affine.select(0, 0));
-    if (silu) at::silu_(target);
+    if (with_silu) elementwise::silu_(target);
     return;
   }
   const at::Tensor wide = at::addcmul(affine.select(0, 1), x.to(at::kFloat), affine.select(0, 0));
-  target.copy_(silu ? at::silu(wide) : wide);
+  target.copy_(with_silu ? elementwise::silu(wide) : wide);
 }
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {

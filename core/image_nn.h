@@ -20,6 +20,9 @@ namespace mgpu {
 /// that the number of channels fixes, each group's values and their squares.
 at::Tensor empty_sums(const at::Tensor& image);
 
+/// The sums of an image on a CPU, [R, W, C], C a multiple of 32, into empty_sums(image).
+void sum_rows(const at::Tensor& image, const at::Tensor& sums);
+
 /// out = product + bias + residual, and its sums. product [R, W, C] is what a convolution gave without its bias, and
 /// may be written to; bias [C]; residual [R, W, C] or undefined, or out itself; out [R, W, C]; sums as empty_sums(out),
 /// or undefined: not wanted. C a multiple of 32 where they are.
@@ -40,7 +43,7 @@ void finish_upsampled_rows(const at::Tensor& product, const at::Tensor& bias, co
 at::Tensor group_affine(const at::Tensor& sums, double positions, const Norm& norm, double eps);
 
 /// out = x * affine[0] + affine[1], then SiLU where asked. x, out [R, W, C], affine [2, C] fp32.
-void normalise_rows(const at::Tensor& x, const at::Tensor& affine, bool silu, const at::Tensor& out);
+void normalise_rows(const at::Tensor& x, const at::Tensor& affine, bool with_silu, const at::Tensor& out);
 
 /// softmax(q k^T / sqrt(D)) v of one head of any width. q [N, D], k and v [M, D] -> [N, D]. On CUDA two products with
 /// the scores in fp32 between them: N * M * 6 bytes in 16-bit types.

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "core/elementwise.h"
 #include "core/error.h"
 #include "core/kernels/kernels.h"
 
@@ -22,6 +23,27 @@ at::Tensor norm_rotate(const at::Tensor& x, const at::Tensor& weight, const at::
   return at::stack({even * c - odd * s, even * s + odd * c}, -1).flatten(-2);
 }
 
+/// Cosines and sines of positions 0 to places - 1 of one axis, [places, dim / 2] fp32.
+struct AxisTable {
+  at::Tensor cos, sin;
+};
+
+/// By the C library's functions, whose fp64 is the same on every CPU that we know; LibTorch's fp64 is not.
+AxisTable axis_table(std::int64_t places, std::int64_t dim, double theta) {
+  const std::int64_t half = dim / 2;
+  AxisTable out{at::empty({places, half}, at::kFloat), at::empty({places, half}, at::kFloat)};
+  float *cos = out.cos.mutable_data_ptr<float>(), *sin = out.sin.mutable_data_ptr<float>();
+  for (std::int64_t i = 0; i < half; ++i) {
+    const double frequency = std::pow(theta, -static_cast<double>(2 * i) / static_cast<double>(dim));
+    for (std::int64_t place = 0; place < places; ++place) {
+      const double angle = static_cast<double>(place) * frequency;
+      cos[place * half + i] = static_cast<float>(std::cos(angle));
+      sin[place * half + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 at::Tensor layer_norm_modulate(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale) {
@@ -35,18 +57,17 @@ at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tens
   return at::addcmul(x, gate, y);
 }
 
-RotaryTable rotary_table(const at::Tensor& ids, at::IntArrayRef axes_dim, double theta) {
+RotaryTable rotary_table(const at::Tensor& ids, at::IntArrayRef axes_dim, double theta, at::Device device) {
   MGPU_CHECK_EQ(ids.size(1), static_cast<std::int64_t>(axes_dim.size()));
-  std::vector<at::Tensor> angles;
+  std::vector<at::Tensor> cos, sin;
   for (std::size_t axis = 0; axis < axes_dim.size(); ++axis) {
-    const std::int64_t dim = axes_dim[axis];
-    const at::Tensor exponent =
-        at::arange(0, dim, 2, at::TensorOptions(at::kDouble).device(ids.device())) / static_cast<double>(dim);
-    const at::Tensor frequency = at::pow(theta, -exponent);
-    angles.push_back(ids.select(1, static_cast<std::int64_t>(axis)).to(at::kDouble).unsqueeze(1) * frequency);
+    const at::Tensor places = ids.select(1, static_cast<std::int64_t>(axis));
+    const AxisTable table = axis_table(places.max().item<std::int64_t>() + 1, axes_dim[axis], theta);
+    const at::Tensor there = places.to(device);
+    cos.push_back(table.cos.to(device).index_select(0, there));
+    sin.push_back(table.sin.to(device).index_select(0, there));
   }
-  const at::Tensor all = at::cat(angles, 1);
-  return {all.cos().to(at::kFloat), all.sin().to(at::kFloat)};
+  return {at::cat(cos, 1), at::cat(sin, 1)};
 }
 
 Qkv empty_qkv(const at::Tensor& x, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim) {
@@ -69,27 +90,33 @@ void split_norm_rotate(const at::Tensor& qkv, const at::Tensor& q_norm, const at
   v.narrow(1, first, tokens).copy_(parts[2]);
 }
 
-at::Tensor gelu_tanh(const at::Tensor& x) {
-  return at::gelu(x, "tanh");
-}
-
 at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b) {
   if (a.is_cuda()) return kernels::concat_gelu(a, b);
-  return at::cat({a, gelu_tanh(b)}, -1);
+  return at::cat({a, elementwise::gelu_tanh(b)}, -1);
 }
 
 at::Tensor geglu(const at::Tensor& x) {
   const std::vector<at::Tensor> halves = x.chunk(2, -1);
-  return halves[0] * at::gelu(halves[1], "none");
+  return halves[0] * elementwise::gelu(halves[1]);
 }
 
-at::Tensor sinusoidal_embedding(const at::Tensor& values, std::int64_t dim) {
+at::Tensor sinusoidal_embedding(const std::vector<double>& values, std::int64_t dim) {
   const std::int64_t half = dim / 2;
-  // Multiplied, then divided, in fp32: the order of the reference, whose rounding large values make visible.
-  const at::Tensor frequency =
-      at::exp(at::arange(half, values.options().dtype(at::kFloat)) * -std::log(10000.0) / static_cast<double>(half));
-  const at::Tensor angle = values.to(at::kFloat).unsqueeze(1) * frequency;
-  return at::cat({angle.cos(), angle.sin()}, -1);
+  const auto rows = static_cast<std::int64_t>(values.size());
+  at::Tensor out = at::empty({rows, 2 * half}, at::kFloat);
+  float* row = out.mutable_data_ptr<float>();
+  const auto log_period = static_cast<float>(-std::log(10000.0));
+  for (std::int64_t r = 0; r < rows; ++r, row += 2 * half) {
+    for (std::int64_t i = 0; i < half; ++i) {
+      // Multiplied, then divided, in fp32: the order of the reference, whose rounding large values make visible.
+      const float exponent = static_cast<float>(i) * log_period / static_cast<float>(half);
+      const auto frequency = static_cast<float>(std::exp(static_cast<double>(exponent)));
+      const double angle = static_cast<float>(values[static_cast<std::size_t>(r)]) * frequency;
+      row[i] = static_cast<float>(std::cos(angle));
+      row[half + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  return out;
 }
 
 }  // namespace mgpu

@@ -23,10 +23,10 @@ struct RotaryTable {
   at::Tensor sin;
 };
 
-/// Rotary table of multi-axis positions (Flux: text, row, column). ids [N, axes] fp32, axes_dim the even head
-/// dimensions that each axis turns. Angles are computed in fp64, as in https://github.com/black-forest-labs/flux
-/// (math.py, rope).
-RotaryTable rotary_table(const at::Tensor& ids, at::IntArrayRef axes_dim, double theta);
+/// Rotary table, on `device`, of multi-axis positions (Flux: text, row, column). ids [N, axes] int64 in main memory,
+/// none negative; axes_dim the even head dimensions that each axis turns. Angles are computed in fp64, as in
+/// https://github.com/black-forest-labs/flux (math.py, rope), and their cosines and sines rounded once.
+RotaryTable rotary_table(const at::Tensor& ids, at::IntArrayRef axes_dim, double theta, at::Device device = at::kCPU);
 
 /// Queries, keys and values of a sequence, each [B, H, N, D]; token-major in memory, so that parts of the sequence are
 /// rows.
@@ -43,9 +43,6 @@ Qkv empty_qkv(const at::Tensor& x, std::int64_t tokens, std::int64_t heads, std:
 void split_norm_rotate(const at::Tensor& qkv, const at::Tensor& q_norm, const at::Tensor& k_norm,
                        const RotaryTable& rotary, std::int64_t first, const Qkv& out);
 
-/// GELU by its tanh approximation.
-at::Tensor gelu_tanh(const at::Tensor& x);
-
 /// a [B, N, A] beside gelu_tanh(b [B, N, B]) -> [B, N, A + B].
 at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b);
 
@@ -53,7 +50,9 @@ at::Tensor concat_gelu(const at::Tensor& a, const at::Tensor& b);
 /// second. x [..., 2 C] -> [..., C].
 at::Tensor geglu(const at::Tensor& x);
 
-/// Sinusoids of the values (cosines first, max period 10000). values [B] fp32 -> [B, dim] fp32.
-at::Tensor sinusoidal_embedding(const at::Tensor& values, std::int64_t dim);
+/// Sinusoids of the values (cosines first, max period 10000), [values, dim] fp32 in main memory. Frequencies and angles
+/// are fp32, as in the reference; each exponential, cosine and sine is computed in fp64 and rounded, since LibTorch's
+/// own in fp32 differ between CPUs.
+at::Tensor sinusoidal_embedding(const std::vector<double>& values, std::int64_t dim);
 
 }  // namespace mgpu

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "core/elementwise.h"
 #include "core/error.h"
+#include "core/image_nn.h"
 #include "core/nn.h"
 
 namespace mgpu {
@@ -33,6 +35,18 @@ at::Tensor linear(const at::Tensor& x, const Linear& w) {
   return shaped_as(x, y);
 }
 
+/// x [1, C, H, W], channels last in memory as the result. LibTorch's own adds up in an order that the number of threads
+/// decides.
+at::Tensor group_norm_of_rows(const at::Tensor& x, const Norm& w, double eps) {
+  MGPU_CHECK_EQ(x.size(0), 1);
+  const at::Tensor image = x.permute({0, 2, 3, 1}).contiguous().squeeze(0), out = at::empty_like(image);
+  const at::Tensor sums = empty_sums(image);
+  sum_rows(image, sums);
+  normalise_rows(image, group_affine(sums, static_cast<double>(x.size(2) * x.size(3)), w, eps), /*with_silu=*/false,
+                 out);
+  return out.unsqueeze(0).permute({0, 3, 1, 2});
+}
+
 }  // namespace
 
 at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const {
@@ -42,7 +56,7 @@ at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const {
 at::Tensor LocalOps::linear_col_gelu(const at::Tensor& x, const Linear& w) const {
   const bool in_epilogue =
       x.is_cuda() && w.bias.defined() && w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0;
-  if (!in_epilogue) return gelu_tanh(linear(x, w));
+  if (!in_epilogue) return elementwise::gelu_tanh(linear(x, w));
   return shaped_as(x, at::_addmm_activation(w.bias, rows_of(x), w.weight.t(), 1, 1, /*use_gelu=*/true));
 }
 
@@ -63,6 +77,7 @@ at::Tensor LocalOps::conv3x3(const at::Tensor& x, const Conv& w, int stride) con
 }
 
 at::Tensor LocalOps::group_norm(const at::Tensor& x, const Norm& w, double eps) const {
+  if (!x.is_cuda()) return group_norm_of_rows(x, w, eps);
   return at::group_norm(x, kGroups, w.weight, w.bias, eps, /*cudnn_enabled=*/false);
 }
 

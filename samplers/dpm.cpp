@@ -121,7 +121,9 @@ at::Tensor dpm_adaptive(at::Tensor x, std::span<const double> sigmas, const Samp
     DpmSolverStep step(context, x, t, next, evaluate(context, i, x, std::exp(-t)).denoised);
     at::Tensor low = step.second(1 / 3.0), high = step.third();
     at::Tensor allowed = (relative * at::maximum(low.abs(), previous.abs())).clamp_min(absolute);
-    double error = ((low - high) / allowed).norm().item<double>() / std::sqrt(static_cast<double>(x.numel()));
+    // Row by row, then over the rows: LibTorch's sum of all values at once depends on the number of threads.
+    const at::Tensor squares = ((low - high) / allowed).square().sum(-1, /*keepdim=*/false, at::kDouble);
+    double error = std::sqrt(squares.sum().item<double>() / static_cast<double>(x.numel()));
     double factor = 1 + std::atan(std::cbrt(1 / (error + 1e-8)) - 1);
     h *= factor;
     if (factor < safety) continue;

@@ -1,6 +1,5 @@
 #include "samplers/schedule.h"
 
-#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,11 +16,6 @@ double fp32(double value) {
   return static_cast<float>(value);
 }
 
-std::vector<double> to_vector(const at::Tensor& values) {
-  at::Tensor wide = values.to(at::kDouble).contiguous();
-  return {wide.const_data_ptr<double>(), wide.const_data_ptr<double>() + wide.numel()};
-}
-
 /// ComfyUI's test for a schedule that already ends at zero.
 bool is_zero(double sigma) {
   return std::abs(sigma) <= 1e-5;
@@ -34,8 +28,15 @@ std::vector<double> sigmas_at(const SigmaTable& table, const std::vector<double>
   return sigmas;
 }
 
+/// torch.linspace in fp32, from both ends to the middle. LibTorch's own differs between CPUs in the last bit.
 std::vector<double> linspace(double start, double end, int count) {
-  return to_vector(at::linspace(start, end, count, at::kFloat));
+  const auto first = static_cast<float>(start), last = static_cast<float>(end);
+  const float step = count > 1 ? (last - first) / static_cast<float>(count - 1) : 0.0F;
+  std::vector<double> out;
+  for (int i = 0; i < count; ++i)
+    out.push_back(count == 1 || i < count / 2 ? first + step * static_cast<float>(i)
+                                              : last - step * static_cast<float>(count - i - 1));
+  return out;
 }
 
 std::vector<double> simple(const SigmaTable& table, int steps) {
@@ -62,16 +63,19 @@ std::vector<double> normal(const SigmaTable& table, int steps) {
 
 /// Karras et al. 2022, eq. 5, rho = 7.
 std::vector<double> karras(const SigmaTable& table, int steps) {
-  double low = std::pow(table.sigma_min(), 1 / 7.0), high = std::pow(table.sigma_max(), 1 / 7.0);
-  at::Tensor ramp = at::linspace(0, 1, steps, at::kFloat);
-  std::vector<double> sigmas = to_vector((high + ramp * (low - high)).pow(7.0));
+  const double low = std::pow(table.sigma_min(), 1 / 7.0), high = std::pow(table.sigma_max(), 1 / 7.0);
+  std::vector<double> sigmas = linspace(0, 1, steps);
+  for (double& sigma : sigmas) {
+    const float root = static_cast<float>(high) + static_cast<float>(sigma) * static_cast<float>(low - high);
+    sigma = fp32(std::pow(static_cast<double>(root), 7.0));
+  }
   sigmas.push_back(0);
   return sigmas;
 }
 
 std::vector<double> exponential(const SigmaTable& table, int steps) {
-  std::vector<double> sigmas =
-      to_vector(at::linspace(std::log(table.sigma_max()), std::log(table.sigma_min()), steps, at::kFloat).exp());
+  std::vector<double> sigmas = linspace(std::log(table.sigma_max()), std::log(table.sigma_min()), steps);
+  for (double& sigma : sigmas) sigma = fp32(std::exp(sigma));
   sigmas.push_back(0);
   return sigmas;
 }
@@ -124,25 +128,38 @@ std::vector<double> linear_quadratic(const SigmaTable& table, int steps) {
 /// "Align Your Steps" (arXiv:2404.14507), theorem 3.1: uniform in atan(sigma). ComfyUI's one step is NaN; ours starts
 /// at sigma_max.
 std::vector<double> kl_optimal(const SigmaTable& table, int steps) {
-  at::Tensor ramp = at::arange(steps, at::kFloat).div_(std::max(steps - 1, 1));
-  std::vector<double> sigmas =
-      to_vector((ramp * std::atan(table.sigma_min()) + (1 - ramp) * std::atan(table.sigma_max())).tan_());
+  const auto low = static_cast<float>(std::atan(table.sigma_min()));
+  const auto high = static_cast<float>(std::atan(table.sigma_max()));
+  std::vector<double> sigmas;
+  for (int i = 0; i < steps; ++i) {
+    const float ramp = static_cast<float>(i) / static_cast<float>(std::max(steps - 1, 1));
+    sigmas.push_back(fp32(std::tan(static_cast<double>(ramp * low + (1 - ramp) * high))));
+  }
   sigmas.push_back(0);
   return sigmas;
 }
 
-/// What is left of the signal's variance at each of Stable Diffusion's levels: DDPM's cumulative alphas [1000] fp64.
-at::Tensor stable_diffusion_alphas() {
-  at::Tensor betas = at::linspace(std::sqrt(0.00085), std::sqrt(0.012), 1000, at::kDouble).square();
-  return at::cumprod(1 - betas, 0);
+/// What is left of the signal's variance at each of Stable Diffusion's levels: DDPM's cumulative alphas, fp64.
+std::vector<double> stable_diffusion_alphas() {
+  constexpr int kLevels = 1000;
+  const double first = std::sqrt(0.00085), last = std::sqrt(0.012), step = (last - first) / (kLevels - 1);
+  std::vector<double> alphas;
+  double left = 1;
+  for (int i = 0; i < kLevels; ++i) {
+    const double root = i < kLevels / 2 ? first + step * i : last - step * (kLevels - i - 1);
+    alphas.push_back(left *= 1 - root * root);
+  }
+  return alphas;
 }
 
-SigmaTable table_of(const at::Tensor& alphas) {
-  at::Tensor sigmas = ((1 - alphas) / alphas).sqrt();
-  return {.path = NoisePath::VarianceExploding,
-          .sigmas = to_vector(sigmas.to(at::kFloat)),
-          .log_sigmas = to_vector(sigmas.log().to(at::kFloat)),
-          .shift = 1};
+SigmaTable table_of(const std::vector<double>& alphas) {
+  SigmaTable table{.path = NoisePath::VarianceExploding, .sigmas = {}, .log_sigmas = {}, .shift = 1};
+  for (const double alpha : alphas) {
+    const double sigma = std::sqrt((1 - alpha) / alpha);
+    table.sigmas.push_back(fp32(sigma));
+    table.log_sigmas.push_back(fp32(std::log(sigma)));
+  }
+  return table;
 }
 
 constexpr ScheduleRow rows[] = {
@@ -169,12 +186,13 @@ double SigmaTable::sigma(double timestep) const {
   auto low = static_cast<std::size_t>(std::floor(t)), high = static_cast<std::size_t>(std::ceil(t));
   auto weight = static_cast<float>(t - std::floor(t));
   float log_sigma = (1 - weight) * static_cast<float>(log_sigmas[low]) + weight * static_cast<float>(log_sigmas[high]);
-  return std::exp(log_sigma);
+  return fp32(std::exp(static_cast<double>(log_sigma)));
 }
 
 double SigmaTable::timestep(double sigma) const {
   if (path == NoisePath::Flow) return sigma;
-  float log_sigma = std::log(static_cast<float>(sigma)), best = std::numeric_limits<float>::infinity();
+  const auto log_sigma = static_cast<float>(std::log(fp32(sigma)));
+  float best = std::numeric_limits<float>::infinity();
   std::size_t nearest = 0;
   for (std::size_t i = 0; i < log_sigmas.size(); ++i) {
     float distance = std::abs(log_sigma - static_cast<float>(log_sigmas[i]));
@@ -212,10 +230,13 @@ SigmaTable stable_diffusion_sigmas() {
 
 SigmaTable zero_terminal_sigmas() {
   constexpr double kLast = 4.8973451890853435e-08;  // ComfyUI's number: of 0 there is no sigma
-  at::Tensor roots = stable_diffusion_alphas().sqrt();
-  const at::Tensor first = roots[0], last = roots[-1];
-  at::Tensor alphas = ((roots - last) * (first / (first - last))).square();
-  alphas[-1].fill_(kLast);
+  std::vector<double> alphas = stable_diffusion_alphas();
+  const double first = std::sqrt(alphas.front()), last = std::sqrt(alphas.back());
+  for (double& alpha : alphas) {
+    const double root = (std::sqrt(alpha) - last) * (first / (first - last));
+    alpha = root * root;
+  }
+  alphas.back() = kLast;
   return table_of(alphas);
 }
 

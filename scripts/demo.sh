@@ -5,7 +5,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/build.sh
 rm -f build/demo/*.png  # of an earlier demo job: what is listed below is what this run made
-# OpenMP's waiting threads give the core away instead of spinning: half the time on a machine that does other things too.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 build/mgpu-render run presets/demo/demo.yaml --overwrite --set output.directory=build/demo
 printf '%s\n' "$PWD"/build/demo/*.png "$PWD"/build/demo/report.json

@@ -42,7 +42,7 @@ TEST_CASE("defaults") {
   CHECK(job.output.directory.text == "out");
   CHECK(*job.placement.replicas == 0);
   CHECK_FALSE(job.placement.gpu_ids.given);
-  CHECK(job.exact);
+  CHECK(*job.exact == Exact::True);
 }
 
 TEST_CASE("an unknown key is named with its place, its line and what was meant") {
@@ -104,7 +104,7 @@ TEST_CASE("wrong types and ranges") {
   CHECK(line("sampler: {cfg: nan}") == "job.yaml:3:16: \"sampler.cfg\" must be a number from 0 to 1000, not \"nan\"");
   CHECK(line("sampler: {cfg: [1]}") == "job.yaml:3:16: \"sampler.cfg\" must be a number from 0 to 1000, not a list");
   CHECK(line("sampler: 3") == "job.yaml:3:10: \"sampler\" must be a map, not \"3\"");
-  CHECK(line("exact: yes") == "job.yaml:3:8: \"exact\" must be true or false, not \"yes\"");
+  CHECK(line("exact: yes") == "job.yaml:3:8: \"exact\" must be true, false or portable, not \"yes\"");
   CHECK(line("vae:") == "job.yaml:3:1: \"vae\" has no value");
   CHECK(line("vram_limit: 8TB") == "job.yaml:3:13: \"vram_limit\" must be a size such as 8GB, not \"8TB\"");
   CHECK(fault_of(start + "vram_limit: 8") ==
@@ -196,7 +196,7 @@ TEST_CASE("a job in JSON may escape a character as a surrogate pair") {
   CHECK(prompt(R"(\"\ud83e\udd8a)") == "\"\xF0\x9F\xA6\x8A");
   // Columns are the file's, behind one pair and behind two.
   CHECK(fault_of("{\"checkpoint\": \"\\ud83e\\udd8a\", \"exact\": 3,\n \"images\": [{\"prompt\": \"x\"}]}")
-            .starts_with("job.yaml:1:41: \"exact\" must be true or false, not \"3\"\n"));
+            .starts_with("job.yaml:1:41: \"exact\" must be true, false or portable, not \"3\"\n"));
   CHECK(
       fault_of("{\"checkpoint\": \"\\ud83e\\udd8a\\ud83e\\udd8a\", \"exact\": 3,\n \"images\": [{\"prompt\": \"x\"}]}")
           .starts_with("job.yaml:1:53: "));

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "core/elementwise.h"
 #include "core/ops.h"
 #include "tests/testing.h"
 
@@ -35,7 +36,7 @@ TEST_CASE("a gate of 0 keeps the residual and a gate of 1 adds all") {
 }
 
 TEST_CASE("rotary tables: angles per axis, and dot products that see only distances") {
-  const at::Tensor ids = at::tensor({0.0f, 0.0f, 0.0f, 3.0f, 5.0f, 7.0f}).view({2, 3});
+  const at::Tensor ids = at::tensor({0, 0, 0, 3, 5, 7}, at::kLong).view({2, 3});
   const RotaryTable table = rotary_table(ids, {16, 56, 56}, 10000.0);
   REQUIRE((table.cos.sizes() == at::IntArrayRef{2, 64}));
   CHECK(at::equal(table.cos[0], at::ones({64})));
@@ -52,7 +53,7 @@ TEST_CASE("split, normalise, rotate: rows go where they belong and v is untouche
   constexpr std::int64_t kHeads = 2, kDim = 128;
   const at::Tensor packed = draw({1, 3, 3 * kHeads * kDim}, 4);
   const at::Tensor q_norm = draw({kDim}, 5), k_norm = draw({kDim}, 6);
-  const at::Tensor ids = at::arange(15, at::kFloat).view({5, 3});
+  const at::Tensor ids = at::arange(15, at::kLong).view({5, 3});
   const RotaryTable rotary = rotary_table(ids, {16, 56, 56}, 10000.0);
   Qkv out = empty_qkv(packed, 5, kHeads, kDim);
   for (at::Tensor* t : {&out.q, &out.k, &out.v}) t->zero_();
@@ -77,14 +78,14 @@ TEST_CASE("gelu_tanh and concat_gelu, by the formula") {
   const at::Tensor a = draw({1, 2, 4}, 7), b = draw({1, 2, 6}, 8);
   const at::Tensor wide = b.to(at::kDouble);
   const at::Tensor gelu = 0.5 * wide * (1 + (std::sqrt(2 / M_PI) * (wide + 0.044715 * wide.pow(3))).tanh());
-  CHECK(relative_l2(gelu_tanh(b), gelu) < 1e-6);
+  CHECK(relative_l2(elementwise::gelu_tanh(b), gelu) < 1e-6);
   const at::Tensor both = concat_gelu(a, b);
   CHECK(at::equal(both.narrow(-1, 0, 4), a));
-  CHECK(at::equal(both.narrow(-1, 4, 6), gelu_tanh(b)));
+  CHECK(at::equal(both.narrow(-1, 4, 6), elementwise::gelu_tanh(b)));
 }
 
 TEST_CASE("the timestep's sinusoid: cosines first, times 1000") {
-  const at::Tensor e = sinusoidal_embedding(at::full({1}, 250.0), 256);
+  const at::Tensor e = sinusoidal_embedding({250.0}, 256);
   REQUIRE((e.sizes() == at::IntArrayRef{1, 256}));
   CHECK(e[0][0].item<double>() == doctest::Approx(std::cos(250.0)).epsilon(1e-4));
   CHECK(e[0][128].item<double>() == doctest::Approx(std::sin(250.0)).epsilon(1e-4));
@@ -98,7 +99,7 @@ TEST_CASE("a linear layer's 8-bit weight and scale give the product of the widen
   const LocalOps ops;
   CHECK(relative_l2(ops.linear_col(x, {weight, bias, 0.37}), expected) < 1e-6);
   CHECK(relative_l2(ops.linear_row(x, {weight, {}, 0.37}), expected - bias) < 1e-6);
-  CHECK(relative_l2(ops.linear_col_gelu(x, {weight, bias, 0.37}), gelu_tanh(expected)) < 1e-6);
+  CHECK(relative_l2(ops.linear_col_gelu(x, {weight, bias, 0.37}), elementwise::gelu_tanh(expected)) < 1e-6);
   CHECK(at::equal(ops.linear_col(x, {weight.to(at::kFloat), bias, 1.0}), at::linear(x, weight.to(at::kFloat), bias)));
 }
 

@@ -161,7 +161,8 @@ TEST_CASE("every recipe pads as its encoder was trained") {
 TEST_CASE("sizes as SDXL and its refiner are told them") {
   const at::Tensor pooled = read(*cases(), "size.pooled");
   const auto equal = [](const at::Tensor& vector, const std::string& name) {
-    CHECK(relative_l2(vector, read(*cases(), "size." + name)) < 1e-7);
+    // ComfyUI computes the sinusoids in fp32, where CPUs differ by 2.5e-6.
+    CHECK(relative_l2(vector, read(*cases(), "size." + name)) <= 1e-5);
   };
   equal(sdxl_vector(pooled, 1216, 832), "sdxl");
   equal(sdxl_refiner_vector(pooled, 1216, 832, kPositiveAesthetic), "refiner_positive");

@@ -91,7 +91,7 @@ at::Tensor BandOps::with_margin(const at::Tensor& x, const RowRange& strip, cons
   const auto fill = [&](const at::Tensor& from, std::int64_t first) {
     at::Tensor to = out.narrow(0, first, from.size(0));
     if (around.affine.defined())
-      normalise_rows(from, around.affine, /*silu=*/true, to);
+      normalise_rows(from, around.affine, /*with_silu=*/true, to);
     else
       to.copy_(from);
   };
@@ -205,7 +205,7 @@ void BandOps::attention_add(ImageRows& x, const Attention& attention) const {
   const at::Tensor tokens = x.values.view({mine.size(), 1, channels});
   const auto normal = [&](const RowRange& range) {
     at::Tensor out = at::empty({range.size(), 1, channels}, x.values.options());
-    normalise_rows(narrow(tokens, range), affine, /*silu=*/false, out);
+    normalise_rows(narrow(tokens, range), affine, /*with_silu=*/false, out);
     return out.view({range.size(), channels});
   };
   const RowRange all = pixels(bands_.all());

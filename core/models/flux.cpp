@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include "core/elementwise.h"
 #include "core/error.h"
 
 namespace mgpu {
@@ -30,8 +31,8 @@ at::Tensor unpatchify(const at::Tensor& tokens, std::int64_t rows, std::int64_t 
 }
 
 /// Positions (0, row, column) of the image's tokens behind the text's, which all stand at (0, 0, 0).
-at::Tensor positions(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns, at::Device device) {
-  const at::Tensor ids = at::zeros({text_tokens + rows * columns, 3}, at::TensorOptions(at::kFloat).device(device));
+at::Tensor positions(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) {
+  const at::Tensor ids = at::zeros({text_tokens + rows * columns, 3}, at::kLong);
   const at::Tensor image = ids.narrow(0, text_tokens, rows * columns).view({rows, columns, 3});
   image.select(2, 1).copy_(at::arange(rows, ids.options()).unsqueeze(1));
   image.select(2, 2).copy_(at::arange(columns, ids.options()).unsqueeze(0));
@@ -133,14 +134,15 @@ std::vector<at::Tensor*> Flux::block_tensors(int index) {
 
 at::Tensor Flux::modulation_input(const FluxSteps& steps, const Ops& ops) const {
   const auto embed = [&](const Mlp& mlp, const at::Tensor& x) {
-    return ops.linear_row(at::silu(ops.linear_col(x, mlp.in)), mlp.out);
+    return ops.linear_row(elementwise::silu(ops.linear_col(x, mlp.in)), mlp.out);
   };
-  const auto sinusoid = [&](std::vector<float> values) {
-    return sinusoidal_embedding(at::tensor(values).to(device_) * 1000.0, kTimeChannels).to(dtype_);
+  const auto sinusoid = [&](std::vector<double> values) {
+    for (double& value : values) value = static_cast<float>(value) * 1000.0F;
+    return sinusoidal_embedding(values, kTimeChannels).to(device_, dtype_);
   };
   at::Tensor vec = embed(time_in_, sinusoid({steps.sigmas.begin(), steps.sigmas.end()}));
-  if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid({static_cast<float>(steps.condition.guidance)}));
-  return at::silu(vec + embed(vector_in_, steps.condition.pooled.to(device_, dtype_)));
+  if (sizes_.guidance) vec = vec + embed(guidance_in_, sinusoid({steps.condition.guidance}));
+  return elementwise::silu(vec + embed(vector_in_, steps.condition.pooled.to(device_, dtype_)));
 }
 
 std::vector<FluxModulation> Flux::modulate(std::span<const FluxSteps> all, const Ops& ops, const Keep& keep) const {
@@ -181,7 +183,7 @@ FluxModulation Flux::modulate(const FluxSteps& steps, const Ops& ops) const {
 }
 
 RotaryTable Flux::rotary(const FluxState& state) const {
-  return rotary_table(positions(state.text_tokens, state.rows, state.columns, device_), kAxes, kTheta);
+  return rotary_table(positions(state.text_tokens, state.rows, state.columns), kAxes, kTheta, device_);
 }
 
 FluxState Flux::begin(const at::Tensor& x, const FluxCondition& condition, const Ops& ops) const {

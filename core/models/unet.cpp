@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include "core/elementwise.h"
 #include "core/error.h"
 #include "core/nn.h"
 
@@ -119,15 +120,15 @@ UNetState UNet::begin(const at::Tensor& x, double timestep, const at::Tensor& ve
   MGPU_CHECK_EQ(vector.defined(), sizes_.vector > 0);
   MGPU_CHECK(time_in_.in.weight.defined(), "the first block is not held");
   const auto embed = [&](const Mlp& mlp, const at::Tensor& values) {
-    return ops.linear_row(at::silu(ops.linear_col(values, mlp.in)), mlp.out);
+    return ops.linear_row(elementwise::silu(ops.linear_col(values, mlp.in)), mlp.out);
   };
-  const at::Tensor time = at::full({1}, timestep, at::TensorOptions(at::kFloat).device(device_));
-  at::Tensor emb = embed(time_in_, sinusoidal_embedding(time, sizes_.model_channels).to(dtype_));
+  const at::Tensor time = sinusoidal_embedding({timestep}, sizes_.model_channels);
+  at::Tensor emb = embed(time_in_, time.to(device_, dtype_));
   if (vector.defined()) emb = emb + embed(vector_in_, vector.to(device_, dtype_));
 
   UNetState state;
   state.h = x.to(device_, dtype_).contiguous(at::MemoryFormat::ChannelsLast);
-  state.emb = at::silu(emb);
+  state.emb = elementwise::silu(emb);
   state.skips.resize(sizes_.down.size());
   UNetState::Extent extent{x.size(2), x.size(3)};
   for (const UNetBlockSizes& down : sizes_.down) {
@@ -181,8 +182,9 @@ void UNet::run_up(int number, const Block& block, UNetState& state, const Ops& o
 }
 
 at::Tensor UNet::finish(const UNetState& state, const Ops& ops) const {
-  at::Tensor normal = ops.group_norm(state.h, norm_out_, kNormEps);
-  return ops.conv3x3(at::silu_(normal), conv_out_);
+  const at::Tensor normal = ops.group_norm(state.h, norm_out_, kNormEps);
+  elementwise::silu_(normal);
+  return ops.conv3x3(normal, conv_out_);
 }
 
 at::Tensor UNet::forward(const at::Tensor& x, double timestep, const at::Tensor& context, const at::Tensor& vector,

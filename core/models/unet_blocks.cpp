@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "core/elementwise.h"
 #include "core/nn.h"
 
 namespace mgpu {
@@ -20,8 +21,9 @@ Linear load_projection(const Weights& weights, const std::string& name) {
 }
 
 at::Tensor norm_silu(const at::Tensor& x, const Norm& norm, const Ops& ops) {
-  at::Tensor normal = ops.group_norm(x, norm, kResidualEps);
-  return at::silu_(normal);
+  const at::Tensor normal = ops.group_norm(x, norm, kResidualEps);
+  elementwise::silu_(normal);
+  return normal;
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const Norm& norm) {

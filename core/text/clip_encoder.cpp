@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/elementwise.h"
 #include "core/error.h"
 #include "core/text/embedding.h"
 
@@ -164,7 +165,7 @@ void ClipEncoder::block(int index, State& state, const Ops& ops) const {
                     split_heads(ops.linear_col(normed, b.v)), {.scale = 0.0, .causal = true, .bias = {}});
   const at::Tensor x = state.x + ops.linear_row(attended.transpose(1, 2).flatten(2), b.out);
   at::Tensor inner = ops.linear_col(layer_norm(x, b.norm2), b.fc1);
-  inner = options_.quick_gelu ? inner * at::sigmoid(inner * 1.702) : at::gelu(inner);
+  inner = options_.quick_gelu ? inner * elementwise::sigmoid(inner * 1.702) : elementwise::gelu(inner);
   state.x = x + ops.linear_row(inner, b.fc2);
   if (index == state.read.layer) state.hidden = state.x;
 }

@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include <span>
+#include <vector>
 
 #include "core/nn.h"
 
@@ -11,9 +11,8 @@ namespace {
 
 constexpr std::int64_t kWidth = 256;
 
-at::Tensor with_numbers(const at::Tensor& pooled, at::ArrayRef<double> numbers) {
-  const at::Tensor values = at::tensor(numbers, at::kFloat).to(pooled.device());
-  return at::cat({pooled, sinusoidal_embedding(values, kWidth).view({1, -1})}, 1);
+at::Tensor with_numbers(const at::Tensor& pooled, const std::vector<double>& numbers) {
+  return at::cat({pooled, sinusoidal_embedding(numbers, kWidth).view({1, -1}).to(pooled.device())}, 1);
 }
 
 }  // namespace

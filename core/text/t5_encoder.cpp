@@ -2,8 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
+#include "core/elementwise.h"
 #include "core/error.h"
 #include "core/text/embedding.h"
 
@@ -17,18 +20,25 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight) {
   return weight * (x * at::rsqrt(x.square().mean(-1, /*keepdim=*/true) + kEps));
 }
 
-/// Bucket of each key's distance from each query, [n, n] int64. Half of the buckets are for keys after the query; of
-/// each half the first half are single distances, the rest grow logarithmically.
+/// Bucket of a key `distance` after a query. Half of the buckets are for keys after the query; of each half the first
+/// half are single distances, the rest grow logarithmically.
+std::int64_t relative_bucket(std::int64_t distance, std::int64_t buckets) {
+  const std::int64_t half = buckets / 2, exact = half / 2, side = distance > 0 ? half : 0, length = std::abs(distance);
+  if (length < exact) return side + length;
+  // Each value rounded to fp32 and in this order, since a rounding may move a distance to the next bucket.
+  const auto share = static_cast<float>(std::log(static_cast<double>(length) / static_cast<double>(exact)));
+  const float scaled =
+      share / static_cast<float>(std::log(kFarthest / static_cast<double>(exact))) * static_cast<float>(half - exact);
+  return side + std::min(exact + static_cast<std::int64_t>(scaled), half - 1);
+}
+
+/// Bucket of each key's distance from each query, [n, n] int64.
 at::Tensor relative_buckets(std::int64_t n, std::int64_t buckets) {
-  const std::int64_t half = buckets / 2, exact = half / 2;
+  const at::Tensor by_distance = at::empty({2 * n - 1}, at::kLong);  // from -(n - 1)
+  auto* bucket = by_distance.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t distance = 1 - n; distance < n; ++distance) *bucket++ = relative_bucket(distance, buckets);
   const at::Tensor place = at::arange(n, at::kLong);
-  const at::Tensor distance = place.unsqueeze(0) - place.unsqueeze(1);
-  const at::Tensor length = distance.abs();
-  // In fp32 and in this order, since a rounding may move a distance to the next bucket.
-  const at::Tensor scaled = at::log(length.to(at::kFloat) / static_cast<double>(exact)) /
-                            std::log(kFarthest / static_cast<double>(exact)) * static_cast<double>(half - exact);
-  const at::Tensor far = at::clamp_max(exact + scaled.clamp_min(0).to(at::kLong), half - 1);
-  return at::where(length < exact, length, far) + (distance > 0).to(at::kLong) * half;
+  return at::take(by_distance, place.unsqueeze(0) - place.unsqueeze(1) + (n - 1));
 }
 
 const char* token_table(const Weights& weights) {
@@ -107,7 +117,7 @@ void T5Encoder::block(int index, State& state, const Ops& ops) const {
                     split_heads(ops.linear_col(normed, b.v)), {.scale = 1.0, .causal = false, .bias = state.bias});
   state.x = state.x + ops.linear_row(attended.transpose(1, 2).flatten(2), b.o);
   normed = rms_norm(state.x, b.mlp_norm);
-  const at::Tensor gate = at::gelu(ops.linear_col(normed, b.wi_0), "tanh");
+  const at::Tensor gate = elementwise::gelu_tanh(ops.linear_col(normed, b.wi_0));
   state.x = state.x + ops.linear_row(gate * ops.linear_col(normed, b.wi_1), b.wo);
 }
 

@@ -9,9 +9,9 @@ _mgpu_render() {
   done
   local flags="--help --version"
   case $command in
-    "" | run) flags+=" --set --json --only --part --resume --overwrite --quiet --verbose --log" ;;
-    plan) flags+=" --set --json --devices" ;;
-    validate) flags+=" --set --json" ;;
+    "" | run) flags+=" --set --portable --json --only --part --resume --overwrite --quiet --verbose --log" ;;
+    plan) flags+=" --set --portable --json --devices" ;;
+    validate) flags+=" --set --portable --json" ;;
     sigmas) flags+=" --set" ;;
     inspect | devices) flags+=" --json" ;;
     compare) flags+=" --json --difference" ;;

@@ -59,7 +59,7 @@ TEST_CASE("concat_gelu takes rows that lie apart") {
 
 TEST_CASE("split_norm_rotate writes its rows and no others") {
   constexpr std::int64_t kHeads = 3, kDim = 128, kText = 5, kTokens = 29;
-  const at::Tensor ids = at::randint(0, 60, {kTokens, 3}, at::kFloat);
+  const at::Tensor ids = at::randint(0, 60, {kTokens, 3}, at::kLong);
   const RotaryTable cpu_table = rotary_table(ids, {16, 56, 56}, 10000.0);
   const RotaryTable table{cpu_table.cos.to(at::kCUDA), cpu_table.sin.to(at::kCUDA)};
   for (const at::ScalarType dtype : kTypes) {

@@ -19,7 +19,7 @@ struct Failure {
 /// What an exception that rendering threw means, on `device` where it does not say on which: our Errors speak for
 /// themselves; a device or the machine out of memory fails the picture (exit 1), and that device is named which ran
 /// out, whichever's work it was; any other failure of a GPU is a device lost (exit 4); what is left is our own mistake,
-/// and fails the picture.
+/// and fails the picture. Interrupted is no failure: it is thrown on.
 Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device);
 
 }  // namespace mgpu

@@ -127,7 +127,7 @@ void JobRun::set_up() {
     engine_->release_cached();
   }
   if (!encodings_) encode();
-  stop_if_interrupted();
+  stop_if_requested();
   const Picture& first = pictures_.runs().front().front()->picture;
   progress_.phase(first.path, "load");
   const Rehearsal rehearsal = {first.width(), first.height(), encodings_->text_tokens(first)};
@@ -151,7 +151,7 @@ void JobRun::encode() {
   progress_.phase(pictures.front()->path, "encode");
   const TextualInversions inversions(job_.embedding_folders);
   const double seconds = engine_->measure(
-      Phase::Encode, [&] { encodings_.emplace(*engine_, *coder_, inversions, pictures, stop_if_interrupted); });
+      Phase::Encode, [&] { encodings_.emplace(*engine_, *coder_, inversions, pictures, stop_if_requested); });
   for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
 }
 

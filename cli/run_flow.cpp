@@ -7,7 +7,6 @@
 #include <thread>
 
 #include "cli/sampling.h"
-#include "cli/signals.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
@@ -23,10 +22,6 @@ std::size_t passes_of(const Run& run) {
 
 }  // namespace
 
-void stop_if_interrupted() {
-  if (caught_signal() != 0) throw Interrupted{};
-}
-
 std::optional<Failure> RunFlow::render() {
   runs_ = with_.pictures.runs();
   std::vector<std::size_t> passes;
@@ -35,7 +30,7 @@ std::optional<Failure> RunFlow::render() {
   queue_.emplace(std::move(passes), enough);
   // The last pictures of a job are sampled side by side and come all at once.
   const std::size_t writers = std::min<std::size_t>(enough, std::max(1U, std::thread::hardware_concurrency()));
-  writer_.emplace(with_.job, with_.pictures, with_.progress, writers, [] { return caught_signal() != 0; });
+  writer_.emplace(with_.job, with_.pictures, with_.progress, writers, is_stop_requested);
   {
     // As many again as sample: theirs are the runs that have been sampled and are not decoded yet.
     const std::size_t threads = enough == 1 ? 1 : std::min(2 * enough, runs_.size());
@@ -80,13 +75,13 @@ void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
 
 at::Tensor RunFlow::sample_run(const Group& group) {
   const Picture& picture = group.front()->picture;
-  stop_if_interrupted();
+  stop_if_requested();
   with_.progress.phase(picture.path, "sample");
   at::Tensor latents;
   const double seconds = with_.engine.measure(Phase::Sample, [&] {
     latents =
         sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps, const at::Tensor& denoised) {
-          stop_if_interrupted();
+          stop_if_requested();
           with_.progress.step(picture.path, step, steps);
           previews_.at_step(group, step, steps, denoised);
         });
@@ -97,7 +92,7 @@ at::Tensor RunFlow::sample_run(const Group& group) {
 
 void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
   std::shared_ptr<PictureWriter::Room> room = writer_->reserve();
-  stop_if_interrupted();
+  stop_if_requested();
   with_.progress.phase(entry.picture.path, "decode");
   at::Tensor image;
   entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] { image = with_.coder.decode(latent); });

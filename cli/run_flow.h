@@ -11,15 +11,11 @@
 #include "cli/picture_writer.h"
 #include "cli/previews.h"
 #include "cli/run_queue.h"
+#include "core/cancel.h"
 #include "core/progress.h"
 #include "shard/engine.h"
 
 namespace mgpu {
-
-/// Thrown between steps once a signal has been caught.
-struct Interrupted {};
-
-void stop_if_interrupted();
 
 /// What runs are rendered with.
 struct Rendering {

@@ -126,7 +126,11 @@ void JobRun::set_up() {
     engine_->save_memory();
     engine_->release_cached();
   }
-  if (!encodings_) encode();
+  if (!encodings_)
+    encode();
+  else if (is_moved_)
+    encodings_->move_to(engine_->home());
+  is_moved_ = false;
   stop_if_requested();
   const Picture& first = pictures_.runs().front().front()->picture;
   progress_.phase(first.path, "load");
@@ -170,6 +174,7 @@ bool JobRun::make_smaller(const DeviceId& device) {
   coder_.reset();
   engine_.reset();
   plan_ = std::move(*smaller);
+  is_moved_ = true;
   return true;
 }
 

@@ -8,6 +8,9 @@
 #include <map>
 #include <mutex>
 
+#include "core/quietly.h"
+#include "core/stream_use.h"
+
 namespace mgpu {
 namespace {
 
@@ -55,7 +58,9 @@ HandOver::HandOver(at::Device from, at::Device to, Way way) : from_(from), to_(t
 
 // Given up on its way: memory that a copy may still read is not to be used before it has.
 HandOver::~HandOver() {
-  for (const at::Tensor& source : sources_) source.record_stream(copy_stream(from_));
+  quietly([this] {
+    for (const at::Tensor& source : sources_) note_use(source, copy_stream(from_));
+  });
 }
 
 at::Tensor HandOver::send(const at::Tensor& tensor) {
@@ -66,16 +71,17 @@ at::Tensor HandOver::send(const at::Tensor& tensor) {
   const c10::cuda::CUDAStream from_stream = copy_stream(from_), to_stream = copy_stream(to_);
   const c10::cuda::CUDAMultiStreamGuard guard({from_stream, to_stream});
   queued_.precede_current_stream(from_);
-  sources_.push_back(tensor);
+  sources_.push_back(tensor);  // before anything is queued that reads it
   at::Tensor out = way_ == Way::Peer ? tensor.to(to_, /*non_blocking=*/true) : through_main_memory(tensor);
   arrived_ = QueueMark(to_);
-  out.record_stream(c10::cuda::getDefaultCUDAStream(to_.index()));
+  note_use(out, c10::cuda::getDefaultCUDAStream(to_.index()));
   return out;
 }
 
 at::Tensor HandOver::through_main_memory(const at::Tensor& tensor) const {
   const at::Tensor dense = tensor.contiguous(tensor.suggest_memory_format());
   at::Tensor staging = at::empty_like(dense, dense.options().device(at::kCPU).pinned_memory(true));
+  survive_loss(staging);
   staging.copy_(dense, /*non_blocking=*/true);
   QueueMark(from_).precede_current_stream(to_);
   return staging.to(to_, /*non_blocking=*/true);
@@ -96,7 +102,7 @@ at::Tensor hand_over(const at::Tensor& tensor, at::Device to) {
 }
 
 void read_here(const at::Tensor& tensor) {
-  if (tensor.is_cuda()) tensor.record_stream(c10::cuda::getCurrentCUDAStream(tensor.device().index()));
+  if (tensor.is_cuda()) note_use(tensor, c10::cuda::getCurrentCUDAStream(tensor.device().index()));
 }
 
 struct SideStream::Guard {

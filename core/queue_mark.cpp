@@ -1,15 +1,15 @@
 #include "core/queue_mark.h"
 
-#include <c10/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include "core/clock.h"
+#include "core/gpu_event.h"
 
 namespace mgpu {
 
 struct QueueMark::Event {
   explicit Event(unsigned flags) : event(flags) {}
-  c10::cuda::CUDAEvent event;
+  GpuEvent event;
 };
 
 QueueMark::QueueMark(at::Device device, For purpose) {
@@ -32,7 +32,7 @@ void QueueMark::precede_current_stream(at::Device device) const {
 }
 
 double QueueMark::seconds_between(const QueueMark& begin, const QueueMark& end) {
-  return static_cast<double>(begin.event_->event.elapsed_time(end.event_->event)) / 1000.0;
+  return begin.event_->event.seconds_until(end.event_->event);
 }
 
 Stopwatch::Stopwatch(at::Device device)

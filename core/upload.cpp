@@ -1,12 +1,13 @@
 #include "core/upload.h"
 
 #include <ATen/ATen.h>
-#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "core/cancel.h"
 #include "core/error.h"
+#include "core/gpu_event.h"
 
 namespace mgpu {
 namespace {
@@ -18,7 +19,7 @@ constexpr std::size_t kSlotBytes = std::size_t{32} << 20;
 
 struct Uploader::Slot {
   at::Tensor pinned;
-  at::cuda::CUDAEvent sent;  ///< the copy engine has read the buffer
+  GpuEvent sent;  ///< the copy engine has read the buffer
 };
 
 Uploader::Uploader(at::Device device) : device_(device), slots_(std::make_unique<Slot[]>(kSlots)) {
@@ -34,6 +35,7 @@ at::Tensor Uploader::upload(std::span<const std::byte> bytes, at::IntArrayRef sh
   MGPU_CHECK_EQ(static_cast<std::size_t>(out.nbytes()), bytes.size());
   auto* target = static_cast<std::byte*>(out.mutable_data_ptr());
   for (std::size_t done = 0; done < bytes.size(); done += kSlotBytes) {
+    stop_if_requested();
     fill_and_send(bytes.subspan(done, std::min(kSlotBytes, bytes.size() - done)), target + done);
   }
   return out;

@@ -213,12 +213,7 @@ TEST_CASE("what is done between passes waits for those that are there, and is do
     std::jthread asks([&] {
       while (!over)
         for (std::size_t i = 0; i < devices.count; ++i) {
-          std::promise<void> ended;
-          devices.pipeline->between_passes(DeviceId::cpu(static_cast<int>(i)), [&] {
-            ++done;
-            ended.set_value();
-          });
-          ended.get_future().wait();
+          devices.pipeline->between_passes(DeviceId::cpu(static_cast<int>(i)), [&] { ++done; }).get();
         }
     });
     const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 12);
@@ -274,15 +269,11 @@ TEST_CASE("what is done between passes has its turn: behind those that came befo
   };
   const std::vector<Pipeline::Evaluation> evaluations(2, {at::ones({1, 4, 8, 8}), 0});
   auto passes = devices.pipeline->submit(run, evaluations, 0.5);
-  std::promise<void> ended;
-  devices.pipeline->between_passes(DeviceId::cpu(0), [&] {
-    before = stages;
-    ended.set_value();
-  });
+  std::future<void> between = devices.pipeline->between_passes(DeviceId::cpu(0), [&] { before = stages; });
   std::ranges::move(devices.pipeline->submit(run, evaluations, 0.5), std::back_inserter(passes));
   begins.set_value();
   for (const auto& pass : passes) pass.wait();
-  ended.get_future().wait();
+  between.wait();
   CHECK(before == 2);
   CHECK(stages == 8);  // each pass comes there twice
   fault_hook = nullptr;

@@ -19,8 +19,8 @@ namespace {
 unsigned compress(unsigned char** out, std::size_t* out_size, const unsigned char* in, std::size_t in_size,
                   const LodePNGCompressSettings*) {
   constexpr int kLevel = 1, kWindowBits = 15, kMemoryLevel = 9;
-  constexpr unsigned kNoMemory = 83;                        // as lodepng counts its errors
-  constexpr std::size_t kPiece = std::size_t{4} << 20;      // between two of which the program may be asked to end
+  constexpr unsigned kNoMemory = 83;                    // as lodepng counts its errors
+  constexpr std::size_t kPiece = std::size_t{4} << 20;  // between two of which the program may be asked to end
   z_stream stream{};
   if (deflateInit2(&stream, kLevel, Z_DEFLATED, kWindowBits, kMemoryLevel, Z_RLE) != Z_OK) return kNoMemory;
   const std::size_t room = deflateBound(&stream, in_size);

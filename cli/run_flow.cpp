@@ -37,8 +37,13 @@ std::optional<Failure> RunFlow::render() {
     const auto where = enough == 1 ? Worker::Runs::InCaller : Worker::Runs::InThread;
     std::vector<std::unique_ptr<Worker>> samplers;  // wait for their runs when they go
     for (std::size_t i = 0; i < threads; ++i) {
-      samplers.push_back(std::make_unique<Worker>(with_.engine.home(), where));
-      samplers.back()->post([this] { serve(); });
+      try {
+        samplers.push_back(std::make_unique<Worker>(with_.engine.home(), where));
+        samplers.back()->post([this] { serve(); });
+      } catch (...) {
+        if (i == 0) throw;
+        break;  // those that there are render everything
+      }
     }
   }
   writer_.reset();  // once everything is written
@@ -46,11 +51,23 @@ std::optional<Failure> RunFlow::render() {
   return shortage_;
 }
 
-void RunFlow::serve() {
-  // Between passes a sampler waits for its own numbers alone, not for the passes of others.
-  std::optional<SideStream> aside;
-  if (!with_.engine.goes_one_by_one()) aside.emplace(torch_device(with_.engine.home()));
-  while (auto turn = queue_->next()) render_run(std::move(turn));
+void RunFlow::serve() noexcept {
+  try {
+    // Between passes a sampler waits for its own numbers alone, not for the passes of others.
+    std::optional<SideStream> aside;
+    if (!with_.engine.goes_one_by_one()) aside.emplace(torch_device(with_.engine.home()));
+    while (auto turn = queue_->next()) render_run(std::move(turn));
+  } catch (...) {  // not a run's failure, which is settled: nothing more can be rendered here
+    end(std::current_exception());
+  }
+}
+
+void RunFlow::end(const std::exception_ptr& thrown) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!end_) end_ = thrown;
+  }
+  queue_->stop();
 }
 
 void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
@@ -101,19 +118,18 @@ void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
 }
 
 void RunFlow::settle(const Group& group, const std::exception_ptr& thrown) {
-  const std::lock_guard lock(mutex_);
-  Failure failure{Exit::Device, {}, {}};
+  Failure failure;
   try {
-    std::rethrow_exception(thrown);
-  } catch (const Interrupted&) {
-  } catch (...) {
     failure = failure_of(thrown, with_.engine.plan().devices.front().room.id);
+  } catch (const Interrupted&) {
+    end(thrown);
+    return;
   }
   if (failure.code == Exit::Device) {
-    if (!end_) end_ = thrown;
-    queue_->stop();
+    end(thrown);
   } else if (failure.out_of_memory) {
     with_.pictures.set_aside(group);
+    const std::lock_guard lock(mutex_);
     shortage_ = std::move(failure);
   } else {
     with_.pictures.fail(group, failure);

@@ -40,10 +40,9 @@ class Exchange {
   /// Throws JointWork::Broken where another rank of the work has failed.
   Round show(std::size_t rank, std::vector<at::Tensor> tensors);
 
-
  private:
   const std::size_t ranks_;
-  JointWork& work_;  ///< its lock is held over what follows
+  JointWork& work_;                                                   ///< its lock is held over what follows
   std::array<std::vector<std::unique_ptr<Round::Shown>>, 2> rounds_;  // who is through with one may begin the next
   std::vector<std::size_t> calls_;                                    // of show(), by rank
   std::size_t came_ = 0;                                              // of all ranks

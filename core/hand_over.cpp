@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 
+#include "core/fault_point.h"
 #include "core/quietly.h"
 #include "core/stream_use.h"
 
@@ -59,12 +60,14 @@ HandOver::HandOver(at::Device from, at::Device to, Way way) : from_(from), to_(t
 // Given up on its way: memory that a copy may still read is not to be used before it has.
 HandOver::~HandOver() {
   quietly([this] {
+    device_call();
     for (const at::Tensor& source : sources_) note_use(source, copy_stream(from_));
   });
 }
 
 at::Tensor HandOver::send(const at::Tensor& tensor) {
   if (!tensor.defined()) return tensor;
+  device_call();
   if (!are_gpus(from_, to_)) return tensor.to(to_, /*non_blocking=*/false, /*copy=*/true);
   if (from_ == to_) return tensor;
   // On the devices' working streams it would wait for what these have been given since.

@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "core/clock.h"
+#include "core/fault_point.h"
 #include "core/gpu_event.h"
 
 namespace mgpu {
@@ -13,6 +14,7 @@ struct QueueMark::Event {
 };
 
 QueueMark::QueueMark(at::Device device, For purpose) {
+  device_call();
   if (!device.is_cuda()) return;
   const unsigned timing = purpose == For::Timing ? cudaEventDefault : cudaEventDisableTiming;
   event_ = std::make_shared<Event>(timing | cudaEventBlockingSync);
@@ -20,10 +22,12 @@ QueueMark::QueueMark(at::Device device, For purpose) {
 }
 
 bool QueueMark::is_reached() const {
+  device_call();
   return !event_ || event_->event.query();
 }
 
 void QueueMark::wait() const {
+  device_call();
   if (event_) event_->event.synchronize();
 }
 

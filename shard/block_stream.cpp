@@ -51,9 +51,9 @@ struct BlockStream::Packed {
 struct BlockStream::Slot {
   at::Tensor bytes;  ///< [n] uint8 on the device that computes
   int position = -1;
-  std::uint64_t used = 0;        ///< when last, in uses
-  GpuEvent copied;    ///< the block has arrived
-  GpuEvent computed;  ///< what was queued with it has run
+  std::uint64_t used = 0;  ///< when last, in uses
+  GpuEvent copied;         ///< the block has arrived
+  GpuEvent computed;       ///< what was queued with it has run
   bool in_use = false;
 };
 
@@ -149,6 +149,7 @@ void BlockStream::fetch(int position, CopyWaits* waits) {
 }
 
 void BlockStream::show(int position, Slot& slot, CopyWaits* waits) const {
+  device_call();
   if (waits) waits->wait_begins();
   if (device_.is_cuda()) slot.copied.block(c10::cuda::getCurrentCUDAStream(device_.index()));
   if (waits) waits->wait_ends();
@@ -166,6 +167,7 @@ void BlockStream::release(int position) {
   MGPU_CHECK(slot != slots_.end(), "streamed block {} left its slot", position);
   hide(position);
   (*slot)->in_use = false;
+  device_call();
   if (device_.is_cuda()) (*slot)->computed.record(c10::cuda::getCurrentCUDAStream(device_.index()));
 }
 

@@ -224,7 +224,6 @@ void Pipeline::enter(std::size_t stage, std::span<const std::shared_ptr<Pass>> p
 }
 
 Pipeline::Turn Pipeline::take(std::size_t member) {
-  fault_point("take");
   std::unique_lock lock(mutex_);
   const std::optional<std::size_t> stage = next_stage(member);
   if (!stage || has_enough(member, *stage)) return {};
@@ -232,6 +231,7 @@ Pipeline::Turn Pipeline::take(std::size_t member) {
   // Passes that went through a stage together come to the next one after another: a moment's patience keeps them so.
   const std::size_t share = share_of(*stage);
   if (waiting.size() < share) pass_comes_.wait_for(lock, kPatience, [&] { return waiting.size() >= share; });
+  if (!waiting.empty()) fault_point("take");
   const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(share, waiting.size()));
   Turn out{*stage, {waiting.begin(), end}};
   waiting.erase(waiting.begin(), end);
@@ -357,8 +357,8 @@ std::shared_ptr<CopyWaits> Pipeline::go_through(const Turn& turn) noexcept {
   std::shared_ptr<CopyWaits> waits;
   try {
     on_device(member.device, [&] {
-      fault_point("stage");
       stop_if_requested();
+      fault_point("stage");
       if (turn.stage == 0)
         for (const auto& pass : turn.passes) pass->x_given.precede_current_stream(torch_device(member.device));
       const Meter::Busy busy(*member.meter);

@@ -78,8 +78,8 @@ class Pipeline {
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);
 
-  /// Runs `work` in the worker of a member's device, behind the passes that have come to it by now: the other devices go
-  /// on with those that it has sent them. No pass begins there until it is done. The future throws what it throws.
+  /// Runs `work` in the worker of a member's device, behind the passes that have come to it by now: the other devices
+  /// go on with those that it has sent them. No pass begins there until it is done. The future throws what it throws.
   std::future<void> between_passes(const DeviceId& device, std::function<void()> work);
 
   /// The device of the first block: where a sampler should keep its latent.

@@ -127,17 +127,20 @@ std::exception_ptr Pipeline::wake(std::size_t member) noexcept {
 }
 
 void Pipeline::drop_waiting(std::size_t member, const std::exception_ptr& error) noexcept {
-  std::deque<Between> between;
-  std::vector<std::deque<std::shared_ptr<Pass>>> passes(stages_.size());
-  {
-    const std::lock_guard lock(mutex_);
-    between.swap(between_[member]);
-    for (std::size_t stage = 0; stage < stages_.size(); ++stage)
-      if (stages_[stage].member == member) passes[stage].swap(waiting_[stage]);
+  // One by one: there may be no memory for a list of them.
+  while (std::optional<Between> between = take_between(member, Turns::Any)) between->done.set_exception(error);
+  for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
+    if (stages_[stage].member != member) continue;
+    while (const std::shared_ptr<Pass> pass = take_first(stage)) fail(*pass, error);
   }
-  for (Between& one : between) one.done.set_exception(error);
-  for (const auto& of_stage : passes)
-    for (const auto& pass : of_stage) fail(*pass, error);
+}
+
+std::shared_ptr<Pipeline::Pass> Pipeline::take_first(std::size_t stage) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (waiting_[stage].empty()) return nullptr;
+  std::shared_ptr<Pass> out = std::move(waiting_[stage].front());
+  waiting_[stage].pop_front();
+  return out;
 }
 
 std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
@@ -280,7 +283,10 @@ void Pipeline::work(std::size_t member) noexcept {
 }
 
 bool Pipeline::do_next(std::size_t member) noexcept {
-  if (do_between(member)) return true;  // what called may have been meant for a pass
+  if (std::optional<Between> between = take_between(member, Turns::InOrder)) {
+    do_between(std::move(*between));
+    return true;  // what called may have been meant for a pass
+  }
   Turn turn;
   try {
     turn = take(member);
@@ -323,26 +329,30 @@ std::future<void> Pipeline::between_passes(const DeviceId& device, std::function
   return out;
 }
 
-bool Pipeline::do_between(std::size_t member) noexcept {
-  Between next;
-  {
-    const std::lock_guard lock(mutex_);
-    std::deque<Between>& between = between_[member];
-    if (between.empty()) return false;
-    const std::optional<std::size_t> stage = next_stage(member);
-    if (stage && waiting_[*stage].front()->came < between.front().came) return false;
-    next = std::move(between.front());
-    between.pop_front();
-  }
+std::optional<Pipeline::Between> Pipeline::take_between(std::size_t member, Turns turns) noexcept {
+  const std::lock_guard lock(mutex_);
+  std::deque<Between>& between = between_[member];
+  if (between.empty()) return std::nullopt;
+  const std::optional<std::size_t> stage = turns == Turns::InOrder ? next_stage(member) : std::nullopt;
+  if (stage && waiting_[*stage].front()->came < between.front().came) return std::nullopt;
+  std::optional<Between> out = std::move(between.front());
+  between.pop_front();
+  return out;
+}
+
+void Pipeline::do_between(Between between) noexcept {
+  std::exception_ptr error;
   try {
-    next.work();
-    next.work = nullptr;  // what it holds is the waiter's
-    next.done.set_value();
+    between.work();
   } catch (...) {
-    next.work = nullptr;
-    next.done.set_exception(std::current_exception());
+    error = std::current_exception();
   }
-  return true;
+  between.work = nullptr;  // what it holds is the waiter's
+  if (error) {
+    between.done.set_exception(error);
+  } else {
+    between.done.set_value();
+  }
 }
 
 std::shared_ptr<CopyWaits> Pipeline::waits_of(const Member& member) {

@@ -140,8 +140,18 @@ class Pipeline {
   void work(std::size_t member) noexcept;
   /// Does what is next, if anything. Returns whether more may wait that no task was posted for.
   bool do_next(std::size_t member) noexcept;
-  /// Does the other work of a member, if it has its turn.
-  bool do_between(std::size_t member) noexcept;
+  /// Other work than passes.
+  struct Between {
+    std::uint64_t came = 0;
+    std::function<void()> work;
+    std::promise<void> done;
+  };
+  /// The first of a member's other work: if it has its turn, or whoever's it is.
+  enum class Turns : std::uint8_t { InOrder, Any };
+  std::optional<Between> take_between(std::size_t member, Turns turns) noexcept;
+  static void do_between(Between between) noexcept;
+  /// The pass that waits first before a stage, or null.
+  std::shared_ptr<Pass> take_first(std::size_t stage) noexcept;
   /// What a GPU that streams waits for copies from here on; null for others.
   static std::shared_ptr<CopyWaits> waits_of(const Member& member);
   /// Has the device of a stage do its part of the passes, and send them on. Returns what it waits for copies, null
@@ -169,14 +179,8 @@ class Pipeline {
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
   std::vector<std::size_t> together_;                       ///< passes that should go through each stage, by its copies
   std::vector<int> turns_;                                  ///< that each member with a follower works on
-  /// Other work than passes.
-  struct Between {
-    std::uint64_t came = 0;
-    std::function<void()> work;
-    std::promise<void> done;
-  };
-  std::vector<std::deque<Between>> between_;  ///< that waits for each member
-  std::uint64_t comings_ = 0;                 ///< of passes to a stage, and of other work
+  std::vector<std::deque<Between>> between_;                ///< other work that waits for each member
+  std::uint64_t comings_ = 0;                               ///< of passes to a stage, and of other work
   std::size_t in_flight_ = 0, tasks_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
   std::size_t limit_ = kNoLimit;

@@ -185,10 +185,9 @@ TEST_CASE("a decode of which any rank fails anywhere ends for all: in bands, in 
     check_every_failure(watchdog, "a decode in bands", count, allocations,
                         [&](const Team& team) { decode_in_bands(own, team, z, kSmallBands); });
     for (const bool together : {false, true})
-      check_every_failure(watchdog, together ? "a decode in slabs together" : "a decode in slabs", count, allocations,
-                          [&](const Team& team) {
-                            decode_in_slabs(own, team, z, Slabs{.together = together}, kSmallBands);
-                          });
+      check_every_failure(
+          watchdog, together ? "a decode in slabs together" : "a decode in slabs", count, allocations,
+          [&](const Team& team) { decode_in_slabs(own, team, z, Slabs{.together = together}, kSmallBands); });
     check_every_failure(watchdog, "a decode in tiles", count, allocations,
                         [&](const Team& team) { decode_in_tiles(own, team, z, tiling, kSmallBands); });
   }

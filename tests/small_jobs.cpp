@@ -32,8 +32,8 @@ Job Jobs::job_on(const std::string& gpu_ids, const std::string& name, int pictur
       "images: [{{prompt: a boat, width: {}, height: {}, seed: 5, count: {}}}]\n"
       "output: {{directory: {}, name: \"{{index}}.png\"}}\n";
   const std::string goldens = std::filesystem::absolute(MGPU_GOLDENS).string();
-  return load_job(folder_.write(name + ".yaml",
-                                fmt::format(kText, goldens, gpu_ids, more, side, side, pictures, name)));
+  return load_job(
+      folder_.write(name + ".yaml", fmt::format(kText, goldens, gpu_ids, more, side, side, pictures, name)));
 }
 
 std::string Jobs::picture(const std::string& job, std::size_t index) const {

@@ -5,12 +5,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 
 #include "cli/render.h"
 #include "core/allocation_limit.h"
 #include "core/devices.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/memory.h"
 #include "tests/drawn_weights.h"
 #include "tests/rendering.h"
@@ -31,8 +33,7 @@ std::vector<Entry> in_fp8(std::vector<Entry> entries) {
   for (Entry& entry : entries) {
     const bool is_matrix = entry.shape.size() == 2 && entry.name.find("blocks.") != std::string::npos;
     if (!is_matrix) continue;
-    const at::Tensor wide =
-        at::from_blob(entry.data.data(), entry.shape, at::TensorOptions(at::kFloat)).clone();
+    const at::Tensor wide = at::from_blob(entry.data.data(), entry.shape, at::TensorOptions(at::kFloat)).clone();
     const at::Tensor narrow = wide.to(at::kFloat8_e4m3fn).contiguous();
     entry.dtype = DType::F8_E4M3;
     entry.data.assign(static_cast<const char*>(narrow.const_data_ptr()), narrow.nbytes());
@@ -114,7 +115,7 @@ void check_placements(const std::string& name, bool is_flux, const std::vector<E
   CHECK(expected[0] != expected[1]);
   CHECK(run("streaming", "allocation: {unet: \"cuda:0,50%;cpu,50%\"}\n") == expected);
   CHECK(run("lent", "allocation: {unet: \"cpu,*#cuda:0\"}\n") == expected);
-  CHECK(run("tiled", "decode: {way: whole}\n") == expected);
+  CHECK(run("at_once", "decode: {way: whole}\n") == expected);
   // A part on the CPU in fp32: other bits, the same plan to be kept, and passes that followers send on.
   pictures_of(folder, checkpoint,
               {name + "_shared", is_flux,
@@ -145,7 +146,8 @@ TEST_CASE("UNets on a GPU: the same bytes in every placement, within what is pre
 
 TEST_CASE("passes that go through a GPU and the CPU by its follower give what each gives alone") {
   const test::Jobs jobs;
-  const std::string shared = "mode: shard\nspeed: {cuda:0: 1.0, cpu: 1.0}\nallocation: {unet: \"cuda:0,50%;cpu,50%\"}\n";
+  const std::string shared =
+      "mode: shard\nspeed: {cuda:0: 1.0, cpu: 1.0}\nallocation: {unet: \"cuda:0,50%;cpu,50%\"}\n";
   REQUIRE(test::render_all({jobs.job_on("0, cpu", "one", 1, shared)}).code == Exit::Ok);
   REQUIRE(test::render_all({jobs.job_on("0, cpu", "many", 12, shared)}).code == Exit::Ok);
   CHECK(test::read_all(jobs.picture("one", 0)) == test::read_all(jobs.picture("many", 0)));

@@ -39,18 +39,21 @@ struct Where {
 const Where kWheres[] = {
     {"alone", "0", ""},
     {"streaming", "0", "allocation: {unet: \"cuda:0,50%;cpu,50%\"}\n"},
-    {"shared", "0, cpu", "mode: shard\nallocation: {unet: \"cuda:0,50%;cpu,50%\", vae: cuda:0}\n"},
-    {"two", "0, 1", "mode: shard\nallocation: {unet: \"cuda:0,50%;cuda:1,50%\", vae: [cuda:0, cuda:1]}\n"},
+    {"shared", "0, cpu",
+     "mode: shard\nspeed: {cuda:0: 1.0, cpu: 1.0}\nallocation: {unet: \"cuda:0,50%;cpu,50%\", vae: cuda:0}\n"},
+    {"two", "0, 1",
+     "mode: shard\nspeed: {cuda:0: 1.0, cuda:1: 1.0}\nallocation: {unet: \"cuda:0,50%;cuda:1,50%\", vae: [cuda:0, "
+     "cuda:1]}\n"},
 };
 
 struct Place {
   const char* name;
   int number;  ///< of the times that it is passed, from 0
 };
-const Place kPlaces[] = {{"encode", 0},      {"encode", 1},      {"load", 0},   {"begin run", 0}, {"stage", 0},
-                         {"stage", 3},       {"finish", 0},      {"finish", 2}, {"hand over", 1}, {"follow", 1},
-                         {"autoencoder", 0}, {"autoencoder", 1}, {"copy", 3},   {"exchange", 5},  {"sample", 1},
-                         {"to the writer", 0}};
+const Place kPlaces[] = {{"encode", 0},    {"encode", 1},   {"load", 0},        {"begin run", 0},
+                         {"stage", 0},     {"stage", 3},    {"finish", 0},      {"finish", 2},
+                         {"hand over", 1}, {"follow", 1},   {"autoencoder", 0}, {"autoencoder", 1},
+                         {"copy", 3},      {"exchange", 5}, {"sample", 1},      {"to the writer", 0}};
 
 /// Runs this binary's child case so told. Returns how waitpid() says that it ended.
 int run_child(const Place& place, const Where& where) {
@@ -104,11 +107,7 @@ TEST_CASE("a child that loses its GPU" * doctest::skip()) {
   fault_hook = [&](std::string_view now) {
     if (now == place && passed++ == number) test::lose_gpu();
   };
-  // Speeds are given, so that nothing is probed before.
-  const std::string speeds = where.gpu_ids == std::string("0") ? "" : where.name == std::string("two")
-                                 ? "speed: {cuda:0: 1.0, cuda:1: 1.0}\n"
-                                 : "speed: {cuda:0: 1.0, cpu: 1.0}\n";
-  const RenderResult result = test::render_all({jobs.job_on(where.gpu_ids, "first", 3, where.more + speeds, 64)});
+  const RenderResult result = test::render_all({jobs.job_on(where.gpu_ids, "first", 3, where.more, 64)});
   fault_hook = nullptr;
   REQUIRE(result.reports.size() == 1);
   const Report& report = result.reports.front();

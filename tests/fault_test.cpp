@@ -8,9 +8,12 @@
 #include <set>
 #include <sstream>
 
+#include "cli/encoding.h"
+#include "cli/prepare.h"
 #include "cli/render.h"
 #include "core/error.h"
 #include "core/fault_point.h"
+#include "core/host_memory.h"
 #include "tests/rendering.h"
 #include "tests/small_jobs.h"
 #include "tests/testing.h"
@@ -245,6 +248,27 @@ TEST_CASE("what ran out of memory again is rendered in a smaller placement, wher
                                      home));
   CHECK(most_of(report) < most);
   CHECK(bytes_of(jobs, "first", 2) == bytes_of(jobs, "alone", 2));
+}
+
+TEST_CASE("what runs are told goes along to where a smaller placement begins") {
+  const Jobs jobs;
+  Job job = jobs.job("first", 1, 1);
+  const JobModels models = open_job(job);
+  DeviceRoom room;
+  room.id = DeviceId::cpu(0);
+  room.limit_bytes = std::uint64_t{64} << 30;
+  Engine engine(models.set, {}, make_plan(component_needs(models.set, {}, {64, 64, 256}), {room}));
+  PictureCoder coder(engine, {});
+  const std::vector<Picture> pictures = expand({&job, 1});
+  const std::vector<const Picture*> own{&pictures.front()};
+  Encodings encodings(engine, coder, TextualInversions(job.embedding_folders), own, [] {});
+  const HostAccount &before = HostAccount::of(DeviceId::cpu(0)), &after = HostAccount::of(DeviceId::cpu(3));
+  const std::uint64_t held_before = before.current(), held_after = after.current();
+  encodings.move_to(DeviceId::cpu(3));
+  const std::uint64_t bytes = encodings.run_of(pictures.front()).positive->context.nbytes();
+  CHECK(bytes > 0);
+  CHECK(after.current() == held_after + bytes);
+  CHECK(before.current() == held_before - bytes);
 }
 
 TEST_CASE("a device that is lost ends its job; what was finished stays, and nothing more is begun") {

@@ -312,7 +312,8 @@ std::future<void> Pipeline::between_passes(const DeviceId& device, std::function
   const auto own = std::ranges::find(members_, device, &Member::device);
   MGPU_CHECK(own != members_.end(), "{} is no member", device.to_string());
   const auto member = static_cast<std::size_t>(own - members_.begin());
-  Between between{.work = std::move(work)};
+  Between between;
+  between.work = std::move(work);
   std::future<void> out = between.done.get_future();
   std::uint64_t came = 0;
   {

@@ -102,7 +102,7 @@ void check_every_failure(test::Watchdog& watchdog, const std::string& name, std:
   const Team team = ranks(count);
   std::array<int, kMostRanks> points{}, allocations{};
   {
-    const RankFaults none({});
+    const RankFaults none(RankFaults::Fault{});
     work(team);
     for (std::size_t rank = 0; rank < count; ++rank) {
       points[rank] = none.points(rank);
@@ -113,7 +113,7 @@ void check_every_failure(test::Watchdog& watchdog, const std::string& name, std:
     const std::string place = fmt::format("{}, {} ranks, rank {} fails at {} {}", name, count, rank,
                                           at == RankFaults::At::Point ? "point" : "allocation", number);
     watchdog.sees(place);
-    const RankFaults faults({at, rank, number});
+    const RankFaults faults(RankFaults::Fault{at, rank, number});
     const std::string found = thrown_by([&] { work(team); });
     CHECK_MESSAGE(found == "lost", place);
   };

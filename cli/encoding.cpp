@@ -5,6 +5,10 @@
 #include <utility>
 
 #include "cli/init_image.h"
+#include "core/hand_over.h"
+#include "core/host_memory.h"
+#include "core/memory.h"
+#include "shard/device_error.h"
 #include "vae/codec.h"
 
 namespace mgpu {
@@ -38,6 +42,14 @@ void Encodings::encode_prompts(Engine& engine, const TextualInversions& inversio
   }
   std::vector<Conditioning> encoded = engine.encode(prompts, inversions);
   for (std::size_t i = 0; i < prompts.size(); ++i) conditionings_[prompts[i]] = std::move(encoded[i]);
+}
+
+void Encodings::move_to(const DeviceId& home) {
+  const HostDeviceScope scope(home);
+  on_device(home, [&] {
+    for (auto& [text, told] : conditionings_)
+      for (at::Tensor* tensor : {&told.context, &told.pooled}) *tensor = hand_over(*tensor, torch_device(home));
+  });
 }
 
 Encodings::InitKey Encodings::key_of(const ImageJob& image) {

@@ -24,6 +24,10 @@ class Encodings {
   Encodings(Engine& engine, PictureCoder& coder, const TextualInversions& inversions,
             std::span<const Picture* const> pictures, const std::function<void()>& between);
 
+  /// Brings what the diffusion model is told to the device where another engine's runs begin: a smaller placement may
+  /// have moved them.
+  void move_to(const DeviceId& home);
+
   /// The run that a picture belongs to. It points into the picture and into these encodings.
   Run run_of(const Picture& picture) const;
   /// The texts that the pictures' runs will be told, in order.

@@ -9,6 +9,7 @@
 #include <new>
 #include <string_view>
 
+#include "core/cancel.h"
 #include "core/host_memory.h"
 #include "shard/device_error.h"
 
@@ -69,6 +70,8 @@ Failure out_of_memory(const DeviceId& device, const std::string& detail,
 Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device, const AskFree& free_bytes) {
   try {
     std::rethrow_exception(thrown);
+  } catch (const Interrupted&) {
+    throw;
   } catch (const DeviceError& error) {
     return failure_of(error.cause(), error.device(), free_bytes);
   } catch (const Error& error) {

@@ -25,7 +25,8 @@ using AskFree = std::function<std::optional<std::uint64_t>(const DeviceId&)>;
 /// What an exception that rendering threw means, on `device` where it does not say on which: our Errors speak for
 /// themselves; a device or the machine out of memory fails the picture (exit 1), and that device is named which ran
 /// out, whichever's work it was, LibTorch, cuBLAS, cuDNN or the driver that was refused; any other failure of a GPU is
-/// a device lost (exit 4); what is left is our own mistake, and fails the picture.
+/// a device lost (exit 4); what is left is our own mistake, and fails the picture. Interrupted is no failure: it is
+/// thrown on.
 Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device,
                    const AskFree& free_bytes = free_gpu_bytes);
 

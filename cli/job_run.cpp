@@ -128,8 +128,12 @@ void JobRun::set_up() {
     engine_->save_memory();
     engine_->release_cached();
   }
-  if (!encodings_) encode();
-  stop_if_interrupted();
+  if (!encodings_)
+    encode();
+  else if (is_moved_)
+    encodings_->move_to(engine_->home());
+  is_moved_ = false;
+  stop_if_requested();
   const Picture& first = pictures_.runs().front().front()->picture;
   progress_.phase(first.path, "load");
   const Rehearsal rehearsal = {first.width(), first.height(), encodings_->text_tokens(first)};
@@ -153,7 +157,7 @@ void JobRun::encode() {
   progress_.phase(pictures.front()->path, "encode");
   const TextualInversions inversions(job_.embedding_folders);
   const double seconds = engine_->measure(
-      Phase::Encode, [&] { encodings_.emplace(*engine_, *coder_, inversions, pictures, stop_if_interrupted); });
+      Phase::Encode, [&] { encodings_.emplace(*engine_, *coder_, inversions, pictures, stop_if_requested); });
   for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
 }
 
@@ -172,6 +176,7 @@ bool JobRun::make_smaller(const DeviceId& device) {
   coder_.reset();
   engine_.reset();
   plan_ = std::move(*smaller);
+  is_moved_ = true;
   return true;
 }
 

@@ -50,6 +50,7 @@ class JobRun {
   Plan plan_;
   std::string again_;  ///< why pictures were rendered again
   bool saves_memory_ = false;
+  bool is_moved_ = false;  ///< encodings lie where an engine's runs began that is gone
   JobPictures pictures_;
   std::unique_ptr<Engine> engine_;
   std::optional<PictureCoder> coder_;

@@ -21,7 +21,8 @@ PictureCoder::PictureCoder(Engine& engine, std::function<void(const std::string&
 template <class Coder>
 std::vector<Coder> PictureCoder::load(Phase phase) const {
   std::vector<std::optional<Coder>> loaded(engine_.coders().size());
-  engine_.at_coders(phase,
+  JointWork together;
+  engine_.at_coders(phase, together,
                     [&](std::size_t i) { loaded[i].emplace(engine_.models().vae.vae(), engine_.vae_weights(i)); });
   std::vector<Coder> out;
   for (std::optional<Coder>& coder : loaded) out.push_back(std::move(*coder));
@@ -53,7 +54,9 @@ void PictureCoder::drop_encoders() {
 }
 
 Team PictureCoder::team(Phase phase) const {
-  return {engine_.coder_speeds(), [this, phase](std::size_t, const auto& work) { engine_.at_coders(phase, work); }};
+  return {engine_.coder_speeds(), [this, phase](JointWork& together, std::size_t, const auto& work) {
+            engine_.at_coders(phase, together, work);
+          }};
 }
 
 LatentDistribution PictureCoder::encode(const at::Tensor& image) const {

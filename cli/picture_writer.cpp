@@ -2,6 +2,7 @@
 
 #include "cli/output.h"
 #include "cli/picture_job.h"
+#include "core/cancel.h"
 #include "core/clock.h"
 #include "core/fault_point.h"
 #include "core/sha256.h"
@@ -46,6 +47,7 @@ void PictureWriter::write(std::shared_ptr<Room> room, Entry& entry, Rgb8 pixels)
     if (dropped_()) return;
     try {
       write_now(entry, pixels);
+    } catch (const Interrupted&) {  // it stays skipped
     } catch (...) {
       pictures_.fail({&entry}, failure_of(std::current_exception(), DeviceId::cpu()));
     }

@@ -4,9 +4,11 @@
 #include <lodepng.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <optional>
 
+#include "core/cancel.h"
 #include "core/error.h"
 
 namespace mgpu {
@@ -17,15 +19,21 @@ namespace {
 unsigned compress(unsigned char** out, std::size_t* out_size, const unsigned char* in, std::size_t in_size,
                   const LodePNGCompressSettings*) {
   constexpr int kLevel = 1, kWindowBits = 15, kMemoryLevel = 9;
-  constexpr unsigned kNoMemory = 83;  // as lodepng counts its errors
+  constexpr unsigned kNoMemory = 83;                    // as lodepng counts its errors
+  constexpr std::size_t kPiece = std::size_t{4} << 20;  // between two of which the program may be asked to end
   z_stream stream{};
   if (deflateInit2(&stream, kLevel, Z_DEFLATED, kWindowBits, kMemoryLevel, Z_RLE) != Z_OK) return kNoMemory;
   const std::size_t room = deflateBound(&stream, in_size);
   stream.next_in = const_cast<unsigned char*>(in);
-  stream.avail_in = static_cast<uInt>(in_size);                             // a job's largest picture has 768 MB
   stream.next_out = *out = static_cast<unsigned char*>(std::malloc(room));  // lodepng frees it
-  stream.avail_out = static_cast<uInt>(room);
-  const bool is_done = *out && deflate(&stream, Z_FINISH) == Z_STREAM_END;
+  stream.avail_out = static_cast<uInt>(room);                               // a job's largest picture has 768 MB
+  int state = *out ? Z_OK : Z_MEM_ERROR;
+  for (std::size_t left = in_size; state == Z_OK && !is_stop_requested();) {
+    stream.avail_in = static_cast<uInt>(std::min(left, kPiece));
+    left -= stream.avail_in;
+    state = deflate(&stream, left == 0 ? Z_FINISH : Z_NO_FLUSH);
+  }
+  const bool is_done = state == Z_STREAM_END;
   *out_size = stream.total_out;
   deflateEnd(&stream);
   return is_done ? 0 : kNoMemory;
@@ -86,6 +94,7 @@ std::string encode_png(const Rgb8& picture, const PngText& text) {
   std::vector<unsigned char> bytes;
   const unsigned fault = lodepng::encode(bytes, picture.pixels, static_cast<unsigned>(picture.width),
                                          static_cast<unsigned>(picture.height), state);
+  stop_if_requested();
   MGPU_CHECK(fault == 0, "{}", lodepng_error_text(fault));
   return std::string(bytes.begin(), bytes.end());
 }

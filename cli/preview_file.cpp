@@ -1,15 +1,14 @@
 #include "cli/preview_file.h"
 
 #include <filesystem>
-#include <system_error>
 
 #include "cli/output.h"
+#include "core/quietly.h"
 
 namespace mgpu {
 
 PreviewFile::~PreviewFile() {
-  std::error_code fault;  // one that cannot be removed stays
-  std::filesystem::remove(path_, fault);
+  quietly([this] { std::filesystem::remove(path_); });  // one that cannot be removed stays
 }
 
 void PreviewFile::write(const Rgb8& pixels) const {

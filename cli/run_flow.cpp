@@ -6,7 +6,6 @@
 #include <chrono>
 
 #include "cli/sampling.h"
-#include "cli/signals.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
 #include "core/host_limits.h"
@@ -23,10 +22,6 @@ std::size_t passes_of(const Run& run) {
 
 }  // namespace
 
-void stop_if_interrupted() {
-  if (caught_signal() != 0) throw Interrupted{};
-}
-
 std::optional<Failure> RunFlow::render() {
   runs_ = with_.pictures.runs();
   std::vector<std::size_t> passes;
@@ -35,15 +30,20 @@ std::optional<Failure> RunFlow::render() {
   queue_.emplace(std::move(passes), enough);
   // The last pictures of a job are sampled side by side and come all at once.
   const std::size_t writers = std::min<std::size_t>(enough, static_cast<std::size_t>(host_threads()));
-  writer_.emplace(with_.job, with_.pictures, with_.progress, writers, [] { return caught_signal() != 0; });
+  writer_.emplace(with_.job, with_.pictures, with_.progress, writers, is_stop_requested);
   {
     // As many again as sample: theirs are the runs that have been sampled and are not decoded yet.
     const std::size_t threads = enough == 1 ? 1 : std::min(2 * enough, runs_.size());
     const auto where = enough == 1 ? Worker::Runs::InCaller : Worker::Runs::InThread;
     std::vector<std::unique_ptr<Worker>> samplers;  // wait for their runs when they go
     for (std::size_t i = 0; i < threads; ++i) {
-      samplers.push_back(std::make_unique<Worker>(with_.engine.home(), where));
-      samplers.back()->post([this] { serve(); });
+      try {
+        samplers.push_back(std::make_unique<Worker>(with_.engine.home(), where));
+        samplers.back()->post([this] { serve(); });
+      } catch (...) {
+        if (i == 0) throw;
+        break;  // those that there are render everything
+      }
     }
   }
   writer_.reset();  // once everything is written
@@ -51,11 +51,23 @@ std::optional<Failure> RunFlow::render() {
   return shortage_;
 }
 
-void RunFlow::serve() {
-  // Between passes a sampler waits for its own numbers alone, not for the passes of others.
-  std::optional<SideStream> aside;
-  if (!with_.engine.goes_one_by_one()) aside.emplace(torch_device(with_.engine.home()));
-  while (auto turn = queue_->next()) render_run(std::move(turn));
+void RunFlow::serve() noexcept {
+  try {
+    // Between passes a sampler waits for its own numbers alone, not for the passes of others.
+    std::optional<SideStream> aside;
+    if (!with_.engine.goes_one_by_one()) aside.emplace(torch_device(with_.engine.home()));
+    while (auto turn = queue_->next()) render_run(std::move(turn));
+  } catch (...) {  // not a run's failure, which is settled: nothing more can be rendered here
+    end(std::current_exception());
+  }
+}
+
+void RunFlow::end(const std::exception_ptr& thrown) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!end_) end_ = thrown;
+  }
+  queue_->stop();
 }
 
 void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
@@ -80,13 +92,13 @@ void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
 
 at::Tensor RunFlow::sample_run(const Group& group) {
   const Picture& picture = group.front()->picture;
-  stop_if_interrupted();
+  stop_if_requested();
   with_.progress.phase(picture.path, "sample");
   at::Tensor latents;
   const double seconds = with_.engine.measure(Phase::Sample, [&] {
     latents =
         sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps, const at::Tensor& denoised) {
-          stop_if_interrupted();
+          stop_if_requested();
           with_.progress.step(picture.path, step, steps);
           previews_.at_step(group, step, steps, denoised);
         });
@@ -97,7 +109,7 @@ at::Tensor RunFlow::sample_run(const Group& group) {
 
 void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
   std::shared_ptr<PictureWriter::Room> room = writer_->reserve();
-  stop_if_interrupted();
+  stop_if_requested();
   with_.progress.phase(entry.picture.path, "decode");
   at::Tensor image;
   entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] { image = with_.coder.decode(latent); });
@@ -106,19 +118,18 @@ void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
 }
 
 void RunFlow::settle(const Group& group, const std::exception_ptr& thrown) {
-  const std::lock_guard lock(mutex_);
-  Failure failure{Exit::Device, {}, {}};
+  Failure failure;
   try {
-    std::rethrow_exception(thrown);
-  } catch (const Interrupted&) {
-  } catch (...) {
     failure = failure_of(thrown, with_.engine.plan().devices.front().room.id);
+  } catch (const Interrupted&) {
+    end(thrown);
+    return;
   }
   if (failure.code == Exit::Device) {
-    if (!end_) end_ = thrown;
-    queue_->stop();
+    end(thrown);
   } else if (failure.out_of_memory) {
     with_.pictures.set_aside(group);
+    const std::lock_guard lock(mutex_);
     shortage_ = std::move(failure);
   } else {
     with_.pictures.fail(group, failure);

@@ -11,15 +11,11 @@
 #include "cli/picture_writer.h"
 #include "cli/previews.h"
 #include "cli/run_queue.h"
+#include "core/cancel.h"
 #include "core/progress.h"
 #include "shard/engine.h"
 
 namespace mgpu {
-
-/// Thrown between steps once a signal has been caught.
-struct Interrupted {};
-
-void stop_if_interrupted();
 
 /// What runs are rendered with.
 struct Rendering {
@@ -45,10 +41,12 @@ class RunFlow {
 
  private:
   /// What one sampler thread does: run after run.
-  void serve();
+  void serve() noexcept;
   void render_run(std::unique_ptr<RunQueue::Turn> turn);
   at::Tensor sample_run(const Group& group);
   void finish(Entry& entry, const at::Tensor& latent);
+  /// Nothing more is begun; render() throws the first of these.
+  void end(const std::exception_ptr& thrown) noexcept;
   /// Says what came of pictures that could not be finished.
   void settle(const Group& group, const std::exception_ptr& thrown);
 

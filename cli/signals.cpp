@@ -2,18 +2,16 @@
 
 #include <unistd.h>
 
-#include <atomic>
 #include <csignal>
+
+#include "core/cancel.h"
 
 namespace mgpu {
 namespace {
 
-std::atomic<int> noted{0};
-static_assert(std::atomic<int>::is_always_lock_free, "a handler may only touch lock-free atomics");
-
 extern "C" void note_signal(int signal) {
   int none = 0;
-  if (!noted.compare_exchange_strong(none, signal)) ::_exit(128 + signal);
+  if (!stop_signal.compare_exchange_strong(none, signal)) ::_exit(128 + signal);
 }
 
 }  // namespace
@@ -27,7 +25,7 @@ void install_signal_handlers() {
 }
 
 int caught_signal() {
-  return noted.load();
+  return stop_signal.load();
 }
 
 }  // namespace mgpu

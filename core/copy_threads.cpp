@@ -15,10 +15,19 @@ constexpr std::size_t kWorthSharing = std::size_t{1} << 20;
 
 CopyThreads::CopyThreads() {
   parts_ = std::clamp<std::size_t>(static_cast<std::size_t>(host_threads()) / 2, 1, kMost);
-  for (std::size_t i = 0; i < parts_; ++i) threads_.emplace_back([this, i] { serve(i); });
+  try {
+    for (std::size_t i = 0; i < parts_; ++i) threads_.emplace_back([this, i] { serve(i); });
+  } catch (...) {  // no more threads: those that there are wait for work that never comes
+    stop();
+    throw;
+  }
 }
 
 CopyThreads::~CopyThreads() {
+  stop();
+}
+
+void CopyThreads::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

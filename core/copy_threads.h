@@ -22,6 +22,7 @@ class CopyThreads {
   void copy(std::byte* to, std::span<const std::byte> from);
 
  private:
+  void stop();
   void serve(std::size_t number);
   void copy_part(std::size_t number) const;
 

@@ -1,7 +1,6 @@
 #include "core/exchange.h"
 
 #include <ATen/ATen.h>
-#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/PeerToPeerAccess.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -9,29 +8,31 @@
 
 #include "core/error.h"
 #include "core/fault_point.h"
+#include "core/gpu_event.h"
 #include "core/hand_over.h"
+#include "core/stream_use.h"
 
 namespace mgpu {
 
 struct Exchange::Round::Shown {
   std::vector<at::Tensor> tensors;
-  at::cuda::CUDAEvent ready;  ///< of tensors on a GPU
+  GpuEvent ready;  ///< of tensors on a GPU
 };
 
 namespace {
 
 /// Through main memory, on a stream of the source's device and then on the current one of the target's.
-at::Tensor copy_staged(const at::Tensor& from, at::cuda::CUDAEvent& ready, at::Device to) {
+at::Tensor copy_staged(const at::Tensor& from, GpuEvent& ready, at::Device to) {
   const c10::cuda::CUDAStream source(copy_stream_of(from.device()));
   const c10::cuda::CUDAMultiStreamGuard guard({source, c10::cuda::getCurrentCUDAStream(to.index())});
   ready.block(source);
   at::Tensor out = stage_in_main_memory(from, to).to(to, /*non_blocking=*/true);
-  from.record_stream(source);
+  note_use(from, source);
   return out;
 }
 
 /// On the current stream of the target's device, behind what the event stands for.
-at::Tensor copy_to_gpu(const at::Tensor& from, at::cuda::CUDAEvent& ready, at::Device to) {
+at::Tensor copy_to_gpu(const at::Tensor& from, GpuEvent& ready, at::Device to) {
   if (copy_way(from.device(), to) == CopyWay::MainMemory) return copy_staged(from, ready, to);
   const c10::cuda::CUDAGuard guard(to);
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
@@ -40,13 +41,13 @@ at::Tensor copy_to_gpu(const at::Tensor& from, at::cuda::CUDAEvent& ready, at::D
   const bool direct = at::cuda::get_p2p_access(to.index(), from.device().index());  // who copies needs the access
   C10_CUDA_CHECK(c10::cuda::CUDACachingAllocator::memcpyAsync(out.mutable_data_ptr(), to.index(), from.const_data_ptr(),
                                                               from.device().index(), from.nbytes(), stream, direct));
-  from.record_stream(stream);
+  note_use(from, stream);
   return out;
 }
 
 }  // namespace
 
-Exchange::Exchange(std::size_t ranks) : ranks_(ranks), calls_(ranks) {
+Exchange::Exchange(std::size_t ranks, JointWork& work) : ranks_(ranks), work_(work), calls_(ranks) {
   for (auto& round : rounds_)
     for (std::size_t i = 0; i < ranks; ++i) round.push_back(std::make_unique<Round::Shown>());
 }
@@ -63,8 +64,8 @@ at::Tensor Exchange::Round::take(std::size_t rank, std::size_t index, const at::
 
 Exchange::Round Exchange::show(std::size_t rank, std::vector<at::Tensor> tensors) {
   fault_point("exchange");
-  std::unique_lock lock(mutex_);
-  if (broken_) throw Broken();
+  std::unique_lock lock(work_.mutex_);
+  if (work_.cause_) throw JointWork::Broken();
   const std::size_t call = calls_[rank]++;
   Round::Shown& shown = *rounds_[call % 2][rank];
   shown.tensors = std::move(tensors);
@@ -74,35 +75,14 @@ Exchange::Round Exchange::show(std::size_t rank, std::vector<at::Tensor> tensors
     if (tensor.is_cuda()) shown.ready.record(c10::cuda::getCurrentCUDAStream(tensor.device().index()));
   }
   ++came_;
-  all_came_.notify_all();
+  work_.changed_.notify_all();
   // A rank can be at most one call ahead of the others.
-  all_came_.wait(lock, [&] { return broken_ || came_ >= (call + 1) * ranks_; });
-  if (came_ < (call + 1) * ranks_) throw Broken();
+  work_.changed_.wait(lock, [&] { return work_.cause_ || came_ >= (call + 1) * ranks_; });
+  if (work_.cause_) throw JointWork::Broken();
   Round out;
   out.shown_ = &rounds_[call % 2];
   out.self_ = rank;
   return out;
-}
-
-void Exchange::leave() {
-  const std::lock_guard lock(mutex_);
-  broken_ = true;
-  all_came_.notify_all();
-}
-
-void finish(std::span<std::future<void>> ranks) {
-  std::exception_ptr broken, failure;
-  for (std::future<void>& one : ranks) {
-    try {
-      one.get();
-    } catch (const Exchange::Broken&) {
-      broken = std::current_exception();
-    } catch (...) {
-      if (!failure) failure = std::current_exception();
-    }
-  }
-  if (failure) std::rethrow_exception(failure);
-  if (broken) std::rethrow_exception(broken);
 }
 
 }  // namespace mgpu

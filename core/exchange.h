@@ -3,24 +3,20 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
-#include <condition_variable>
 #include <cstddef>
-#include <future>
 #include <memory>
-#include <mutex>
-#include <span>
 #include <vector>
+
+#include "core/joint_work.h"
 
 namespace mgpu {
 
 /// Several threads ("ranks"), one a device, that show each other tensors as they go: every rank calls show() equally
-/// often and waits there for the others. No rank waits for another's GPU: copies are queued behind what they copy.
+/// often and waits there for the others. No rank waits for another's GPU: copies are queued behind what they copy. A
+/// failure of the work that it belongs to, which outlives it, ends the waiting.
 class Exchange {
  public:
-  /// A rank was waiting, or came, after another had left: the other's failure is the one to tell.
-  class Broken {};
-
-  explicit Exchange(std::size_t ranks);
+  Exchange(std::size_t ranks, JointWork& work);
   ~Exchange();
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
@@ -41,22 +37,15 @@ class Exchange {
     std::size_t self_ = 0;
   };
   /// Shows the others a rank's tensors, all on one device and not written to again, and returns what all ranks show.
+  /// Throws JointWork::Broken where another rank of the work has failed.
   Round show(std::size_t rank, std::vector<at::Tensor> tensors);
-
-  /// The rank goes and will not come again: the others throw Broken.
-  void leave();
 
  private:
   const std::size_t ranks_;
-  std::mutex mutex_;
-  std::condition_variable all_came_;
+  JointWork& work_;                                                   ///< its lock is held over what follows
   std::array<std::vector<std::unique_ptr<Round::Shown>>, 2> rounds_;  // who is through with one may begin the next
   std::vector<std::size_t> calls_;                                    // of show(), by rank
   std::size_t came_ = 0;                                              // of all ranks
-  bool broken_ = false;
 };
-
-/// Waits for the work of all ranks, and throws what failed: Exchange::Broken only if nothing else did.
-void finish(std::span<std::future<void>> ranks);
 
 }  // namespace mgpu

@@ -7,7 +7,10 @@
 #include <map>
 #include <mutex>
 
+#include "core/fault_point.h"
 #include "core/pinned.h"
+#include "core/quietly.h"
+#include "core/stream_use.h"
 
 namespace mgpu {
 namespace {
@@ -56,22 +59,26 @@ HandOver::HandOver(at::Device from, at::Device to, Way way) : from_(from), to_(t
 
 // Given up on its way: memory that a copy may still read is not to be used before it has.
 HandOver::~HandOver() {
-  for (const at::Tensor& source : sources_) source.record_stream(copy_stream(from_));
+  quietly([this] {
+    device_call();
+    for (const at::Tensor& source : sources_) note_use(source, copy_stream(from_));
+  });
 }
 
 at::Tensor HandOver::send(const at::Tensor& tensor) {
   if (!tensor.defined()) return tensor;
+  device_call();
   if (!are_gpus(from_, to_)) return tensor.to(to_, /*non_blocking=*/false, /*copy=*/true);
   if (from_ == to_) return tensor;
   // On the devices' working streams it would wait for what these have been given since.
   const c10::cuda::CUDAStream from_stream = copy_stream(from_), to_stream = copy_stream(to_);
   const c10::cuda::CUDAMultiStreamGuard guard({from_stream, to_stream});
   queued_.precede_current_stream(from_);
-  sources_.push_back(tensor);
+  sources_.push_back(tensor);  // before anything is queued that reads it
   at::Tensor out = way_ == Way::Peer ? tensor.to(to_, /*non_blocking=*/true)
                                      : stage_in_main_memory(tensor, to_).to(to_, /*non_blocking=*/true);
   arrived_ = QueueMark(to_);
-  out.record_stream(c10::cuda::getDefaultCUDAStream(to_.index()));
+  note_use(out, c10::cuda::getDefaultCUDAStream(to_.index()));
   return out;
 }
 
@@ -86,6 +93,7 @@ at::Tensor stage_in_main_memory(const at::Tensor& tensor, at::Device to) {
   const at::Tensor dense = tensor.contiguous(tensor.suggest_memory_format());
   const auto size = static_cast<std::int64_t>(dense.nbytes());
   at::Tensor staging = staging_bytes(size, PinnedFrom::Cache, DeviceId::cuda(from.index()));
+  if (staging.is_pinned()) survive_loss(staging);
   staging = staging.view(dense.scalar_type()).as_strided(dense.sizes(), dense.strides());
   staging.copy_(dense, /*non_blocking=*/true);
   QueueMark(from).precede_current_stream(to);
@@ -105,7 +113,7 @@ at::Tensor hand_over(const at::Tensor& tensor, at::Device to) {
 }
 
 void read_here(const at::Tensor& tensor) {
-  if (tensor.is_cuda()) tensor.record_stream(c10::cuda::getCurrentCUDAStream(tensor.device().index()));
+  if (tensor.is_cuda()) note_use(tensor, c10::cuda::getCurrentCUDAStream(tensor.device().index()));
 }
 
 struct SideStream::Guard {

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <new>
 
+#include "core/fault_point.h"
 #include "core/strings.h"
 
 namespace mgpu {
@@ -36,6 +37,8 @@ class BookingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(std::size_t bytes) override {
     if (bytes == 0) return {nullptr, nullptr, &free_block, c10::DeviceType::CPU};
+    if (allocation_hook) [[unlikely]]
+      allocation_hook();
     HostAccount* account = current_account;
     if (account) account->charge(bytes);
     try {

@@ -40,6 +40,7 @@ class HostAccount {
   std::uint64_t peak() const { return peak_; }
   void reset_peak();
   void set_limit(std::uint64_t bytes) { limit_ = bytes; }
+  std::uint64_t limit() const { return limit_; }
 
   HostAccount(const HostAccount&) = delete;
   HostAccount& operator=(const HostAccount&) = delete;

@@ -12,6 +12,7 @@
 #include <limits>
 #include <mutex>
 
+#include "core/fault_point.h"
 #include "core/host_memory.h"
 #include "core/own_memory.h"
 #include "core/proc.h"
@@ -82,16 +83,19 @@ at::Device torch_device(const DeviceId& id) {
 }
 
 std::uint64_t bytes_in_use(const DeviceId& device) {
+  device_call();
   if (!device.is_cuda()) return program_share(device) + HostAccount::of(device).current();
   return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).allocated_bytes).current);
 }
 
 std::uint64_t peak_bytes(const DeviceId& device) {
+  device_call();
   if (!device.is_cuda()) return program_share(device) + HostAccount::of(device).peak();
   return driver_bytes(device) + static_cast<std::uint64_t>(total(stats(device).allocated_bytes).peak);
 }
 
 void reset_peak_bytes(const DeviceId& device) {
+  device_call();
   if (device.is_cuda()) {
     start_cuda();
     c10::cuda::CUDACachingAllocator::resetPeakStats(index_of(device));
@@ -101,10 +105,12 @@ void reset_peak_bytes(const DeviceId& device) {
 }
 
 void release_cached(const DeviceId& device) {
+  device_call();
   if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
 void limit_allocations(const DeviceId& device, std::uint64_t bytes) {
+  device_call();
   if (!device.is_cuda()) {
     HostAccount::of(device).set_limit(bytes);
     return;
@@ -115,6 +121,7 @@ void limit_allocations(const DeviceId& device, std::uint64_t bytes) {
 }
 
 void unlimit_allocations(const DeviceId& device) {
+  device_call();
   if (!device.is_cuda()) return HostAccount::of(device).set_limit(std::numeric_limits<std::uint64_t>::max());
   start_cuda();
   c10::cuda::CUDACachingAllocator::setMemoryFraction(1.0, index_of(device));
@@ -135,6 +142,7 @@ void prefer_separate_queues() {
 }
 
 void synchronize(at::Device device) {
+  device_call();
   if (!device.is_cuda()) return;
   const c10::cuda::CUDAGuard guard(device);
   c10::cuda::device_synchronize();

@@ -1,18 +1,20 @@
 #include "core/queue_mark.h"
 
-#include <c10/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include "core/clock.h"
+#include "core/fault_point.h"
+#include "core/gpu_event.h"
 
 namespace mgpu {
 
 struct QueueMark::Event {
   explicit Event(unsigned flags) : event(flags) {}
-  c10::cuda::CUDAEvent event;
+  GpuEvent event;
 };
 
 QueueMark::QueueMark(at::Device device, For purpose) {
+  device_call();
   if (!device.is_cuda()) return;
   const unsigned timing = purpose == For::Timing ? cudaEventDefault : cudaEventDisableTiming;
   event_ = std::make_shared<Event>(timing | cudaEventBlockingSync);
@@ -20,10 +22,12 @@ QueueMark::QueueMark(at::Device device, For purpose) {
 }
 
 bool QueueMark::is_reached() const {
+  device_call();
   return !event_ || event_->event.query();
 }
 
 void QueueMark::wait() const {
+  device_call();
   if (event_) event_->event.synchronize();
 }
 
@@ -32,7 +36,7 @@ void QueueMark::precede_current_stream(at::Device device) const {
 }
 
 double QueueMark::seconds_between(const QueueMark& begin, const QueueMark& end) {
-  return static_cast<double>(begin.event_->event.elapsed_time(end.event_->event)) / 1000.0;
+  return begin.event_->event.seconds_until(end.event_->event);
 }
 
 Stopwatch::Stopwatch(at::Device device)

@@ -1,14 +1,15 @@
 #include "core/upload.h"
 
 #include <ATen/ATen.h>
-#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
 
+#include "core/cancel.h"
 #include "core/error.h"
+#include "core/gpu_event.h"
 #include "core/pinned.h"
 
 namespace mgpu {
@@ -21,7 +22,7 @@ constexpr std::int64_t kSlotBytes = std::int64_t{32} << 20;
 
 struct Uploader::Slot {
   at::Tensor buffer;
-  at::cuda::CUDAEvent sent;  ///< the copy engine has read the buffer
+  GpuEvent sent;  ///< the copy engine has read the buffer
 };
 
 Uploader::Uploader(at::Device device) : device_(device) {
@@ -47,8 +48,10 @@ at::Tensor Uploader::upload(std::span<const std::byte> bytes, at::IntArrayRef sh
   at::Tensor out = at::empty(shape, at::TensorOptions(dtype).device(device_));
   MGPU_CHECK_EQ(static_cast<std::size_t>(out.nbytes()), bytes.size());
   auto* target = static_cast<std::byte*>(out.mutable_data_ptr());
-  for (std::size_t done = 0; done < bytes.size(); done += piece)
+  for (std::size_t done = 0; done < bytes.size(); done += piece) {
+    stop_if_requested();
     fill_and_send(bytes.subspan(done, std::min(piece, bytes.size() - done)), target + done);
+  }
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "core/cancel.h"
 #include "core/error.h"
 #include "core/host_memory.h"
 #include "core/strings.h"
@@ -151,6 +152,7 @@ at::Tensor Weights::get(std::string_view name) const {
 }
 
 at::Tensor Weights::fetch(const TensorInfo& info) const {
+  stop_if_requested();
   if (!uploader_) return mapped_tensor(file_, info);
   return uploader_->upload(file_->bytes(info), info.shape, scalar_type(info.dtype));
 }

@@ -1,17 +1,20 @@
 #include "shard/block_stream.h"
 
 #include <ATen/ATen.h>
-#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
 
+#include "core/cancel.h"
 #include "core/error.h"
+#include "core/fault_point.h"
+#include "core/gpu_event.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
 #include "core/pinned.h"
+#include "core/quietly.h"
 #include "shard/loan.h"
 
 namespace mgpu {
@@ -49,13 +52,14 @@ struct BlockStream::Packed {
 struct BlockStream::Slot {
   at::Tensor bytes;  ///< [n] uint8 on the device that computes
   int position = -1;
-  std::uint64_t used = 0;        ///< when last, in uses
-  at::cuda::CUDAEvent copied;    ///< the block has arrived
-  at::cuda::CUDAEvent computed;  ///< what was queued with it has run
+  std::uint64_t used = 0;  ///< when last, in uses
+  GpuEvent copied;         ///< the block has arrived
+  GpuEvent computed;       ///< what was queued with it has run
   bool in_use = false;
 };
 
 BlockStream::Packed BlockStream::pack(Block block) const {
+  stop_if_requested();
   const HostDeviceScope scope(block.donor);  // what it keeps is its own
   Packed out;
   std::int64_t size = 0;
@@ -91,11 +95,16 @@ BlockStream::BlockStream(at::Device device, std::vector<Block> blocks, Meter* me
     // Whoever had the memory before may still be at work with it.
     if (device.is_cuda()) slots_.back()->computed.record(c10::cuda::getCurrentCUDAStream(device.index()));
   }
-  for (int i = 0; i < std::min(count(), kRingSlots); ++i) bring(i);
+  try {
+    for (int i = 0; i < std::min(count(), kRingSlots); ++i) bring(i);
+  } catch (...) {  // copies may be under way
+    quietly([this] { synchronize(device_); });
+    throw;
+  }
 }
 
 BlockStream::~BlockStream() {
-  synchronize(device_);
+  quietly([this] { synchronize(device_); });
 }
 
 BlockStream::Use::Use(BlockStream* stream, int block, CopyWaits* waits)
@@ -104,7 +113,12 @@ BlockStream::Use::Use(BlockStream* stream, int block, CopyWaits* waits)
 }
 
 BlockStream::Use::~Use() {
-  if (position_ >= 0) stream_->release(position_);
+  if (position_ < 0) return;
+  try {
+    stream_->release(position_);
+  } catch (...) {  // nobody may fill the slot again, since nobody knows when it is free
+    stream_->fault_ = std::current_exception();
+  }
 }
 
 int BlockStream::count() const {
@@ -127,26 +141,43 @@ void BlockStream::fetch(int position, CopyWaits* waits) {
   Slot& slot = bring(position);
   slot.in_use = true;
   slot.used = ++uses_;
+  try {
+    show(position, slot, waits);
+    bring((position + 1) % static_cast<int>(blocks_.size()));
+  } catch (...) {  // there will be no release
+    slot.in_use = false;
+    hide(position);
+    throw;
+  }
+}
+
+void BlockStream::show(int position, Slot& slot, CopyWaits* waits) const {
+  device_call();
   if (waits) waits->wait_begins();
   if (device_.is_cuda()) slot.copied.block(c10::cuda::getCurrentCUDAStream(device_.index()));
   if (waits) waits->wait_ends();
   const Packed& packed = blocks_[static_cast<std::size_t>(position)];
   for (std::size_t i = 0; i < packed.shapes.size(); ++i)
     *packed.block.tensors[i] = place(slot.bytes, packed.offsets[i], packed.shapes[i]);
-  bring((position + 1) % static_cast<int>(blocks_.size()));
+}
+
+void BlockStream::hide(int position) const {
+  for (at::Tensor* tensor : blocks_[static_cast<std::size_t>(position)].block.tensors) *tensor = at::Tensor();
 }
 
 void BlockStream::release(int position) {
   const auto slot = std::ranges::find_if(slots_, [&](const auto& s) { return s->position == position; });
   MGPU_CHECK(slot != slots_.end(), "streamed block {} left its slot", position);
+  hide(position);
   (*slot)->in_use = false;
+  device_call();
   if (device_.is_cuda()) (*slot)->computed.record(c10::cuda::getCurrentCUDAStream(device_.index()));
-  for (at::Tensor* tensor : blocks_[static_cast<std::size_t>(position)].block.tensors) *tensor = at::Tensor();
 }
 
 BlockStream::Slot& BlockStream::bring(int position) {
   for (const auto& slot : slots_)
     if (slot->position == position) return *slot;
+  if (fault_) std::rethrow_exception(fault_);
   Slot* oldest = nullptr;
   for (const auto& slot : slots_)
     if (!slot->in_use && (!oldest || slot->used < oldest->used)) oldest = slot.get();
@@ -160,6 +191,7 @@ BlockStream::Slot& BlockStream::bring(int position) {
 
 void BlockStream::copy(const Packed& block, Slot& slot) {
   const at::Tensor target = slot.bytes.narrow(0, 0, block.bytes.numel());
+  fault_point("copy");
   copied_ += block.bytes.nbytes();
   if (meter_) meter_->received(block.block.donor, block.bytes.nbytes());
   if (!device_.is_cuda()) {

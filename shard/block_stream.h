@@ -4,6 +4,7 @@
 #include <c10/core/Stream.h>
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -87,6 +88,9 @@ class BlockStream {
   int position_of(int block) const;
   void fetch(int position, CopyWaits* waits);
   void release(int position);
+  /// Points the model's tensors at a slot, behind the copy there; and at nothing.
+  void show(int position, Slot& slot, CopyWaits* waits) const;
+  void hide(int position) const;
   /// The slot with that block, into which it is copied if it was in none.
   Slot& bring(int position);
   void copy(const Packed& block, Slot& slot);
@@ -97,6 +101,7 @@ class BlockStream {
   std::vector<std::unique_ptr<Slot>> slots_;
   std::optional<c10::Stream> copies_;  ///< of a GPU: where copies are queued
   std::uint64_t uses_ = 0, copied_ = 0;
+  std::exception_ptr fault_;  ///< of a release, for who brings a block next
 };
 
 }  // namespace mgpu

@@ -3,12 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <limits>
 #include <set>
 
+#include "core/cancel.h"
 #include "core/clock.h"
 #include "core/error.h"
-#include "core/exchange.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
@@ -59,12 +58,13 @@ RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const 
   for (StreamedBlock& block : blocks) moved.push_back({block.index, std::move(block.tensors), donors.at(block.index)});
   std::set<DeviceId> lenders;
   for (const auto& [block, donor] : donors) lenders.insert(donor);
-  auto stream = std::make_unique<BlockStream>(device, std::move(moved), &meter);
-  for (const DeviceId& donor : lenders) lent.keep(donor, stream->lent_bytes(donor));
-  const std::shared_ptr<BlockStream> ring(stream.release(), [&lent, lenders](BlockStream* own) {
+  const auto goes = [&lent, lenders](BlockStream* own) {
     for (const DeviceId& donor : lenders) lent.give_back(donor, own->lent_bytes(donor));
     delete own;
-  });
+  };
+  auto stream = std::make_unique<BlockStream>(device, std::move(moved), &meter);
+  for (const DeviceId& donor : lenders) lent.keep(donor, stream->lent_bytes(donor));
+  const std::shared_ptr<BlockStream> ring(stream.release(), goes);
   return [ring](int block, const std::function<void()>& work) {
     const BlockStream::Use use(ring.get(), block);
     work();
@@ -78,14 +78,11 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
   const auto runs = goes_one_by_one() ? Worker::Runs::InCaller : Worker::Runs::InThread;
   for (const PlannedDevice& planned : plan_.devices) {
     const DeviceRoom& room = planned.room;
-    limit_allocations(room.id, room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0);
-    devices_.push_back(std::make_unique<Device>(room.id, runs));
+    const std::uint64_t limit = room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0;
+    devices_.push_back(std::make_unique<Device>(room.id, limit, runs));
   }
   coders_ = plan_.devices_of("vae");
   if (!coders_.empty() && coder(0).id.is_cuda()) coder(0).coding.emplace(coder(0).id, Worker::Runs::InThread);
-  // What a donor keeps is the plan's; the limit of a job before this one is not.
-  for (const PlannedDonor& donor : plan_.donors)
-    if (!donor.room.id.is_cuda()) limit_allocations(donor.room.id, std::numeric_limits<std::uint64_t>::max());
 }
 
 PhaseBytes Engine::lent(const DeviceId& donor) const {
@@ -137,9 +134,10 @@ double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
 double Engine::code(Phase phase, const std::function<void()>& work) {
   Device& device = coder(0);
   const auto run = [&] {
-    const Meter::PhaseScope scope(device.meter, phase);
-    const Meter::Busy busy(device.meter);
     return on_device(device.id, [&] {
+      stop_if_requested();
+      const Meter::PhaseScope scope(device.meter, phase);
+      const Meter::Busy busy(device.meter);
       const Stopwatch watch(device.torch);
       fault_point("autoencoder");
       work();
@@ -149,30 +147,34 @@ double Engine::code(Phase phase, const std::function<void()>& work) {
   return device.coding ? device.coding->call(run) : run();
 }
 
-double Engine::between_passes(Device& device, std::function<double()> work) {
-  if (!pipeline_) return device.worker.call(std::move(work));
-  const auto task = std::make_shared<std::packaged_task<double()>>(std::move(work));
-  std::future<double> result = task->get_future();
-  pipeline_->between_passes(device.id, [task] { (*task)(); });
-  return result.get();
+double Engine::between_passes(Device& device, const std::function<double()>& work) {
+  double out = 0.0;
+  const auto run = [&] { out = work(); };
+  if (pipeline_) {
+    pipeline_->between_passes(device.id, run).get();
+  } else {
+    device.worker.call(run);
+  }
+  return out;
 }
 
-void Engine::at_coders(Phase phase, const std::function<void(std::size_t coder)>& work) {
-  std::vector<std::future<void>> all;
-  for (std::size_t i = 1; i < coders_.size(); ++i) {
-    all.push_back(coder(i).worker.begin([this, phase, &work, i] {
-      const Meter::PhaseScope scope(coder(i).meter, phase);
-      const Meter::Busy busy(coder(i).meter);
-      on_device(coder(i).id, [&] {
-        work(i);
-        synchronize(coder(i).torch);
-      });
-    }));
-  }
-  std::packaged_task<void()> own([&] { on_device(coder(0).id, [&] { work(0); }); });
-  all.push_back(own.get_future());
-  own();
-  finish(all);
+void Engine::at_coders(Phase phase, JointWork& together, const std::function<void(std::size_t coder)>& work) {
+  const auto begin = [this](std::size_t rank, std::function<void()> part) {
+    return coder(rank).worker.begin(std::move(part));
+  };
+  together.run(coders_.size(), begin, [&](std::size_t rank) {
+    Device& device = coder(rank);
+    on_device(device.id, [&] {
+      if (rank == 0) {  // code() has said the rest
+        work(rank);
+        return;
+      }
+      const Meter::PhaseScope scope(device.meter, phase);
+      const Meter::Busy busy(device.meter);
+      work(rank);
+      synchronize(device.torch);
+    });
+  });
 }
 
 std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, const TextualInversions& inversions) {
@@ -204,8 +206,8 @@ std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
     const auto work_of = [&device](std::function<void()> work) {
       fault_point("to an encoder");
       return device.worker.begin([&device, work = std::move(work)] {
-        const Meter::Busy busy(device.meter);
         on_device(device.id, [&] {
+          const Meter::Busy busy(device.meter);
           fault_point("encode");
           work();
           synchronize(device.torch);

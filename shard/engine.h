@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "core/allocation_limit.h"
+#include "core/joint_work.h"
 #include "core/memory.h"
 #include "core/model_set.h"
 #include "core/ops.h"
@@ -37,6 +39,7 @@ struct PromptText {
 /// their device before the diffusion model comes.
 class Engine {
  public:
+  /// While it lives the allocations of the plan's devices are limited as the plan says, those of others are not.
   Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan);
 
   const Plan& plan() const { return plan_; }
@@ -62,8 +65,8 @@ class Engine {
   /// there. `work` leaves nothing queued on the device.
   double at_autoencoder(Phase phase, const std::function<void()>& work);
   /// Within that work: runs work(0) here and work(1) ... on the other coders, in their turns, as a phase of theirs, and
-  /// waits for all. They may wait for each other. Throws what failed, Exchange::Broken only if nothing else did.
-  void at_coders(Phase phase, const std::function<void(std::size_t coder)>& work);
+  /// waits for all. They may wait for each other in the exchanges of `together`. Throws what failed first.
+  void at_coders(Phase phase, JointWork& together, const std::function<void(std::size_t coder)>& work);
 
   /// What the diffusion model is told of each prompt. Loads the text encoders one after another, every device its
   /// layers of one at the same time, uses them and lets them go.
@@ -104,12 +107,13 @@ class Engine {
 
  private:
   struct Device {
-    Device(const DeviceId& device, Worker::Runs runs)
-        : id(device), torch(torch_device(device)), meter(device), worker(device, runs) {
+    Device(const DeviceId& device, std::uint64_t limit, Worker::Runs runs)
+        : id(device), torch(torch_device(device)), allocations(device, limit), meter(device), worker(device, runs) {
       if (device.is_cuda() && runs == Worker::Runs::InThread) follower.emplace(device, runs);
     }
     DeviceId id;
     at::Device torch;
+    AllocationLimit allocations;
     Meter meter;
     Worker worker;
     std::optional<Worker> follower;  ///< as Pipeline::Member's
@@ -134,7 +138,7 @@ class Engine {
   double code(Phase phase, const std::function<void()>& work);
 
   /// Runs `work` in a device's worker, which passes go before. Returns what it returns, throws what it throws.
-  double between_passes(Device& device, std::function<double()> work);
+  double between_passes(Device& device, const std::function<double()>& work);
 
   ModelSet models_;
   LentBytes lent_encoding_;

@@ -1,11 +1,10 @@
 #include "shard/meter.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "core/memory.h"
+#include "core/quietly.h"
 
 namespace mgpu {
 namespace {
@@ -14,7 +13,7 @@ namespace {
 QueueMark mark(const DeviceId& device) noexcept {
   try {
     return QueueMark(torch_device(device), QueueMark::For::Timing);
-  } catch (const c10::Error&) {
+  } catch (...) {
     return {};
   }
 }
@@ -78,7 +77,7 @@ void Meter::count_spans() const noexcept {
       span_since_.reset();
     }
     if (!spans_.empty() && !span_since_ && spans_.front().begin.is_reached()) span_since_ = Clock::now();
-  } catch (const c10::Error&) {  // the device failed: whoever waits for its work is told of it
+  } catch (...) {  // the device failed: whoever waits for its work is told of it
     spans_.clear();
     span_since_.reset();
   }
@@ -86,7 +85,7 @@ void Meter::count_spans() const noexcept {
 
 DeviceStatus Meter::status() const {
   DeviceStatus out;
-  out.bytes_in_use = bytes_in_use(device_);
+  quietly([&] { out.bytes_in_use = bytes_in_use(device_); });  // whoever asks has no part in the device's work
   const std::lock_guard lock(mutex_);
   out.busy_seconds = busy_now();
   out.clock_seconds = seconds(Clock::now().time_since_epoch());
@@ -99,16 +98,23 @@ Meter::PhaseScope::PhaseScope(Meter& meter, Phase phase) : meter_(meter), phase_
   const std::optional<Phase> before = meter_.phase();
   meter_.note_peak();
   ++meter_.entered_[phase];
-  if (meter_.phase() != before) reset_peak_bytes(meter_.device_);
+  try {
+    if (meter_.phase() != before) reset_peak_bytes(meter_.device_);
+  } catch (...) {
+    --meter_.entered_[phase];
+    throw;
+  }
 }
 
 // Also when the work throws: a phase that ran out of memory is the one whose peak is asked for.
 Meter::PhaseScope::~PhaseScope() {
   const std::lock_guard lock(meter_.mutex_);
   const std::optional<Phase> before = meter_.phase();
-  meter_.note_peak();
+  quietly([this] { meter_.note_peak(); });  // of a lost device nothing more is known
   --meter_.entered_[phase_];
-  if (meter_.phase() != before) reset_peak_bytes(meter_.device_);
+  quietly([&] {
+    if (meter_.phase() != before) reset_peak_bytes(meter_.device_);
+  });
 }
 
 Meter::Busy::Busy(Meter& meter, Of time) noexcept : meter_(meter) {
@@ -126,7 +132,9 @@ Meter::Busy::~Busy() {
     meter_.measured_.busy_seconds += seconds_since(meter_.busy_since_);
     return;
   }
-  if (QueueMark end = mark(meter_.device_); end.is_set()) meter_.spans_.push_back({begin, std::move(end)});
+  quietly([&] {
+    if (QueueMark end = mark(meter_.device_); end.is_set()) meter_.spans_.push_back({begin, std::move(end)});
+  });
   meter_.count_spans();
 }
 

@@ -49,7 +49,7 @@ class Pipeline {
   };
 
   Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops);
-  /// Waits for the passes that are on their way, and for the workers to forget them.
+  /// Waits for the passes that are on their way, and until nothing that was posted for them is left.
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
@@ -73,13 +73,14 @@ class Pipeline {
   };
   /// Sends each through all blocks, as many at once as may be on their way. Its prediction, like x, comes back on
   /// home() and in its type, complete, or, where a GPU has no follower, as that device's current stream gives it. The
-  /// future throws what a member threw, DeviceError among it, and never waits for a pass that was dropped.
+  /// future throws what a member threw, DeviceError among it, Interrupted once the program was asked to end, and never
+  /// waits for a pass that was dropped. What submit() itself throws it throws before any pass begins.
   std::vector<std::future<at::Tensor>> submit(const std::shared_ptr<Run>& run, std::span<const Evaluation> evaluations,
                                               double timestep);
 
-  /// Runs `work`, which must not throw, in the worker of a member's device, behind the passes that have come to it by
-  /// now: the other devices go on with those that it has sent them. No pass begins there until it is done.
-  void between_passes(const DeviceId& device, std::function<void()> work);
+  /// Runs `work` in the worker of a member's device, behind the passes that have come to it by now: the other devices
+  /// go on with those that it has sent them. No pass begins there until it is done. The future throws what it throws.
+  std::future<void> between_passes(const DeviceId& device, std::function<void()> work);
 
   /// The device of the first block: where a sampler should keep its latent.
   const DeviceId& home() const { return members_[stages_.front().member].device; }
@@ -103,10 +104,20 @@ class Pipeline {
     Pipeline& pipeline_;
   };
 
-  /// Waits until a pass may begin, and takes those of these that may.
-  Passes admit(std::span<std::shared_ptr<Pass>> passes);
+  /// Counts something that was posted, likewise.
+  class Task;
+  /// Posts it, and counts it until it and all that it held has gone: whoever has waited for its effects may take the
+  /// pipeline down meanwhile.
+  void post(Worker& worker, std::function<void()> task);
+  /// Has a member look for something to do. Returns why it cannot be told.
+  std::exception_ptr wake(std::size_t member) noexcept;
+  /// Fails what waits for a member, which nobody may come for.
+  void drop_waiting(std::size_t member, const std::exception_ptr& error) noexcept;
+
+  /// Waits until a pass may begin, and says how many of these, from the first on, may.
+  std::size_t admit(std::span<const std::shared_ptr<Pass>> passes);
   /// Lets passes wait before a stage, with a task for each; those that cannot wait fail.
-  void enter(std::size_t stage, const Passes& passes);
+  void enter(std::size_t stage, std::span<const std::shared_ptr<Pass>> passes) noexcept;
   /// Passes that wait before one of a member's stages, to go through it together.
   struct Turn {
     std::size_t stage = 0;
@@ -126,26 +137,39 @@ class Pipeline {
   /// Lets more go together where so many waited for copies a share of their time. The lock held.
   void learn(std::size_t stage, std::size_t passes, double waited);
   /// What a worker does whenever something may have changed for its member.
-  void work(std::size_t member);
-  /// The other work of a member whose turn it is, if any.
-  std::function<void()> take_between(std::size_t member);
+  void work(std::size_t member) noexcept;
+  /// Does what is next, if anything. Returns whether more may wait that no task was posted for.
+  bool do_next(std::size_t member) noexcept;
+  /// Other work than passes.
+  struct Between {
+    std::uint64_t came = 0;
+    std::function<void()> work;
+    std::promise<void> done;
+  };
+  /// The first of a member's other work: if it has its turn, or whoever's it is.
+  enum class Turns : std::uint8_t { InOrder, Any };
+  std::optional<Between> take_between(std::size_t member, Turns turns) noexcept;
+  static void do_between(Between between) noexcept;
+  /// The pass that waits first before a stage, or null.
+  std::shared_ptr<Pass> take_first(std::size_t stage) noexcept;
   /// What a GPU that streams waits for copies from here on; null for others.
   static std::shared_ptr<CopyWaits> waits_of(const Member& member);
   /// Has the device of a stage do its part of the passes, and send them on. Returns what it waits for copies, null
   /// where it fails.
-  std::shared_ptr<CopyWaits> go_through(const Turn& turn);
+  std::shared_ptr<CopyWaits> go_through(const Turn& turn) noexcept;
   void run_blocks(const Stage& stage, const Passes& passes, CopyWaits* waits);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
   void finish(const Stage& stage, const std::shared_ptr<Pass>& pass);
   /// What a member sends to another is that one's to answer for.
   static at::Tensor send(HandOver& way, const at::Tensor& tensor, const Member& from, const Member& to);
   /// Goes on with a pass once what `from` sent to `to` is there.
-  static void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
-                     std::function<void()> then);
-  /// Once a GPU has done what it was given last, its worker gives it more.
-  void follow_turn(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits);
+  void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
+              std::function<void()> then);
+  /// Once a GPU has done what it was given last, its worker gives it more. False: nobody follows, for lack of memory.
+  bool follow_turn(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits) noexcept;
+  void turn_ends(std::size_t stage, std::size_t passes, double waited) noexcept;
   void succeed(Pass& pass, at::Tensor prediction);
-  static void fail(Pass& pass, const std::exception_ptr& error);
+  static void fail(Pass& pass, const std::exception_ptr& error) noexcept;
 
   std::vector<Member> members_;
   std::vector<Stage> stages_;
@@ -155,14 +179,9 @@ class Pipeline {
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
   std::vector<std::size_t> together_;                       ///< passes that should go through each stage, by its copies
   std::vector<int> turns_;                                  ///< that each member with a follower works on
-  /// Other work than passes.
-  struct Between {
-    std::uint64_t came = 0;
-    std::function<void()> work;
-  };
-  std::vector<std::deque<Between>> between_;  ///< that waits for each member
-  std::uint64_t comings_ = 0;                 ///< of passes to a stage, and of other work
-  std::size_t in_flight_ = 0;
+  std::vector<std::deque<Between>> between_;                ///< other work that waits for each member
+  std::uint64_t comings_ = 0;                               ///< of passes to a stage, and of other work
+  std::size_t in_flight_ = 0, tasks_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
   std::size_t limit_ = kNoLimit;
 };

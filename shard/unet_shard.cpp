@@ -12,13 +12,13 @@ namespace {
 class UNetShard final : public DiffusionShard {
  public:
   UNetShard(const FamilyRow& family, const UNetSizes& sizes, const Weights& weights, const HeldBlocks& held)
-      : family_(family), model_(sizes, weights, held) {}
+      : family_(family), model_(sizes, weights, held), device_(weights.device()), begins_(held.stem()) {}
 
   std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
                                   const Ops& ops) override {
     auto told = std::make_unique<UNetTold>();
     // Once a run: from main memory each pass would wait for the device.
-    if (facts.channels.defined()) told->channels = facts.channels.to(texts.front().conditioning->context.device());
+    if (begins_ && facts.channels.defined()) told->channels = facts.channels.to(device_);
     for (const ToldText& text : texts)
       told->texts.push_back({words_of(text.conditioning->context, ops), vector(text, facts)});
     return told;
@@ -27,7 +27,7 @@ class UNetShard final : public DiffusionShard {
   std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
                                        const Ops& ops) const override {
     const auto& [texts, channels] = static_cast<const UNetTold&>(told);
-    const at::Tensor input = channels.defined() ? at::cat({x, channels}, 1) : x;
+    const at::Tensor input = channels.defined() ? at::cat({x.to(device_), channels}, 1) : x;
     return std::make_unique<PassOf<UNetState>>(timestep, text,
                                                model_.begin(input, timestep, texts.at(text).vector, ops));
   }
@@ -76,6 +76,8 @@ class UNetShard final : public DiffusionShard {
 
   const FamilyRow& family_;
   UNet model_;
+  at::Device device_;
+  bool begins_;  ///< has the first block
   LiveValues<Context, const UNetText> known_;
 };
 

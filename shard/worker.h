@@ -7,8 +7,9 @@
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <vector>
+#include <utility>
 
+#include "core/all_of.h"
 #include "core/device_id.h"
 
 namespace mgpu {
@@ -19,13 +20,14 @@ class Worker {
  public:
   /// A worker that has the only device needs no thread: it runs a task at once, in the caller's.
   enum class Runs : std::uint8_t { InCaller, InThread };
+  /// Throws where the system gives no thread, or the GPU does not answer.
   Worker(const DeviceId& device, Runs runs);
   /// Waits for what was posted, and for what that posts here in turn.
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  /// Runs `task` when its turn comes. It must not throw.
+  /// Runs `task` when its turn comes. It must not throw. Throws, and forgets it, where there is no memory for it.
   void post(std::function<void()> task);
 
   /// Runs `work` in its turn; the future gives what it returns, throws what it throws.
@@ -44,7 +46,7 @@ class Worker {
   }
 
  private:
-  void serve(int threads);
+  void serve(int threads, std::promise<void>& begun);
 
   DeviceId device_;
   std::mutex mutex_;
@@ -54,34 +56,19 @@ class Worker {
   std::thread thread_;
 };
 
-/// Work of several workers at the same time. Declared behind what the work refers to, it waits for all of it before
-/// that goes, whatever is thrown meanwhile.
+/// Work of several workers at the same time: see AllOf.
 class Together {
  public:
-  Together() = default;
-  ~Together() { wait(); }
-  Together(const Together&) = delete;
-  Together& operator=(const Together&) = delete;
-
   template <class Work>
   void begin(Worker& worker, Work&& work) {
-    works_.push_back(worker.begin(std::forward<Work>(work)));
+    works_.add([&] { return worker.begin(std::forward<Work>(work)); });
   }
 
   /// Waits for all, then throws what the first one that failed threw.
-  void finish() {
-    wait();
-    for (std::future<void>& work : works_) work.get();
-    works_.clear();
-  }
+  void finish() { works_.finish(); }
 
  private:
-  void wait() const {
-    for (const std::future<void>& work : works_)
-      if (work.valid()) work.wait();
-  }
-
-  std::vector<std::future<void>> works_;
+  AllOf works_;
 };
 
 }  // namespace mgpu

@@ -13,10 +13,11 @@
 namespace mgpu {
 
 Team threads(std::vector<double> speeds) {
-  const auto run = [](std::size_t ranks, const std::function<void(std::size_t)>& work) {
-    std::vector<std::future<void>> all;
-    for (std::size_t rank = 0; rank < ranks; ++rank) all.push_back(std::async(std::launch::async, work, rank));
-    finish(all);
+  const auto run = [](JointWork& together, std::size_t ranks, const std::function<void(std::size_t)>& work) {
+    const auto begin = [](std::size_t, std::function<void()> part) {
+      return std::async(std::launch::async, std::move(part));
+    };
+    together.run(ranks, begin, work);
   };
   return {std::move(speeds), run};
 }

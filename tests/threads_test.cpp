@@ -9,9 +9,11 @@
 #include <thread>
 
 #include "cli/run_queue.h"
+#include "core/cancel.h"
 #include "core/fault_point.h"
 #include "shard/device_error.h"
 #include "shard/pipeline.h"
+#include "tests/watchdog.h"
 
 // What threads share: the pipeline, its workers and meters, and the queue of runs, around a model that only looks like
 // one. Small enough to be built again with -fsanitize=thread (tests/CMakeLists.txt).
@@ -21,6 +23,8 @@ using namespace mgpu;
 namespace {
 
 constexpr int kBlocks = 4;
+
+std::atomic<int> blocks_after_stop = 0;
 
 /// Multiplies and adds. It counts its calls without a lock: a device's work is one thread's.
 class FakeShard final : public DiffusionShard {
@@ -44,6 +48,7 @@ class FakeShard final : public DiffusionShard {
   }
   void run(int block, DiffusionPass& pass, Told& told, const Ops&) const override {
     ++calls_;
+    if (is_stop_requested()) ++blocks_after_stop;
     if (order_) order_->push_back(block);
     double& value = static_cast<FakeTold&>(told).texts.at(pass.text);
     at::Tensor& x = static_cast<FakePass&>(pass).x;
@@ -107,7 +112,7 @@ at::Tensor sample(Pipeline& pipeline, int seed) {
   for (int step = 0; step < 4; ++step) {
     const std::vector<Pipeline::Evaluation> evaluations = {{x, 0}, {x, 1}};
     std::vector<std::future<at::Tensor>> passes = pipeline.submit(run, evaluations, 0.25);
-    for (const auto& pass : passes) pass.wait();
+    for (const auto& pass : passes) pass.wait();  // each, whatever becomes of the others
     const at::Tensor told = passes[0].get(), untold = passes[1].get();
     x = told + untold;
   }
@@ -137,6 +142,7 @@ std::vector<at::Tensor> sample_all(Pipeline& pipeline, std::size_t count) {
           try {
             out[turn->run()] = sample(pipeline, static_cast<int>(turn->run()));
           } catch (const std::exception&) {  // it stays undefined
+          } catch (const Interrupted&) {
           }
         }
       });
@@ -213,12 +219,7 @@ TEST_CASE("what is done between passes waits for those that are there, and is do
     std::jthread asks([&] {
       while (!over)
         for (std::size_t i = 0; i < devices.count; ++i) {
-          std::promise<void> ended;
-          devices.pipeline->between_passes(DeviceId::cpu(static_cast<int>(i)), [&] {
-            ++done;
-            ended.set_value();
-          });
-          ended.get_future().wait();
+          devices.pipeline->between_passes(DeviceId::cpu(static_cast<int>(i)), [&] { ++done; }).get();
         }
     });
     const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 12);
@@ -226,6 +227,96 @@ TEST_CASE("what is done between passes waits for those that are there, and is do
     asks.join();
     for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected(static_cast<int>(i))));
     CHECK(done > 0);
+  }
+}
+
+TEST_CASE("a pipeline goes as soon as what was waited for is done, and nothing that it posted is left behind") {
+  test::Watchdog watchdog("a pipeline that goes");
+  using Are = Devices::Are;
+  for (const Are are : {Are::Plain, Are::Followed, Are::Streaming, Are::Alone}) {
+    for (int i = 0; i < 60; ++i) {
+      watchdog.sees(fmt::format("devices {}, pipeline {}", static_cast<int>(are), i));
+      Devices devices(are);
+      if (i % 2 == 0) {
+        sample(*devices.pipeline, 1);
+      } else {
+        std::thread asks([&] {
+          for (std::size_t k = 0; k < devices.count; ++k)
+            devices.pipeline->between_passes(DeviceId::cpu(static_cast<int>(k)), [] {}).get();
+        });
+        sample(*devices.pipeline, 1);
+        asks.join();
+      }
+      devices.pipeline.reset();  // the workers and followers go on
+    }
+  }
+}
+
+TEST_CASE("failures at random, work between passes, a program that is asked to end: everything ends, nothing is lost") {
+  test::Watchdog watchdog("failures at random");
+  const at::Tensor right = expected(3);
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    watchdog.sees(fmt::format("seed {}", seed));
+    Devices devices(static_cast<Devices::Are>(seed % 4));
+    devices.pipeline->limit(6);
+    std::atomic<unsigned> count{0};
+    const bool stops = seed % 3 == 0;
+    fault_hook = [&](std::string_view) {
+      const unsigned number = count++;
+      if (stops && number == 50 + 7 * seed) stop_signal = 2;
+      unsigned drawn = (number + 1) * 2654435761U + seed * 40503U;
+      drawn ^= drawn >> 15U;
+      if (drawn % 29 == 0) throw std::runtime_error("injected");
+    };
+    std::atomic<bool> over{false};
+    std::atomic<int> begun{0}, done{0}, ended{0};
+    std::thread asks([&] {
+      while (!over) {
+        for (std::size_t i = 0; i < devices.count; ++i) {
+          try {
+            std::future<void> one =
+                devices.pipeline->between_passes(DeviceId::cpu(static_cast<int>(i)), [&] { ++done; });
+            ++begun;
+            one.wait();
+            ++ended;
+          } catch (const std::exception&) {  // could not be posted
+          }
+        }
+      }
+    });
+    const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 6);
+    over = true;
+    asks.join();
+    fault_hook = nullptr;
+    stop_signal = 0;
+    blocks_after_stop = 0;
+    CHECK(begun == ended);
+    CHECK(done <= begun);
+    for (std::size_t i = 0; i < found.size(); ++i)
+      if (found[i].defined()) CHECK(found[i].equal(expected(static_cast<int>(i))));
+    CHECK(sample(*devices.pipeline, 3).equal(right));
+  }
+}
+
+TEST_CASE("once the program is asked to end no block begins, and passes that wait end at once") {
+  test::Watchdog watchdog("a program that is asked to end");
+  for (int n = 0; n < 60; ++n) {
+    watchdog.sees(fmt::format("asked at stage {}", n));
+    Devices devices(static_cast<Devices::Are>(n % 4));
+    std::atomic<int> stages{0};
+    blocks_after_stop = 0;
+    fault_hook = [&](std::string_view place) {
+      if (place == "stage" && stages++ == n / 2) stop_signal = 15;
+    };
+    const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 6);
+    fault_hook = nullptr;
+    CHECK(is_stop_requested());
+    CHECK_THROWS_AS(sample(*devices.pipeline, 3), Interrupted);
+    CHECK(blocks_after_stop <= static_cast<int>(devices.count));  // that had been let in
+    stop_signal = 0;
+    for (std::size_t i = 0; i < found.size(); ++i)
+      if (found[i].defined()) CHECK(found[i].equal(expected(static_cast<int>(i))));
+    CHECK(sample(*devices.pipeline, 3).equal(expected(3)));
   }
 }
 
@@ -274,15 +365,11 @@ TEST_CASE("what is done between passes has its turn: behind those that came befo
   };
   const std::vector<Pipeline::Evaluation> evaluations(2, {at::ones({1, 4, 8, 8}), 0});
   auto passes = devices.pipeline->submit(run, evaluations, 0.5);
-  std::promise<void> ended;
-  devices.pipeline->between_passes(DeviceId::cpu(0), [&] {
-    before = stages;
-    ended.set_value();
-  });
+  std::future<void> between = devices.pipeline->between_passes(DeviceId::cpu(0), [&] { before = stages; });
   std::ranges::move(devices.pipeline->submit(run, evaluations, 0.5), std::back_inserter(passes));
   begins.set_value();
   for (const auto& pass : passes) pass.wait();
-  ended.get_future().wait();
+  between.wait();
   CHECK(before == 2);
   CHECK(stages == 8);  // each pass comes there twice
   fault_hook = nullptr;

@@ -110,26 +110,28 @@ TEST_CASE("a device that cannot take its rows ends the work for those that wait 
   const auto decoders = coders<Decoder>("vae_flux", 2);
   const at::Tensor z = noise({1, 16, 12, 9}), lost = noise({1, 16, 2, 9});  // without the second device's rows
   const Team team = threads({1, 1});
-  BandWork work(bands_of(decoders[0], z, kSmallBands), team);
+  JointWork together;
+  BandWork work(bands_of(decoders[0], z, kSmallBands), team, together);
   std::atomic<int> broken = 0;
   const auto part = [&](std::size_t device) {
     try {
       work.run(device, decoders[device].steps(), work.rows(device, device == 0 ? z : lost, at::kCPU, at::kFloat));
-    } catch (const Exchange::Broken&) {
+    } catch (const JointWork::Broken&) {
       ++broken;
       throw;
     }
   };
-  CHECK_THROWS_AS(team.run(2, part), c10::Error);
+  CHECK_THROWS_AS(team.run(together, 2, part), c10::Error);
   CHECK(broken == 1);
 }
 
-TEST_CASE("who comes to an exchange that another has left is told so") {
-  Exchange exchange(2);
+TEST_CASE("who comes to an exchange after another has failed is told so") {
+  JointWork together;
+  Exchange exchange(2, together);
   auto waiting = std::async(std::launch::async, [&] { exchange.show(0, {at::zeros({1})}); });
-  exchange.leave();
-  CHECK_THROWS_AS(waiting.get(), Exchange::Broken);
-  CHECK_THROWS_AS(exchange.show(0, {at::zeros({1})}), Exchange::Broken);
+  together.fail(std::make_exception_ptr(std::runtime_error("lost")));
+  CHECK_THROWS_AS(waiting.get(), JointWork::Broken);
+  CHECK_THROWS_AS(exchange.show(0, {at::zeros({1})}), JointWork::Broken);
 }
 
 TEST_SUITE_END();

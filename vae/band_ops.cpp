@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "core/error.h"
+#include "core/stop_point.h"
 
 namespace mgpu {
 namespace {
@@ -87,6 +87,7 @@ BandOps::Surroundings BandOps::look_around(const ImageRows& x, const Norm* norm)
 
 at::Tensor BandOps::with_margin(const at::Tensor& x, const RowRange& strip, const Surroundings& around,
                                 const at::Tensor& above) const {
+  stop_point(x.device());
   at::Tensor out = at::empty({strip.size() + 2, x.size(1), x.size(2)}, x.options());
   const auto fill = [&](const at::Tensor& from, std::int64_t first) {
     at::Tensor to = out.narrow(0, first, from.size(0));
@@ -131,6 +132,7 @@ ImageRows BandOps::conv1x1(const ImageRows& x, const Conv& w) const {
   const std::int64_t channels = w.weight.size(0);
   ImageRows out = empty_rows(x.values, x.values.size(0), x.width(), channels);
   for (const RowRange& strip : strips(x.width(), std::max(x.channels(), channels))) {
+    stop_point(x.values.device());
     finish_rows(convolve(narrow(x.values, strip), w.weight, 1, 0, 0), w.bias, {}, narrow(out.values, strip),
                 narrow_sums(out, strip));
   }
@@ -220,6 +222,7 @@ void BandOps::attention_add(ImageRows& x, const Attention& attention) const {
   gather_pixels(k, v);
   const at::Tensor mixed = at::empty({mine.size(), channels}, x.values.options());
   for (RowRange piece : bands_.query_pieces(units_)) {
+    stop_point(x.values.device());
     piece = {piece.first - mine.first, piece.last - mine.first};
     narrow(mixed, piece).copy_(attend(project(normal(piece), attention.q), k, v));
   }

@@ -33,11 +33,11 @@ Bands bands_of(const Encoder& encoder, const at::Tensor& image, const std::optio
   return {rows, columns, encoder.sizes().channels.back(), rules.value_or(band_rules(encoder.device().is_cuda()))};
 }
 
-BandWork::BandWork(const Bands& bands, const Team& team)
+BandWork::BandWork(const Bands& bands, const Team& team, JointWork& together)
     : bands_(bands),
       shares_(deal_units(bands.units(), team.speeds)),
       workers_(with_units(shares_)),
-      exchange_(workers_.size()) {}
+      exchange_(workers_.size(), together) {}
 
 std::optional<std::size_t> BandWork::rank_of(std::size_t device) const {
   const auto own = std::ranges::find(workers_, device);
@@ -47,27 +47,23 @@ std::optional<std::size_t> BandWork::rank_of(std::size_t device) const {
 
 ImageRows BandWork::rows(std::size_t device, const at::Tensor& image, at::Device on, at::ScalarType dtype) {
   if (!rank_of(device)) return {};
-  return guarded([&] { return rows_of(image, bands_.rows(shares_[device], image.size(3)), on, dtype); });
+  return rows_of(image, bands_.rows(shares_[device], image.size(3)), on, dtype);
 }
 
 ImageRows BandWork::run(std::size_t device, std::span<const AutoencoderStep> steps, ImageRows rows) {
   const std::optional<std::size_t> rank = rank_of(device);
   if (!rank) return {};
-  return guarded([&] {
-    MeasuredStatistics statistics;
-    return run_steps(steps, std::move(rows), BandOps(bands_, shares_[device], statistics, exchange_, *rank));
-  });
+  MeasuredStatistics statistics;
+  return run_steps(steps, std::move(rows), BandOps(bands_, shares_[device], statistics, exchange_, *rank));
 }
 
 at::Tensor BandWork::gather(std::size_t device, const at::Tensor& mine) {
   const std::optional<std::size_t> rank = rank_of(device);
   if (!rank || !mine.defined() || exchange_.ranks() == 1) return mine;
-  return guarded([&] {
-    const Exchange::Round round = exchange_.show(*rank, {mine});
-    std::vector<at::Tensor> all;
-    for (std::size_t i = 0; i < exchange_.ranks(); ++i) all.push_back(round.take(i, 0, mine));
-    return at::cat(all, 0);
-  });
+  const Exchange::Round round = exchange_.show(*rank, {mine});
+  std::vector<at::Tensor> all;
+  for (std::size_t i = 0; i < exchange_.ranks(); ++i) all.push_back(round.take(i, 0, mine));
+  return at::cat(all, 0);
 }
 
 ImageRows BandWork::gather(std::size_t device, ImageRows rows) {

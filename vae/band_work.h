@@ -20,11 +20,11 @@ Bands bands_of(const Decoder& decoder, const at::Tensor& z, const std::optional<
 Bands bands_of(const Encoder& encoder, const at::Tensor& image, const std::optional<BandRules>& rules);
 
 /// One image dealt to a team in bands: which device has which units, and the exchange between them. A device may get
-/// none. Those that have some call the same functions in the same order, each on its own thread; a function throws
-/// Exchange::Broken where another device failed.
+/// none. Those that have some call the same functions in the same order, each on its own thread, as their parts of
+/// `together`, which outlives this.
 class BandWork {
  public:
-  BandWork(const Bands& bands, const Team& team);
+  BandWork(const Bands& bands, const Team& team, JointWork& together);
 
   const Bands& bands() const { return bands_; }
   const RowRange& units(std::size_t device) const { return shares_[device]; }
@@ -41,17 +41,6 @@ class BandWork {
   ImageRows own(std::size_t device, const ImageRows& all) const;
   /// What each device shows of one tensor, one behind the other.
   at::Tensor gather(std::size_t device, const at::Tensor& mine);
-
-  /// Runs what a device with units does between exchanges; where it fails, the others are told.
-  template <class Part>
-  auto guarded(Part&& part) {
-    try {
-      return part();
-    } catch (...) {
-      exchange_.leave();
-      throw;
-    }
-  }
 
  private:
   std::optional<std::size_t> rank_of(std::size_t device) const;

@@ -66,7 +66,8 @@ class InSlabs {
     for (const RowRange& slab : Slabs::cut(work_.units(device_))) {
       const RowRange around = with_margin(slab);
       KnownStatistics statistics(known_);
-      Exchange nobody(1);
+      JointWork alone;
+      Exchange nobody(1, alone);
       try {
         const BandOps ops(work_.bands(), around, statistics, nobody, 0);
         keep(run_steps(levels_.steps, rows_of(image_, around), ops), slab, around);
@@ -154,7 +155,8 @@ at::Tensor on_front(const at::Tensor& image, std::size_t device, at::Device fron
 at::Tensor decode_in_slabs(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z, const Slabs& slabs,
                            const std::optional<BandRules>& rules) {
   const at::Device front = decoders.front().device();
-  BandWork work(bands_of(decoders.front(), z, rules), team);
+  JointWork together;
+  BandWork work(bands_of(decoders.front(), z, rules), team, together);
   at::Tensor picture;
   const auto part = [&](std::size_t i) {
     const Decoder& decoder = decoders[i];
@@ -164,8 +166,8 @@ at::Tensor decode_in_slabs(std::span<const Decoder> decoders, const Team& team, 
     rows = run_levels(work, i, levels, work.gather(i, std::move(rows)));
     if (work.is_first(i)) picture = on_front(image_of(rows), i, front);
   };
-  team.run(decoders.size(), [&](std::size_t i) {
-    if (work.units(i).size() > 0) work.guarded([&] { part(i); });
+  team.run(together, decoders.size(), [&](std::size_t i) {
+    if (work.units(i).size() > 0) part(i);
   });
   return picture;
 }
@@ -173,7 +175,8 @@ at::Tensor decode_in_slabs(std::span<const Decoder> decoders, const Team& team, 
 LatentDistribution encode_in_slabs(std::span<const Encoder> encoders, const Team& team, const at::Tensor& image,
                                    const Slabs& slabs, const std::optional<BandRules>& rules) {
   const at::Device front = encoders.front().device();
-  BandWork work(bands_of(encoders.front(), image, rules), team);
+  JointWork together;
+  BandWork work(bands_of(encoders.front(), image, rules), team, together);
   at::Tensor moments;
   const auto part = [&](std::size_t i) {
     const Encoder& encoder = encoders[i];
@@ -184,8 +187,8 @@ LatentDistribution encode_in_slabs(std::span<const Encoder> encoders, const Team
     const ImageRows rows = work.gather(i, work.run(i, behind, work.own(i, small)));
     if (work.is_first(i)) moments = on_front(image_of(rows), i, front);
   };
-  team.run(encoders.size(), [&](std::size_t i) {
-    if (work.units(i).size() > 0) work.guarded([&] { part(i); });
+  team.run(together, encoders.size(), [&](std::size_t i) {
+    if (work.units(i).size() > 0) part(i);
   });
   return distribution_of(moments);
 }

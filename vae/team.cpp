@@ -13,9 +13,10 @@ namespace {
 template <class Coder>
 at::Tensor run_in_bands(std::span<const Coder> coders, const Team& team, const at::Tensor& image, const Bands& bands) {
   MGPU_CHECK_EQ(coders.size(), team.speeds.size());
-  BandWork work(bands, team);
+  JointWork together;
+  BandWork work(bands, team, together);
   std::vector<at::Tensor> parts(coders.size());
-  team.run(coders.size(), [&](std::size_t i) {
+  team.run(together, coders.size(), [&](std::size_t i) {
     const Coder& coder = coders[i];
     const ImageRows rows = work.run(i, coder.steps(), work.rows(i, image, coder.device(), coder.dtype()));
     if (rows.values.defined()) parts[i] = image_of(rows);
@@ -28,7 +29,7 @@ at::Tensor run_in_bands(std::span<const Coder> coders, const Team& team, const a
 }  // namespace
 
 Team Team::alone() {
-  return {{1.0}, [](std::size_t, const auto& work) { work(0); }};
+  return {{1.0}, [](JointWork& together, std::size_t, const auto& work) { together.run(1, {}, work); }};
 }
 
 at::Tensor decode_in_bands(std::span<const Decoder> decoders, const Team& team, const at::Tensor& z,

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "core/joint_work.h"
 #include "vae/autoencoder.h"
 
 namespace mgpu {
@@ -16,9 +17,9 @@ namespace mgpu {
 struct Team {
   /// Of each rank: images are dealt in proportion.
   std::vector<double> speeds;
-  /// Runs work(0) ... work(ranks - 1) at the same time, each on its rank's device, and throws what one of them threw,
-  /// Exchange::Broken only if nothing else.
-  std::function<void(std::size_t ranks, const std::function<void(std::size_t rank)>& work)> run;
+  /// Runs work(0) ... work(ranks - 1) at the same time, each on its rank's device, by JointWork::run(): throws what
+  /// failed first.
+  std::function<void(JointWork& together, std::size_t ranks, const std::function<void(std::size_t rank)>& work)> run;
 
   /// One device: the calling thread's.
   static Team alone();

@@ -145,29 +145,25 @@ at::Tensor decode_in_tiles(std::span<const Decoder> decoders, const Team& team, 
   const Layout layout = layout_of(decoders.front(), z, tiling);
   if (layout.count() == 1) return decode_in_bands(decoders, team, z, rules).to(at::kFloat);
   const std::vector<RowRange> shares = deal_units(static_cast<std::int64_t>(layout.count()), team.speeds);
-  BandWork whole(bands_of(decoders.front(), z, rules), team);
-  Exchange exchange(decoders.size());
+  JointWork together;
+  BandWork whole(bands_of(decoders.front(), z, rules), team, together);
+  Exchange exchange(decoders.size(), together);
   std::vector<at::Tensor> tiles(layout.count());
-  team.run(decoders.size(), [&](std::size_t rank) {
+  team.run(together, decoders.size(), [&](std::size_t rank) {
     const Decoder& decoder = decoders[rank];
     const std::span<const AutoencoderStep> steps = decoder.steps();
     const std::size_t split = decoder.first_step_of_last(tiling.levels);
-    try {
-      const NormTape norms = small_picture_norms(decoder, split, z, tiling.tile, rules);
-      at::Tensor values =
-          whole.run(rank, steps.first(split), whole.rows(rank, z, decoder.device(), decoder.dtype())).values;
-      values = gather_rows(exchange, rank, values, at::empty({0}, at::TensorOptions(decoder.device())));
-      for (std::int64_t i = shares[rank].first; i < shares[rank].last; ++i) {
-        const auto index = static_cast<std::size_t>(i);
-        RecordedStatistics statistics(norms);
-        ImageRows tile = crop(values, layout[index]);
-        const BandOps ops(bands_of(tile.values, rules), statistics);
-        tiles[index] = image_of(run_steps(steps.subspan(split), std::move(tile), ops));
-        if (rank > 0) tiles[index] = hand_over(tiles[index], decoders.front().device());
-      }
-    } catch (...) {
-      exchange.leave();
-      throw;
+    const NormTape norms = small_picture_norms(decoder, split, z, tiling.tile, rules);
+    at::Tensor values =
+        whole.run(rank, steps.first(split), whole.rows(rank, z, decoder.device(), decoder.dtype())).values;
+    values = gather_rows(exchange, rank, values, at::empty({0}, at::TensorOptions(decoder.device())));
+    for (std::int64_t i = shares[rank].first; i < shares[rank].last; ++i) {
+      const auto index = static_cast<std::size_t>(i);
+      RecordedStatistics statistics(norms);
+      ImageRows tile = crop(values, layout[index]);
+      const BandOps ops(bands_of(tile.values, rules), statistics);
+      tiles[index] = image_of(run_steps(steps.subspan(split), std::move(tile), ops));
+      if (rank > 0) tiles[index] = hand_over(tiles[index], decoders.front().device());
     }
   });
   return blend(tiles, layout);

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "core/stop_point.h"
 #include "core/tiny_layers.h"
 
 namespace mgpu {
@@ -63,7 +64,10 @@ at::TensorOptions options_of(const Weights& weights) {
 }
 
 at::Tensor run(std::span<const Layer> layers, at::Tensor x) {
-  for (const Layer& layer : layers) x = layer(std::move(x));
+  for (const Layer& layer : layers) {
+    stop_point(x.device());
+    x = layer(std::move(x));
+  }
   return x;
 }
 

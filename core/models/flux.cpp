@@ -5,6 +5,7 @@
 
 #include "core/elementwise.h"
 #include "core/error.h"
+#include "core/stop_point.h"
 
 namespace mgpu {
 namespace {
@@ -159,6 +160,7 @@ std::vector<FluxModulation> Flux::modulate(std::span<const FluxSteps> all, const
   std::vector<FluxModulation> out(all.size(), nothing);
   // A product each, since how many there are must not change their bits; kept together.
   const auto deal = [&](const Linear& weights, auto&& place) {
+    stop_point(device_);
     std::vector<at::Tensor> products;
     for (const at::Tensor& input : inputs) products.push_back(ops.linear_row(input, weights).unsqueeze(1));
     const at::Tensor kept = keep(products.size() == 1 ? products.front() : at::cat(products));

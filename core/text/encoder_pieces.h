@@ -7,9 +7,11 @@
 #include <memory>
 #include <vector>
 
+#include "core/all_of.h"
 #include "core/hand_over.h"
 #include "core/models/held_blocks.h"
 #include "core/ops.h"
+#include "core/stop_point.h"
 
 namespace mgpu {
 
@@ -42,15 +44,16 @@ class EncoderInPieces {
   template <class Load>
   EncoderInPieces(std::vector<EncoderPiece> pieces, const Load& load)
       : pieces_(std::move(pieces)), encoders_(pieces_.size()), streams_(pieces_.size()) {
-    std::vector<std::future<void>> loads;
+    AllOf loads;
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
-      loads.push_back(pieces_[i].run([this, &load, i] {
-        encoders_[i] = load(pieces_[i]);
-        streams_[i] = streams_of(pieces_[i], *encoders_[i]);
-      }));
+      loads.add([&] {
+        return pieces_[i].run([this, &load, i] {
+          encoders_[i] = load(pieces_[i]);
+          streams_[i] = streams_of(pieces_[i], *encoders_[i]);
+        });
+      });
     }
-    for (std::future<void>& one : loads) one.wait();
-    for (std::future<void>& one : loads) one.get();
+    loads.finish();
   }
 
   /// One pass: `begin(encoder)` -> its State, by the piece with the stem; all blocks; then what `finish(encoder,
@@ -68,8 +71,11 @@ class EncoderInPieces {
         } else {
           for (at::Tensor* tensor : state.travelling()) *tensor = hand_over(*tensor, pieces_[i].device);
         }
-        for (int block = 0; block < held.count(); ++block)
-          if (held.has(block)) streams_[i](block, [&] { encoder.block(block, state, ops); });
+        for (int block = 0; block < held.count(); ++block) {
+          if (!held.has(block)) continue;
+          stop_point(pieces_[i].device);
+          streams_[i](block, [&] { encoder.block(block, state, ops); });
+        }
         if (held.head()) out = finish(encoder, state);
       };
       pieces_[i].run(work).get();

@@ -50,11 +50,12 @@ class Gpus {
       workers_.push_back(std::make_unique<Worker>(DeviceId::cuda(i), Worker::Runs::InThread));
   }
   Team team() {
-    return {std::vector<double>(workers_.size(), 1.0), [this](std::size_t ranks, const auto& work) {
-              std::vector<std::future<void>> all;
-              for (std::size_t rank = 0; rank < ranks; ++rank)
-                all.push_back(workers_[rank]->begin([&work, rank] { work(rank); }));
-              finish(all);
+    const auto begin = [this](std::size_t rank, std::function<void()> part) {
+      return workers_[rank]->begin(std::move(part));
+    };
+    return {std::vector<double>(workers_.size(), 1.0),
+            [this, begin](JointWork& together, std::size_t ranks, const auto& work) {
+              workers_[0]->call([&] { together.run(ranks, begin, work); });
             }};
   }
 

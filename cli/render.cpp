@@ -6,6 +6,7 @@
 #include <csignal>
 #include <iterator>
 
+#include "cli/job_notes.h"
 #include "cli/job_run.h"
 #include "cli/output.h"
 #include "cli/prepare.h"
@@ -38,6 +39,8 @@ RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progres
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
   if (options.preview > 0) check_previews(jobs, pictures);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
+  for (std::size_t i = 0; i < jobs.size(); ++i)
+    for (const std::string& note : job_notes(jobs[i], models[i])) progress.note("note: " + note);
   const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), progress);
   set_exact_arithmetic();
 

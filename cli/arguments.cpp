@@ -167,6 +167,8 @@ Arguments parse_arguments(int argc, const char* const* argv) {
   if (!raw.only.empty()) arguments.render.only = parse_only(raw.only);
   if (!raw.part.empty()) arguments.render.part = parse_part(raw.part);
   if (!raw.preview.empty()) arguments.render.preview = parse_preview(raw.preview);
+  if (arguments.quiet && arguments.verbose)
+    throw Error(Exit::Usage, Mark{}, "--quiet and --verbose exclude each other", "take one of them");
   if (arguments.render.resume && arguments.render.overwrite)
     throw Error(Exit::Usage, Mark{}, "--resume and --overwrite exclude each other",
                 "--overwrite renders everything again");

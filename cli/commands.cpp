@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "cli/job_notes.h"
 #include "cli/picture_job.h"
 #include "cli/plan_report.h"
 #include "cli/png.h"
@@ -145,18 +147,26 @@ std::vector<Job> load_jobs(const Arguments& arguments) {
 Answer validate(const Arguments& arguments) {
   std::vector<Job> jobs = load_jobs(arguments);
   std::vector<std::string> families;
-  for (Job& job : jobs) families.emplace_back(open_job(job).set.diffusion.row->name);
+  std::vector<std::vector<std::string>> notes;
+  for (Job& job : jobs) {
+    const JobModels models = open_job(job);
+    families.emplace_back(models.set.diffusion.row->name);
+    notes.push_back(job_notes(job, models));
+  }
   const std::vector<Picture> pictures = expand(jobs);
   Json list = Json::array();
-  std::string text;
+  Answer out;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const std::string& family = families[i];
     const auto count =
         std::count_if(pictures.begin(), pictures.end(), [&](const Picture& p) { return p.job == static_cast<int>(i); });
-    text += fmt::format("{}: ok: {}, {} picture{}\n", jobs[i].file, family, count, count == 1 ? "" : "s");
-    list.push_back({{"job", jobs[i].file}, {"status", "ok"}, {"family", family}, {"pictures", count}});
+    out.text += fmt::format("{}: ok: {}, {} picture{}\n", jobs[i].file, family, count, count == 1 ? "" : "s");
+    out.error += note_lines(notes[i]);
+    list.push_back(
+        {{"job", jobs[i].file}, {"status", "ok"}, {"family", family}, {"pictures", count}, {"notes", notes[i]}});
   }
-  return {Exit::Ok, arguments.json ? dump(list) : text};
+  if (arguments.json) out.text = dump(list);
+  return out;
 }
 
 Answer plan(const Arguments& arguments) {
@@ -166,11 +176,13 @@ Answer plan(const Arguments& arguments) {
   const SpeedSource speeds{[&](const std::string& note) { out.error += fmt::format("note: {}\n", note); }};
   for (Job& job : jobs) {
     JobModels models = open_job(job);
+    const std::vector<std::string> notes = job_notes(job, models);
+    out.error += note_lines(notes);
     const JobDevices devices = remembered_devices(job, machine, speeds);
     if (!devices.unprobed.empty()) out.error += unprobed_note(job, devices);
     out.error += driver_notes(job, devices, machine);
     const PreparedJob planned = plan_job(job, std::move(models), devices);
-    const PlanReport report{job.file, planned.plan, planned.nearest_fit};
+    const PlanReport report{job.file, planned.plan, planned.nearest_fit, notes};
     out.text += arguments.json ? to_json(report) : to_table(report);
     if (planned.plan.fits()) continue;
     out.exit = Exit::DoesNotFit;
@@ -210,15 +222,16 @@ Answer sigmas(const Arguments& arguments) {
     std::vector<std::string> images;  // that run over it
   };
   std::vector<Schedule> schedules;
+  std::map<std::vector<double>, std::size_t> known;
   for (Job& job : load_jobs(arguments)) {
     const ModelSet models = open_job(job).set;
     for (std::size_t i = 0; i < job.images.size(); ++i) {
       const ImageJob& image = job.images[i];
       std::vector<double> sigmas = run_schedule(image.sampler, models.training(), *image.width, *image.height).sigmas;
-      auto known = std::ranges::find(schedules, sigmas, &Schedule::sigmas);
-      if (known == schedules.end()) known = schedules.insert(known, {std::move(sigmas), {}});
-      known->images.push_back(arguments.files.size() > 1 ? fmt::format("{} images.{}", job.file, i)
-                                                         : fmt::format("images.{}", i));
+      const auto [place, is_new] = known.try_emplace(sigmas, schedules.size());
+      if (is_new) schedules.push_back({std::move(sigmas), {}});
+      schedules[place->second].images.push_back(arguments.files.size() > 1 ? fmt::format("{} images.{}", job.file, i)
+                                                                           : fmt::format("images.{}", i));
     }
   }
   std::string text;

@@ -7,7 +7,9 @@
 #include <cmath>
 #include <limits>
 
+#include "cli/job_keys.h"
 #include "cli/suggest.h"
+#include "cli/yaml_faults.h"
 
 namespace mgpu {
 namespace {
@@ -82,6 +84,38 @@ std::string size_hint(const std::string& text) {
   return fmt::format("did you mean {}{}?", text, unit);
 }
 
+/// A control character of a text, or NUL where it has none. Tabs and line ends are none, unless `name` asks for a
+/// file's name.
+std::optional<unsigned> control_character(std::string_view text, bool name) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    const bool blank = c == '\t' || c == '\n' || c == '\r';
+    if ((c < 0x20 && (name || !blank)) || c == 0x7f) return c;
+    const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0U;
+    if (c == 0xC2 && next >= 0x80 && next < 0xA0 && next != 0x85) return next;  // U+0080 to U+009F but NEL
+  }
+  return std::nullopt;
+}
+
+/// Throws where a value is no text: a list or map may be text that was not put in quotes.
+void check_is_text(const Value& value, const std::string& words) {
+  if (value.node.kind == YamlNode::Kind::Scalar) return;
+  const std::size_t at = value.source.offset_of(value.node.mark);
+  const bool flow =
+      at < value.source.text().size() && std::string_view("[{").find(value.source.text()[at]) != std::string_view::npos;
+  value.wrong(words, flow ? quoting_hint(value.source, at) : "put the text in quotes");
+}
+
+/// Throws where a text holds what other programs cut it at, or a terminal takes for an order.
+void check_control(const Value& value, bool name) {
+  const auto control = control_character(value.node.text, name);
+  if (!control) return;
+  const bool escape = value.node.quoted && !value.node.from_option;
+  value.fail(
+      fmt::format("\"{}\" holds the control character U+{:04X}", value.path, *control),
+      escape ? "\\ in double quotes begins an escape: put the text in single quotes, or write \\\\" : "take it out");
+}
+
 std::string in(const std::string& path) {
   return path.empty() ? "" : " in " + path;
 }
@@ -108,7 +142,9 @@ void Value::fail(const std::string& message, const std::string& hint) const {
 }
 
 void Value::wrong(const std::string& words, const std::string& hint) const {
-  if (node.kind == YamlNode::Kind::Null) fail(fmt::format("\"{}\" has no value", path), "it must be " + words);
+  if (node.kind == YamlNode::Kind::Null)
+    fail(fmt::format("\"{}\" has no value", path),
+         is_commented_out(source, node.mark) ? "# begins a comment: put the text in quotes" : "it must be " + words);
   fail(fmt::format("\"{}\" must be {}, not {}", path, words, describe(node)), hint);
 }
 
@@ -149,8 +185,9 @@ const YamlNode::Entry* Section::look_up(std::string_view name, Need need) {
 void Section::finish() const {
   for (const YamlNode::Entry& entry : value_->node.entries) {
     if (std::find(stated_.begin(), stated_.end(), entry.key) != stated_.end()) continue;
-    std::string hint = did_you_mean(entry.key, stated_);
-    if (hint.empty()) hint = "known are " + fmt::format("{}", fmt::join(stated_, ", "));
+    std::string hint = unknown_key_hint(entry.key, value_->path, stated_);
+    if (entry.value.kind == YamlNode::Kind::Null && is_without_colon(value_->source, entry.mark, entry.key))
+      hint = "the comma ends the text before it: put that text in quotes";
     throw value_->source.error(entry.mark, fmt::format("unknown key \"{}\"{}", entry.key, in(value_->path)), hint);
   }
   if (!missing_.empty())
@@ -159,11 +196,14 @@ void Section::finish() const {
 
 Type<std::string> text() {
   return {[] {
-            return Shape{"text", R"({"type":"string"})"};
+            Shape shape{"text", R"({"type":"string"})"};
+            shape.is_text = true;
+            return shape;
           },
           [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
           [](const Value& value) {
-            if (value.node.kind != YamlNode::Kind::Scalar) value.wrong("text", R"(for an empty text write "")");
+            check_is_text(value, "text");
+            check_control(value, /*name=*/false);
             return value.node.text;
           },
           [](const std::string& shown) { return shown.empty() ? shown : json_string(shown); }};
@@ -171,11 +211,15 @@ Type<std::string> text() {
 
 Type<FileReference> file() {
   return {[] {
-            return Shape{"a file", R"({"type":"string","minLength":1})"};
+            Shape shape{"a file", R"({"type":"string","minLength":1})"};
+            shape.is_text = true;
+            return shape;
           },
           [](const YamlNode& node) { return node.kind == YamlNode::Kind::Scalar; },
           [](const Value& value) {
-            if (value.node.kind != YamlNode::Kind::Scalar || value.node.text.empty()) value.wrong("the name of a file");
+            check_is_text(value, "the name of a file");
+            if (value.node.text.empty()) value.wrong("the name of a file");
+            check_control(value, /*name=*/true);
             return FileReference{value.node.text, {}, value.node.mark, value.node.from_option};
           },
           [](const FileReference& shown) { return shown.text; }};

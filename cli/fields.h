@@ -27,6 +27,8 @@ struct Shape {
   std::string schema;                     ///< JSON Schema
   std::vector<std::string_view> choices;  ///< fixed words among the values
   std::vector<Statement> keys;            ///< of a map, or of the maps in a list
+  bool is_text = false;                   ///< text or a file's name, which --set takes as it stands
+  bool items_are_text = false;            ///< of a list
   std::string below;                      ///< what stands between the key and those keys in a path: "" or "[]"
 };
 
@@ -184,6 +186,7 @@ Type<std::vector<T>> list(Type<T> item, bool may_be_empty = true) {
                                                            "\"items\":" + one.schema + "}"};
             shape.keys = one.keys;
             shape.below = "[]";
+            shape.items_are_text = one.is_text;
             return shape;
           },
           [](const YamlNode& node) { return node.kind == YamlNode::Kind::List; },

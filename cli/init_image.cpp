@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -35,6 +36,15 @@ struct PngSize {
   std::string text() const { return fmt::format("{}x{}", width, height); }
 };
 
+PngShades shades_of(const Rgb8& picture) {
+  PngShades out;
+  for (std::size_t i = 0; i < picture.pixels.size(); i += 3) {
+    out.darkest = std::min(out.darkest, picture.pixels[i]);
+    out.brightest = std::max(out.brightest, picture.pixels[i]);
+  }
+  return out;
+}
+
 /// The sizes of a job's PNGs, each read whole once, however many entries name it.
 class PngSizes {
  public:
@@ -43,9 +53,12 @@ class PngSizes {
     if (is_new) {
       const Rgb8 picture = read_png(file);
       size->second = {picture.width, picture.height};
+      shades[file.path] = shades_of(picture);
     }
     return size->second;
   }
+
+  std::map<std::string, PngShades> shades;
 
  private:
   std::map<std::string, PngSize> known_;
@@ -72,13 +85,14 @@ void check_init_image(const Job& job, ImageJob& image, int multiple, PngSizes& s
 
 }  // namespace
 
-void check_init_images(Job& job, int multiple) {
+std::map<std::string, PngShades> check_init_images(Job& job, int multiple) {
   PngSizes sizes;
   for (ImageJob& image : job.images) {
     if (image.init_image) check_init_image(job, image, multiple, sizes);
     for (const ConditionOptions& condition : *image.conditions)
       if (condition.mask) sizes.of(condition.mask);
   }
+  return std::move(sizes.shades);
 }
 
 at::Tensor read_init_image(const ImageJob& image) {

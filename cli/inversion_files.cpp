@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "cli/file_identity.h"
-#include "core/text/prompt.h"
+#include "core/text/prompt_text.h"
 #include "core/text/textual_inversion.h"
 
 namespace mgpu {
@@ -14,6 +14,15 @@ std::string find_at(const TextualInversions& inversions, const std::string& name
                     const ImageJob& image) {
   try {
     return inversions.find(name);
+  } catch (const Error& error) {
+    throw job.error(image.mark, error.message(), error.hint());
+  }
+}
+
+/// The names that an entry's prompts hold; what is wrong with a prompt is said at the entry.
+std::vector<std::string> names_at(const Job& job, const ImageJob& image) {
+  try {
+    return inversions_of(image);
   } catch (const Error& error) {
     throw job.error(image.mark, error.message(), error.hint());
   }
@@ -41,7 +50,7 @@ std::map<std::string, FileIdentity> find_inversions(const Job& job, const ModelS
   const TextualInversions inversions(job.embedding_folders);
   std::map<std::string, FileIdentity> found;
   for (const ImageJob& image : job.images) {
-    for (const std::string& name : inversions_of(image)) {
+    for (const std::string& name : names_at(job, image)) {
       if (found.contains(name)) continue;
       const std::string path = find_at(inversions, name, job, image);
       check_vectors(inversions, name, set);

@@ -7,7 +7,9 @@
 #include <limits>
 
 #include "cli/job_fields.h"
+#include "cli/job_keys.h"
 #include "cli/pictures.h"
+#include "cli/settings.h"
 #include "cli/yaml_reader.h"
 
 namespace mgpu {
@@ -91,7 +93,9 @@ Job read_job(const std::string& text, const std::string& name, const std::string
   const auto source = std::make_shared<const Source>(name, text);
   YamlNode root = parse_yaml(*source);
   if (root.kind == YamlNode::Kind::Null && root.mark.file.empty()) root.mark = Mark{name, 1, 1};
-  for (const Setting& setting : settings) set_value(root, setting.path, setting.value);
+  check_quotes(root, *source);
+  for (const Setting& setting : settings)
+    set_value(root, setting.path, setting.value, is_text_key(setting.path) ? SettingKind::Text : SettingKind::Yaml);
   const Value value{root, *source, ""};
   if (root.kind != YamlNode::Kind::Map)
     value.fail("a job is a map of keys", "as in \"checkpoint: flux1-dev.safetensors\"");

@@ -153,7 +153,9 @@ struct ConditionOptions {
 struct ImageJob {
   Mark mark;  ///< of the entry
   std::string prompt;
+  Mark prompt_mark;
   std::string negative;
+  Mark negative_mark;
   Marked<int> width{1024, {}, false};
   Marked<int> height{1024, {}, false};
   Marked<std::uint64_t> seed;  ///< drawn already when the job says `random`
@@ -196,6 +198,7 @@ struct Job {
   SamplerOptions sampler;
   std::vector<ImageJob> images;
   OutputOptions output;
+  bool takes_guidance = false;                 ///< the model has an input for the embedded guidance (open_job)
   std::vector<std::string> embedding_folders;  ///< where textual inversions lie, in order (resolve_files)
   /// Set by `run picture.png`: the one picture of its batch to write, and the files that the original was made with.
   std::optional<int> only_in_batch;
@@ -209,7 +212,7 @@ struct Job {
 /// A value given on the command line: --set path=value.
 struct Setting {
   std::string path;   ///< "sampler.steps", "images.0.seed"
-  std::string value;  ///< YAML
+  std::string value;  ///< YAML; of a key that takes text, the text
 };
 
 /// Splits "path=value". Throws Error when it is neither.

@@ -43,7 +43,7 @@ void state_files(Section& s, ModelFiles& files) {
   s.key(
       "model_paths", files.model_paths, list(file()),
       "where bare file names are looked for: folders, or a ComfyUI extra_model_paths.yaml; textual inversions in their "
-      "folders called embeddings");
+      "folders called embeddings; ~ and $NAME stand for the home directory and an environment variable");
 }
 
 Type<LoraOptions> lora() {
@@ -214,6 +214,8 @@ Type<ImageJob> image(const SamplerOptions& job_sampler) {
         s.key("prompt", o.prompt, text(),
               "what to draw; (words:1.2) have that weight, embedding:NAME is a textual inversion", Need::Required);
         s.key("negative", o.negative, text(), "what not to draw; needs a cfg other than 1");
+        o.prompt_mark = s.mark_of("prompt");
+        o.negative_mark = s.mark_of("negative");
         s.key("width", o.width, integer(16, 16384),
               "pixels; a multiple of 16 (Flux) or 8 (UNets); absent: the init_image's");
         s.key("height", o.height, integer(16, 16384), "pixels; likewise");

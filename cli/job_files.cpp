@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "cli/job.h"
+#include "cli/path_variables.h"
 #include "cli/yaml_reader.h"
 
 // Where a job's files are looked for.
@@ -39,10 +40,25 @@ bool is_folder(const fs::path& path) {
   return fs::is_directory(path, fault);
 }
 
-fs::path relative_to(const Job& job, const FileReference& reference) {
-  const fs::path written(reference.text);
+/// Whether a picture's job is to be rendered again: it names no folders, so we also try the working directory.
+bool is_picture(const Job& job) {
+  return !job.expected_files.empty();
+}
+
+fs::path relative_to(const Job& job, const FileReference& reference, const fs::path& written) {
   return (written.is_absolute() || reference.from_option ? written : fs::path(job.directory) / written)
       .lexically_normal();
+}
+
+/// A path of the job, `~/` at its beginning being the home directory unless there is a file of that name. A picture's
+/// paths are a stranger's and stay as they are.
+fs::path path_of(const Job& job, const FileReference& reference) {
+  const fs::path literal = relative_to(job, reference, reference.text);
+  std::error_code fault;
+  const std::string expanded = expand_home(reference.text);
+  if (expanded == reference.text || (is_picture(job) && !reference.from_option) || fs::exists(literal, fault))
+    return literal;
+  return relative_to(job, reference, expanded);
 }
 
 /// The folders that a ComfyUI extra_model_paths.yaml names: one map a tool, base_path and, for each kind, lines of
@@ -53,7 +69,7 @@ void add_comfyui_paths(const fs::path& file, std::vector<Folder>& folders) {
   const YamlNode root = parse_yaml(source);
   for (const YamlNode::Entry& tool : root.entries) {
     const YamlNode::Entry* base = tool.value.find("base_path");
-    const fs::path base_path = file.parent_path() / (base ? base->value.text : "");
+    const fs::path base_path = file.parent_path() / (base ? expand_path(base->value.text) : "");
     for (const YamlNode::Entry& entry : tool.value.entries) {
       if (entry.key == "base_path" || entry.key == "is_default") continue;
       std::istringstream lines(entry.value.text);
@@ -68,7 +84,8 @@ void add_comfyui_paths(const fs::path& file, std::vector<Folder>& folders) {
 std::vector<Folder> search_folders(Job& job) {
   std::vector<Folder> folders;
   for (FileReference& reference : job.files.model_paths) {
-    const fs::path path = relative_to(job, reference);
+    fs::path path = relative_to(job, reference, reference.text);
+    if (!is_folder(path) && !is_file(path)) path = relative_to(job, reference, expand_path(reference.text));
     reference.path = path.string();
     if (is_folder(path)) {
       folders.push_back({path, ""});
@@ -81,17 +98,12 @@ std::vector<Folder> search_folders(Job& job) {
   return folders;
 }
 
-/// Whether a picture's job is to be rendered again: it names no folders, so we also try the working directory.
-bool is_picture(const Job& job) {
-  return !job.expected_files.empty();
-}
-
 /// Finds one file, or throws an error that lists where it looked.
 void find_file(const Job& job, FileReference& reference, const std::vector<Folder>& folders,
                std::span<const std::string_view> kinds) {
   if (!reference) return;
   const fs::path written(reference.text);
-  std::vector<fs::path> candidates{relative_to(job, reference)};
+  std::vector<fs::path> candidates{path_of(job, reference)};
   if (is_picture(job)) candidates.push_back(written);
   if (written.is_relative()) {
     for (const Folder& folder : folders) {
@@ -161,7 +173,7 @@ void resolve_files(Job& job) {
     for (FileReference* picture : {&image.init_image, &image.mask}) find_file(job, *picture, folders, {});
     for (ConditionOptions& condition : image.conditions.value) find_file(job, condition.mask, folders, {});
   }
-  job.output.directory.path = relative_to(job, job.output.directory).string();
+  job.output.directory.path = path_of(job, job.output.directory).string();
 }
 
 }  // namespace mgpu

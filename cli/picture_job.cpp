@@ -179,11 +179,11 @@ std::string a1111_parameters(const Job& job, const Picture& picture) {
   const SamplerOptions& sampler = picture.sampler();
   std::string text = image.prompt;
   if (!image.negative.empty()) text += "\nNegative prompt: " + image.negative;
-  text += fmt::format(
-      "\nSteps: {}, Sampler: {}, Schedule type: {}, CFG scale: {}, Distilled CFG Scale: {}, Seed: {}, Size: {}x{}",
-      *sampler.steps, quoted(spelled(sampler_spellings, *sampler.name)),
-      quoted(spelled(schedule_spellings, *sampler.scheduler)), *sampler.cfg, *sampler.guidance, picture.seed,
-      picture.width(), picture.height());
+  text += fmt::format("\nSteps: {}, Sampler: {}, Schedule type: {}, CFG scale: {}", *sampler.steps,
+                      quoted(spelled(sampler_spellings, *sampler.name)),
+                      quoted(spelled(schedule_spellings, *sampler.scheduler)), *sampler.cfg);
+  if (job.takes_guidance) text += fmt::format(", Distilled CFG Scale: {}", *sampler.guidance);  // as Forge writes it
+  text += fmt::format(", Seed: {}, Size: {}x{}", picture.seed, picture.width(), picture.height());
   text += fmt::format(", Model: {}", quoted(std::filesystem::path(job.files.checkpoint.text).stem().string()));
   if (*sampler.denoise < 1.0) text += fmt::format(", Denoising strength: {}", *sampler.denoise);
   if (*sampler.clip_skip != 0) text += fmt::format(", Clip skip: {}", *sampler.clip_skip);

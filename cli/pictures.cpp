@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <map>
@@ -138,9 +139,8 @@ std::vector<Picture> expand(std::span<const Job> jobs) {
 }
 
 bool Only::has(int index) const {
-  for (const auto& [first, last] : ranges)
-    if (index >= first && index <= last) return true;
-  return false;
+  const auto next = std::ranges::upper_bound(ranges, index, {}, [](const auto& range) { return range.first; });
+  return next != ranges.begin() && index <= std::prev(next)->second;
 }
 
 Only parse_only(std::string_view text) {
@@ -156,9 +156,20 @@ Only parse_only(std::string_view text) {
     if (!good || range.first > range.second)
       throw Error(Exit::Usage, mark, fmt::format("\"{}\" is no picture number or range", entry), "as in --only 0,3-5");
     only.ranges.push_back(range);
-    if (comma == std::string_view::npos) return only;
+    if (comma == std::string_view::npos) break;
     text.remove_prefix(comma + 1);
   }
+  std::ranges::sort(only.ranges);
+  std::vector<std::pair<int, int>> apart;
+  for (const auto& range : only.ranges) {
+    if (!apart.empty() && range.first <= apart.back().second) {
+      apart.back().second = std::max(apart.back().second, range.second);
+    } else {
+      apart.push_back(range);
+    }
+  }
+  only.ranges = std::move(apart);
+  return only;
 }
 
 PartOfRun parse_part(std::string_view text) {
@@ -197,11 +208,11 @@ void check_previews(std::span<const Job> jobs, std::span<const Picture> pictures
 std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<Only>& only,
                             const std::optional<PartOfRun>& part) {
   if (only) {
+    std::set<int> numbers;
+    for (const Picture& picture : pictures) numbers.insert(picture.index);
     for (const auto& range : only->ranges) {
       const int last = range.second;
-      const bool any =
-          std::any_of(pictures.begin(), pictures.end(), [last](const Picture& p) { return p.index == last; });
-      if (!any)
+      if (!numbers.contains(last))
         throw Error(Exit::Usage, Mark{"--only"}, fmt::format("there is no picture {}", last),
                     "pictures count from 0, as {index} does");
     }

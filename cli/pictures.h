@@ -38,7 +38,7 @@ std::vector<Picture> expand(std::span<const Job> jobs);
 
 /// Picture numbers of --only: "0,3-5".
 struct Only {
-  std::vector<std::pair<int, int>> ranges;  ///< inclusive
+  std::vector<std::pair<int, int>> ranges;  ///< inclusive, ascending, apart
   bool has(int index) const;
 };
 Only parse_only(std::string_view text);

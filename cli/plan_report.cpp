@@ -48,7 +48,8 @@ std::string to_json(const PlanReport& report) {
                   {"mode_reason", plan.mode_reason},
                   {"devices", std::move(devices)},
                   {"shortfall", std::move(shortfalls)},
-                  {"nearest_fit", report.nearest_fit}};
+                  {"nearest_fit", report.nearest_fit},
+                  {"notes", report.notes}};
   return dump_json(json, 1) + "\n";
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "shard/plan.h"
 
@@ -10,7 +11,8 @@ namespace mgpu {
 struct PlanReport {
   std::string job;
   const Plan& plan;
-  std::string nearest_fit;  ///< of a plan that does not fit
+  std::string nearest_fit;              ///< of a plan that does not fit
+  std::vector<std::string> notes = {};  ///< job_notes()
 };
 
 /// As JSON, with report.json's names; the devices hold predictions only.

@@ -196,16 +196,18 @@ JobModels open_job(Job& job) {
                               .clip_tokenizer = files.clip_tokenizer.path,
                               .t5xxl_tokenizer = files.t5xxl_tokenizer.path});
   const int multiple = set.training().size_multiple;
-  check_init_images(job, multiple);
+  const std::map<std::string, PngShades> shades = check_init_images(job, multiple);
   check_sizes(job, multiple, set.diffusion.row->name);
   check_shift(job, set.training().prediction, set.diffusion.row->name);
   check_encoder(job, set.vae);
   check_ways(job, set.vae);
   check_clip_skip(job, set);
   check_tokenizers(job, set);
+  check_schedules(job);
+  job.takes_guidance = set.is_flux() && set.diffusion.flux().guidance;
   std::vector<FileIdentity> identified = identities(set);
   auto inversions = find_inversions(job, set);
-  JobModels out{std::move(set), std::move(identified), std::move(inversions), picture_identities(job)};
+  JobModels out{std::move(set), std::move(identified), std::move(inversions), picture_identities(job), shades};
   std::vector<FileIdentity> all = out.files;
   for (const auto* named : {&out.inversions, &out.pictures})
     for (const auto& [name, file] : *named) all.push_back(file);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/init_image.h"
 #include "cli/job.h"
 #include "cli/job_devices.h"
 #include "cli/picture_job.h"
@@ -21,6 +22,7 @@ struct JobModels {
   std::vector<FileIdentity> files;                 ///< weights and tokenizer data
   std::map<std::string, FileIdentity> inversions;  ///< textual inversions, by their names in prompts
   std::map<std::string, FileIdentity> pictures;    ///< init images and masks, by path
+  std::map<std::string, PngShades> shades;         ///< likewise
 
   /// The files that an entry's pictures depend on.
   std::vector<FileIdentity> files_of(const ImageJob& image) const;

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <iterator>
 
+#include "cli/job_notes.h"
 #include "cli/job_run.h"
 #include "cli/output.h"
 #include "cli/prepare.h"
@@ -65,6 +66,8 @@ RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progres
   const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
   if (options.preview > 0) check_previews(jobs, pictures);
   const std::vector<std::string> report_files = report_paths(jobs, options.part);
+  for (std::size_t i = 0; i < jobs.size(); ++i)
+    for (const std::string& note : job_notes(jobs[i], models[i])) progress.note("note: " + note);
   load_mkl();
   Machine machine{survey_devices()};
   const DeviceNoteListener listener([&](const std::string& note) { progress.note(note); });

@@ -1,6 +1,7 @@
 #include "cli/sampling.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -79,8 +80,9 @@ std::vector<double> evaluated_timesteps(const SamplerOptions& options, const Run
 
 /// The denoiser of a run: guided, with all its conditionings, and true to the init image where its mask says so.
 Denoise denoiser_of(const Run& run, const RunSchedule& schedule, Prediction prediction, const ModelCall& model,
-                    const at::Tensor& noise, const at::Tensor& latent) {
+                    at::ScalarType computed_in, const at::Tensor& noise, const at::Tensor& latent) {
   DenoiserOptions options = denoiser_options(*run.options);
+  options.computed_in = computed_in;
   options.prediction = prediction;
   options.regions = regions_of(run, schedule.table, noise.device());
   Denoise denoise = make_denoiser(model, schedule.table, schedule.sigmas, options);
@@ -91,6 +93,19 @@ Denoise denoiser_of(const Run& run, const RunSchedule& schedule, Prediction pred
 }
 
 }  // namespace
+
+void check_schedules(const Job& job) {
+  constexpr double kMost = 1e6;
+  for (const ImageJob& image : job.images) {
+    const SamplerOptions& options = image.sampler;
+    const double whole = *options.steps / *options.denoise;
+    if (whole <= kMost * (1 + 1e-9)) continue;
+    throw job.error(options.denoise.given ? options.denoise.mark : options.steps.mark,
+                    fmt::format("{} steps of a \"denoise\" of {} are the end of a schedule of {:.0f} steps",
+                                *options.steps, *options.denoise, whole),
+                    fmt::format("the longest is {:.0f}: take fewer steps or a larger denoise", kMost));
+  }
+}
 
 RunSchedule run_schedule(const SamplerOptions& options, const Training& training, int width, int height) {
   const ScheduleRow* schedule = find_schedule(*options.scheduler);
@@ -147,7 +162,7 @@ at::Tensor sample(Engine& engine, const Run& run, const OnStep& on_step) {
   const int steps = static_cast<int>(sigmas.size()) - 1;
   const SampleContext context{
       .table = schedule.table,
-      .denoise = denoiser_of(run, schedule, training.prediction, model, noise, latent),
+      .denoise = denoiser_of(run, schedule, training.prediction, model, engine.diffusion_type(), noise, latent),
       .noise = make_step_noise(sampler_of(options).step_noise, *options.step_noise, run.seed, shape, sigmas),
       .callback = [&](int step, double, const at::Tensor&, const at::Tensor& denoised) {
         on_step(step + 1, steps, denoised);
@@ -155,7 +170,7 @@ at::Tensor sample(Engine& engine, const Run& run, const OnStep& on_step) {
 
   const at::Tensor x = noised_latent(schedule.table, sigmas.front(), noise, latent);
   const at::Tensor result = final_latent(schedule.table, sigmas.back(), sampler_of(options).sample(x, sigmas, context));
-  check_finite(result, steps, steps);
+  check_finite(result, steps, steps, engine.diffusion_type());
   return result.cpu();
 }
 

@@ -23,6 +23,10 @@ struct RunSchedule {
   std::vector<double> sigmas;  ///< first to last, descending to 0
 };
 
+/// Throws Error at the `denoise` of an image whose schedule would have more than a million steps, of which its own are
+/// the end.
+void check_schedules(const Job& job);
+
 /// What the options make of a model's training and a picture's size (shift may depend on it).
 RunSchedule run_schedule(const SamplerOptions& options, const Training& training, int width, int height);
 

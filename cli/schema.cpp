@@ -54,7 +54,9 @@ std::string job_reference() {
       "# The job file\n\n"
       "Made by `mgpu-render schema --markdown` from the statements that read a job. `images[]` is each entry of a "
       "list.\n"
-      "Paths are relative to the job file; those of `--set` to the working directory.\n\n"
+      "Paths are relative to the job file; those of `--set` to the working directory; `~/` is the home directory.\n"
+      "`--set` takes the rest of its argument as the value of a key that takes text or a file, and as YAML for all "
+      "others.\n\n"
       "| key | type | default | |\n|---|---|---|---|\n";
   std::set<std::string> shown;
   write_rows(job_statements(), "", shown, text);

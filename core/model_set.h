@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/family.h"
 #include "core/weights.h"
@@ -28,7 +29,8 @@ struct ModelSet {
   std::optional<Part> t5xxl;
   Part vae;
   std::string clip_tokenizer;
-  std::string t5xxl_tokenizer;  ///< "" where there is no T5
+  std::string t5xxl_tokenizer;          ///< "" where there is no T5
+  std::vector<std::string> notes = {};  ///< what to tell the user of the files: "FILE: ..." each
 
   const Training& training() const { return *diffusion.row->training; }
   const TextRecipe& text() const { return *diffusion.row->text; }

@@ -58,6 +58,12 @@ at::Tensor mean_over(const std::vector<Region>& regions, std::span<const Conditi
   return sum / weights;
 }
 
+std::string not_finite_hint(at::ScalarType computed_in) {
+  if (computed_in == at::kHalf) return "a wider dtype often helps: bf16 or fp32 instead of fp16";
+  if (computed_in == at::kBFloat16) return "a wider dtype often helps: fp32 instead of bf16";
+  return "fp32 is wide enough: look for damage in the model's file, or take another sampler or scheduler";
+}
+
 }  // namespace
 
 bool uses_negative(const DenoiserOptions& options) {
@@ -85,18 +91,18 @@ Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const 
       uncond = latents.back();
       denoised = uncond + (denoised - uncond) * options.cfg;
     }
-    check_finite(denoised, step_of(levels, sigma), static_cast<int>(levels.size()) - 1);
+    check_finite(denoised, step_of(levels, sigma), static_cast<int>(levels.size()) - 1, options.computed_in);
     return {denoised, uncond};
   };
 }
 
-void check_finite(const at::Tensor& latent, int step, int steps) {
+void check_finite(const at::Tensor& latent, int step, int steps, at::ScalarType computed_in) {
   // The largest magnitude carries any NaN or Inf along: one reduction, and the counts only when they are needed.
   if (std::isfinite(latent.abs().max().item<double>())) return;
   throw Error(Exit::ImageFailed, Mark{},
               fmt::format("step {} of {}: the latent is not finite ({} NaN, {} Inf)", step, steps,
                           latent.isnan().sum().item<std::int64_t>(), latent.isinf().sum().item<std::int64_t>()),
-              "a wider dtype often helps: bf16 or fp32 instead of fp16");
+              not_finite_hint(computed_in));
 }
 
 at::Tensor at_level(const SigmaTable& table, double sigma, const at::Tensor& noise, const at::Tensor& latent) {

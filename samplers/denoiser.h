@@ -33,8 +33,9 @@ using ModelCall = std::function<std::vector<at::Tensor>(const at::Tensor& input,
 /// How to turn a model into a denoiser.
 struct DenoiserOptions {
   Prediction prediction = Prediction::Velocity;
-  double cfg = 1;             ///< guided = uncond + cfg * (cond - uncond)
-  bool needs_uncond = false;  ///< evaluate the negative at any cfg (SamplerRow::needs_uncond)
+  double cfg = 1;                           ///< guided = uncond + cfg * (cond - uncond)
+  bool needs_uncond = false;                ///< evaluate the negative at any cfg (SamplerRow::needs_uncond)
+  at::ScalarType computed_in = at::kFloat;  ///< by the model: what is said of values that are not finite depends on it
   /// One for each positive conditioning, the prompt's own first; empty: that one alone, everywhere. The positive
   /// prediction is their mean, weighted at each latent value by mask * strength, and 0 where all weights are. Each is a
   /// model call of its own. Reference: comfy/samplers.py, calc_cond_batch.
@@ -50,8 +51,9 @@ Denoise make_denoiser(ModelCall model, const SigmaTable& table, std::span<const 
                       const DenoiserOptions& options);
 
 /// Throws Error(Exit::ImageFailed) "step 3 of 20: the latent is not finite (12 NaN, 0 Inf)" where `latent` has a value
-/// that is not finite. One reduction over the latent. `step` counts from 1.
-void check_finite(const at::Tensor& latent, int step, int steps);
+/// that is not finite; a model that computed in fewer bits than fp32 gets the hint to widen them. One reduction over
+/// the latent. `step` counts from 1.
+void check_finite(const at::Tensor& latent, int step, int steps, at::ScalarType computed_in = at::kFloat);
 
 /// A latent [1 or B, C, h, w] under `noise` [B, C, h, w] at level `sigma`. Flow: sigma * noise + (1 - sigma) * latent.
 /// Otherwise latent + sigma * noise.

@@ -126,7 +126,7 @@ at::Tensor dpm_adaptive(at::Tensor x, std::span<const double> sigmas, const Samp
     double error = std::sqrt(squares.sum().item<double>() / static_cast<double>(x.numel()));
     double factor = 1 + std::atan(std::cbrt(1 / (error + 1e-8)) - 1);
     h *= factor;
-    if (factor < safety) continue;
+    if (factor < safety && t + h > t) continue;  // a step cannot become shorter than what moves t
     previous = low;
     x = high;
     t = next;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "samplers/functions.h"
 #include "samplers/steps.h"
@@ -10,8 +11,7 @@ using namespace steps;
 namespace {
 
 /// The weights of the latest predictions (oldest first) for the step from lambdas[from] to lambdas[to], over the
-/// Lagrange basis on `points` (SA-Solver, eqs. 15 and 18). Terms of very different size cancel here, so the arithmetic
-/// runs in x's own dtype, as the reference implementation's does.
+/// Lagrange basis on `points` (SA-Solver, eqs. 15 and 18). Not finite where the points are too close for their dtype.
 at::Tensor adams_weights(const at::Tensor& points, const at::Tensor& from, const at::Tensor& to, double alpha,
                          double tau) {
   std::int64_t order = points.size(0);
@@ -23,7 +23,10 @@ at::Tensor adams_weights(const at::Tensor& points, const at::Tensor& from, const
   at::Tensor magnitude = log_factorial.unsqueeze(1) - log_factorial.unsqueeze(0) - depth * std::log(speed);
   at::Tensor sign = 1 - 2 * depth.remainder(2);
   at::Tensor integrals = at::matmul((magnitude.exp() * sign).tril(), terms);
-  return alpha * at::linalg_solve(points.pow(p.unsqueeze(1)), integrals);
+  const auto [solution, info] =
+      at::linalg_solve_ex(points.pow(p.unsqueeze(1)), integrals, /*left=*/true, /*check_errors=*/false);
+  if (info.item<int>() != 0) return at::full_like(solution, std::numeric_limits<double>::quiet_NaN());
+  return alpha * solution;
 }
 
 /// Stochastic Adams predictor (order 3) and corrector (order 4); noise between 20 % and 80 % of the way. With
@@ -33,15 +36,21 @@ at::Tensor stochastic_adams(at::Tensor x, std::span<const double> schedule, cons
   NoisePath path = context.table.path;
   std::vector<double> sigmas = finite_log_snr(schedule, context.table, x.scalar_type()), log_snrs;
   for (double sigma : sigmas) log_snrs.push_back(half_log_snr(path, sigma));
-  at::Tensor lambdas = at::tensor(log_snrs, at::kDouble).to(x.scalar_type());
+  at::Tensor exact = at::tensor(log_snrs, at::kDouble), lambdas = exact.to(x.scalar_type());
   double noisy_from = context.table.percent_to_sigma(0.2), noisy_to = context.table.percent_to_sigma(0.8), tau = 0;
   std::vector<at::Tensor> predictions;  // at most four, the latest last
   std::size_t last_point = 0;           // the step of the latest
 
   auto step = [&](const at::Tensor& state, std::size_t order, std::size_t from, std::size_t to) {
     auto end = static_cast<std::int64_t>(last_point + 1), count = static_cast<std::int64_t>(order);
-    at::Tensor weights = adams_weights(lambdas.slice(0, end - count, end), lambdas[static_cast<std::int64_t>(from)],
-                                       lambdas[static_cast<std::int64_t>(to)], alpha(path, sigmas[to]), tau);
+    // Terms of very different size cancel here, so the arithmetic runs in x's own dtype, as the reference
+    // implementation's does; of thousands of steps that dtype tells the levels no longer apart.
+    auto weights_in = [&](const at::Tensor& points) {
+      return adams_weights(points.slice(0, end - count, end), points[static_cast<std::int64_t>(from)],
+                           points[static_cast<std::int64_t>(to)], alpha(path, sigmas[to]), tau);
+    };
+    at::Tensor weights = weights_in(lambdas);
+    if (!weights.isfinite().all().item<bool>()) weights = weights_in(exact);
     at::Tensor sum = (sigmas[to] / sigmas[from] * std::exp(-tau * tau * (log_snrs[to] - log_snrs[from]))) * state;
     for (std::int64_t k = 0; k < count; ++k)
       sum = sum + predictions[predictions.size() - order + static_cast<std::size_t>(k)] * weights[k].item<double>();

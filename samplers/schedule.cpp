@@ -162,6 +162,15 @@ SigmaTable table_of(const std::vector<double>& alphas) {
   return table;
 }
 
+/// The levels that lie below all before them. More steps than the table has levels repeat some, and steps of no length
+/// divide by it.
+std::vector<double> each_once(const std::vector<double>& sigmas) {
+  std::vector<double> out;
+  for (const double sigma : sigmas)
+    if (out.empty() || sigma < out.back()) out.push_back(sigma);
+  return out;
+}
+
 constexpr ScheduleRow rows[] = {
     {"simple", simple, "every n-th entry of the model's table of noise levels"},
     {"sgm_uniform", sgm_uniform, "uniform in time, without the last step (SGM)"},
@@ -259,7 +268,7 @@ std::vector<double> make_sigmas(const ScheduleRow& schedule, const SigmaTable& t
   if (extra_step && sigmas.size() > 1) sigmas.erase(sigmas.end() - 2);
   auto keep = static_cast<std::size_t>(steps) + 1;
   if (!whole && sigmas.size() > keep) sigmas.erase(sigmas.begin(), sigmas.end() - static_cast<std::ptrdiff_t>(keep));
-  return sigmas;
+  return each_once(sigmas);
 }
 
 std::string schedule_table() {

@@ -69,7 +69,8 @@ std::span<const ScheduleRow> schedules();
 /// The schedule of that name, or null.
 const ScheduleRow* find_schedule(std::string_view name);
 
-/// The sigmas that a sampler runs over, first to last, descending to 0, equal to ComfyUI's KSampler. Mostly steps + 1
+/// The sigmas that a sampler runs over, first to last, each below the one before, down to 0, equal to ComfyUI's
+/// KSampler, but that a level which repeats (of more steps than the table has levels) is run once. Mostly steps + 1
 /// values, but some schedules make a few more or fewer (`ddim_uniform`, `beta`). `extra_step` makes one step more and
 /// drops the last but one sigma; denoise < 1 takes the last steps + 1 values of a schedule of int(steps / denoise)
 /// steps; denoise <= 0 is empty. steps >= 1.

@@ -53,6 +53,7 @@ std::vector<double> finite_log_snr(std::span<const double> sigmas, const SigmaTa
   if (table.path == NoisePath::Flow && moved.size() > 1 && moved[0] >= 1) {
     double first = table.percent_to_sigma(1e-4);
     moved[0] = dtype == at::kDouble ? first : static_cast<float>(first);
+    while (moved.size() > 2 && moved[1] >= moved[0]) moved.erase(moved.begin() + 1);  // of thousands of steps
   }
   return moved;
 }

@@ -39,7 +39,7 @@ double half_log_snr(NoisePath path, double sigma);
 double sigma_of_half_log_snr(NoisePath path, double half_log_snr);
 
 /// The sigmas with a first one of 1 on the flow path, where log-SNR is infinite, moved to ComfyUI's 0.01 % of the way
-/// and rounded to `dtype`, x's own.
+/// and rounded to `dtype`, x's own; levels between the two are left out, so that the rest still descends.
 std::vector<double> finite_log_snr(std::span<const double> sigmas, const SigmaTable& table, at::ScalarType dtype);
 
 /// The geometric mean: halfway in log sigma.

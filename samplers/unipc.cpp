@@ -78,7 +78,9 @@ std::pair<at::Tensor, at::Tensor> step_to(const at::Tensor& x, std::span<const E
 at::Tensor unified(at::Tensor x, std::span<const double> schedule, const SampleContext& context, bool bh2) {
   if (schedule.size() <= 1) return x;
   std::vector<double> sigmas(schedule.begin(), schedule.end());
-  if (sigmas.back() == 0) sigmas.back() = 0.001f;
+  // Steps so many that the level before lies about there too: below it.
+  const double lowest = sigmas[sigmas.size() - 2];
+  if (sigmas.back() == 0) sigmas.back() = lowest > 0.002 ? 0.001f : lowest / 30;
   std::size_t steps = sigmas.size() - 1, order = std::clamp<std::size_t>(steps - 1, 1, 3);
   Level level = level_of(sigmas[0]);
   at::Tensor scaled = x * level.alpha;

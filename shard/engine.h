@@ -44,6 +44,7 @@ class Engine {
 
   const Plan& plan() const { return plan_; }
   const ModelSet& models() const { return models_; }
+  at::ScalarType diffusion_type() const { return dtypes_.unet; }  ///< what the diffusion model computes in
   const Ops& ops() const { return ops_; }
   /// Of the plan's device of that number.
   const Meter& meter(std::size_t device = 0) const { return devices_[device]->meter; }

@@ -61,7 +61,7 @@ class Jobs(Case):
                          "  YAML indents with spaces, not tabs")
         self.refused_job("checkpoint: a\nimages:\n  - prompt: a: b\n",
                          "bad.yaml:3:14: not valid YAML: illegal map value\n   3 |   - prompt: a: b\n"
-                         "     |              ^\n  put text that holds a colon in quotes")
+                         "     |              ^\n  put text that holds a colon in quotes: \"a: b\"")
 
     def test_a_comfyui_workflow(self):
         self.refused_job('{"3": {"class_type": "KSampler", "inputs": {"seed": 1}}}',
@@ -309,7 +309,7 @@ class Plan(Case):
                      folder=self.folder)
         self.assertEqual((result.stderr, result.returncode), ("", 0))
         plan = json.loads(result.stdout)
-        self.assertEqual(list(plan), ["version", "job", "fits", "mode", "mode_reason", "devices", "shortfall", "nearest_fit"])
+        self.assertEqual(list(plan), ["version", "job", "fits", "mode", "mode_reason", "devices", "shortfall", "nearest_fit", "notes"])
         self.assertEqual((plan["fits"], plan["mode"], plan["shortfall"], plan["nearest_fit"]), (True, "single", [], ""))
         first, second = plan["devices"]
         self.assertEqual(list(first), ["id", "name", "uuid", "total_bytes", "limit_bytes", "driver_bytes", "speed", "predicted_peak_bytes",

@@ -131,17 +131,18 @@ TEST_CASE("several positives: their mean weighted by mask and strength, each wit
 
 TEST_CASE("a latent that is not finite fails the image and names the step") {
   std::vector<double> sigmas{1, 0.75, 0.5, 0.25, 0};
-  auto message = [&](double sigma, double bad) {
+  auto message = [&](double sigma, double bad, at::ScalarType computed_in = at::kHalf,
+                     std::string_view hint = "a wider dtype often helps: bf16 or fp32 instead of fp16") {
     const ModelCall model = one_by_one([&](const at::Tensor& x, double, Conditioned) {
       at::Tensor out = x.clone();
       out.flatten().slice(0, 0, 3).fill_(bad);
       return out;
     });
     try {
-      make_denoiser(model, flux_dev_sigmas(), sigmas, {})(ramp(), sigma);
+      make_denoiser(model, flux_dev_sigmas(), sigmas, {.computed_in = computed_in})(ramp(), sigma);
     } catch (const Error& e) {
       CHECK((e.code() == Exit::ImageFailed));
-      CHECK(e.hint() == "a wider dtype often helps: bf16 or fp32 instead of fp16");
+      CHECK(e.hint() == hint);
       return e.message();
     }
     return std::string("nothing");
@@ -151,6 +152,12 @@ TEST_CASE("a latent that is not finite fails the image and names the step") {
   CHECK(message(0.6, -infinity) == "step 2 of 4: the latent is not finite (0 NaN, 3 Inf)");
   CHECK(message(0.1, infinity) == "step 4 of 4: the latent is not finite (0 NaN, 3 Inf)");
   CHECK(message(0.5, 1e30) == "nothing");
+  // A wider dtype is named only where there is one.
+  const std::string_view wider = "a wider dtype often helps: fp32 instead of bf16";
+  CHECK(message(1, infinity, at::kBFloat16, wider) == "step 1 of 4: the latent is not finite (0 NaN, 3 Inf)");
+  const std::string_view widest =
+      "fp32 is wide enough: look for damage in the model's file, or take another sampler or scheduler";
+  CHECK(message(1, infinity, at::kFloat, widest) == "step 1 of 4: the latent is not finite (0 NaN, 3 Inf)");
 }
 
 TEST_CASE("a model may answer in a narrower dtype") {

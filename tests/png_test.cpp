@@ -95,7 +95,10 @@ TEST_CASE("a damaged file is named") {
 }
 
 TEST_CASE("parameters read as AUTOMATIC1111's do") {
-  const Job job = read_job(job_text, "job.yaml", "");
+  Job job = read_job(job_text, "job.yaml", "");
+  const std::string without = a1111_parameters(job, expand(std::span(&job, 1))[1]);
+  CHECK(without.find("CFG scale: 1, Seed: ") != std::string::npos);  // Stable Diffusion has no distilled guidance
+  job.takes_guidance = true;
   CHECK(a1111_parameters(job, expand(std::span(&job, 1))[1]) ==
         "a \"red\" fox\n\xE7\x8B\x90\nNegative prompt: blur: x\n"
         "Steps: 28, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 3.5, Seed: "

@@ -2,8 +2,10 @@
 
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/text/prompt_notes.h"
 
 using namespace mgpu;
 
@@ -132,9 +134,10 @@ TEST_CASE("a textual inversion takes a place for each of its vectors") {
   };
   const auto chunks = tokenize("a (embedding:x:1.3), embedding:y.pt,b a,embedding:z embedding:", characters,
                                {.start = 1, .end = 2, .pad = 0, .shortest = 12, .longest = 200}, find);
-  CHECK(asked == std::vector<std::string>{"x", "y.pt"});
+  CHECK(asked == std::vector<std::string>{"x", "y.pt", "z"});
   REQUIRE(chunks.size() == 1);
-  CHECK(chunks[0].size() == 1 + 2 + 3 + 2 + 3 + std::string_view(",b a,embedding:z embedding:").size() + 1);
+  CHECK(chunks[0].size() ==
+        1 + 2 + 3 + 2 + 3 + std::string_view(",b a,").size() + 3 + std::string_view(" embedding:").size() + 1);
   CHECK(chunks[0][2].id == ' ');
   CHECK(chunks[0][2].vector.defined() == false);
   CHECK(at::equal(chunks[0][4].vector, at::tensor({2.0F, 3.0F})));
@@ -144,7 +147,33 @@ TEST_CASE("a textual inversion takes a place for each of its vectors") {
   // Three places move whole, as a word does.
   CHECK(tokenize("12345678 embedding:x", characters, kTwelve, find).size() == 2);
   CHECK(embedding_names("a (embedding:x:1.3) BREAK embedding: y,b") == std::vector<std::string>{"x", "y"});
+  CHECK(embedding_names("embedding:x,embedding:y [embedding:z] Embedding:w") == std::vector<std::string>{"x", "y"});
   CHECK(ids(tokenize("embedding:", characters, kTwelve)[0]).at(1) == 'e');
+}
+
+TEST_CASE("what other programs act on and is read as words is noted, each kind once") {
+  const auto kinds = [](std::string_view prompt, bool breaks = true) {
+    std::string out;
+    for (const PromptNote& note : prompt_notes(prompt, breaks))
+      out += fmt::format("{}{}", out.empty() ? "" : " ", note.kind);
+    return out;
+  };
+  CHECK(kinds("a (red:1.2) fox, [the] {snow} <b> a_b x:y, embedding:z, BREAK band, Android") == "");
+  CHECK(kinds("<lora:x:0.8> <lora:y> <hypernet:z:1>") == "lora");
+  CHECK(kinds("fox AND cat :1.2") == "and");
+  CHECK(kinds("[fox:cat:0.5]") == "scheduled");
+  CHECK(kinds("[fox|cat] and [the:10]") == "scheduled");
+  CHECK(kinds("[the fox: a story]") == "");
+  CHECK(kinds("{red|blue} fox") == "choice");
+  CHECK(kinds("__animal__, __a/b-c__") == "wildcard");
+  CHECK(kinds("snake__case and __init") == "");
+  CHECK(kinds("a BREAK b", false) == "break");
+  CHECK(kinds("[embedding:x]") == "embedding");
+  CHECK(kinds("EMBEDDING:x") == "embedding");
+  CHECK(kinds("(fox:1.2) embedding:") == "embedding");
+  CHECK(kinds("<lora:x:1> AND [a|b]") == "lora and scheduled");
+  CHECK(prompt_notes("<lora:" + std::string(300, 'x') + ":1>", true).front().text.size() < 200);
+  CHECK(prompt_notes(std::string(100000, '['), true).empty());
 }
 
 TEST_SUITE_END();

@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "core/text/prompt.h"
+#include "core/text/chunk_rule.h"
 
 namespace mgpu {
 

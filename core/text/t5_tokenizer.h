@@ -7,7 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "core/text/prompt.h"
+#include "core/text/chunk_rule.h"
 #include "core/text/sentencepiece_model.h"
 
 namespace mgpu {

@@ -1,0 +1,237 @@
+#include "cli/job_notes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "cli/sampling.h"
+#include "cli/source.h"
+#include "core/text/prompt_notes.h"
+#include "samplers/sampler.h"
+
+namespace mgpu {
+namespace {
+
+/// Notes of one job, each kind once: the first place where it was found, and how many more entries have it.
+class NoteList {
+ public:
+  explicit NoteList(const Job& job) : options_only_(!job.expected_files.empty()) {}
+
+  /// `kind` tells notes apart; the text of the first of a kind is said.
+  void add(std::string_view kind, const Mark& mark, const std::string& text) {
+    if (options_only_ && !mark.file.starts_with("--set ")) return;
+    const auto known = std::ranges::find(notes_, kind, &Note::kind);
+    if (known != notes_.end()) {
+      ++known->more;
+    } else {
+      notes_.push_back({std::string(kind), fmt::format("{}: {}", mark.to_string(), text)});
+    }
+  }
+
+  std::vector<std::string> lines() const {
+    std::vector<std::string> out;
+    for (const Note& note : notes_)
+      out.push_back(note.more == 0 ? note.text : fmt::format("{}; {} more such", note.text, note.more));
+    return out;
+  }
+
+ private:
+  struct Note {
+    std::string kind;
+    std::string text;
+    int more = 0;
+  };
+  bool options_only_;
+  std::vector<Note> notes_;
+};
+
+/// What YAML took away from a text that is not in quotes: a comment in it, an anchor before it.
+void note_yaml(const Job& job, const Mark& mark, std::string_view text, std::string_view key, NoteList& notes) {
+  const std::size_t begin = job.source ? job.source->offset_of(mark) : std::string::npos;
+  if (begin == std::string::npos) return;
+  const std::string_view line = job.source->line(mark.line);
+  const std::string_view rest = line.substr(begin - static_cast<std::size_t>(line.data() - job.source->text().data()));
+  if (rest.starts_with('&')) {
+    const std::string name(rest.substr(1, rest.find(' ') - 1));
+    if (job.source->text().find("*" + name) == std::string::npos)
+      notes.add(
+          "anchor", mark,
+          fmt::format("\"{}\" is \"{}\", without its \"&{}\", which YAML takes for a name: put the text in quotes", key,
+                      without_middle(std::string(text), 60), without_middle(name, 60)));
+    return;
+  }
+  if (!rest.starts_with(text)) return;
+  const std::size_t hash = rest.find_first_not_of(" \t", text.size());
+  if (hash == std::string_view::npos || hash == text.size() || rest[hash] != '#') return;
+  if (hash + 1 < rest.size() && (rest[hash + 1] == ' ' || rest[hash + 1] == '#')) return;  // written as a comment
+  notes.add("comment", mark,
+            fmt::format("\"{}\" ends before \"{}\", which YAML takes for a comment: put the text in quotes", key,
+                        without_middle(std::string(rest.substr(hash)), 60)));
+}
+
+void note_prompt(const Mark& mark, std::string_view prompt, const ModelSet& set, NoteList& notes) {
+  for (const PromptNote& note : prompt_notes(prompt, set.text().breaks)) notes.add(note.kind, mark, note.text);
+}
+
+void note_prompts(const Job& job, const ImageJob& image, const ModelSet& set, NoteList& notes) {
+  note_yaml(job, image.prompt_mark, image.prompt, "prompt", notes);
+  note_prompt(image.prompt_mark, image.prompt, set, notes);
+  for (const ConditionOptions& condition : *image.conditions)
+    note_prompt(image.conditions.mark, condition.prompt, set, notes);
+  if (image.negative.empty()) return;
+  note_yaml(job, image.negative_mark, image.negative, "negative", notes);
+  if (evaluates_negative(image.sampler)) {
+    note_prompt(image.negative_mark, image.negative, set, notes);
+  } else {
+    notes.add("negative", image.negative_mark, "\"negative\" is not used at cfg 1: a cfg above 1 uses it");
+  }
+}
+
+/// Whether clip_skip names the layer that is read without it.
+bool skips_nothing(const TextRecipe& recipe, int clip_skip) {
+  return std::ranges::all_of(
+      recipe.encoders, [&](const EncoderUse& use) { return !use.context || layer_under(use, clip_skip) == use.layer; });
+}
+
+void note_sampling(const ImageJob& image, const ModelSet& set, NoteList& notes) {
+  const SamplerOptions& o = image.sampler;
+  const std::string_view family = set.diffusion.row->name;
+  if (*o.cfg == 0.0)
+    notes.add("cfg", o.cfg.mark, "at cfg 0 \"prompt\" is not used: the picture follows \"negative\" alone");
+  if (o.guidance.given && !(set.is_flux() && set.diffusion.flux().guidance))
+    notes.add("guidance", o.guidance.mark, fmt::format("\"guidance\" is not used: {} has no input for it", family));
+  if (o.step_noise.given && find_sampler(*o.name)->step_noise == NoiseSource::None)
+    notes.add("step_noise", o.step_noise.mark, fmt::format("\"step_noise\" is not used: {} adds no noise", *o.name));
+  if (*o.clip_skip != 0 && skips_nothing(set.text(), *o.clip_skip))
+    notes.add("clip_skip", o.clip_skip.mark,
+              fmt::format("\"clip_skip\" {} is what {} does without it", *o.clip_skip, family));
+}
+
+/// The share of the schedule that is run, and the picture that it starts from.
+void note_start(const ImageJob& image, NoteList& notes) {
+  const Marked<double>& denoise = image.sampler.denoise;
+  if (!image.init_image && *denoise < 1.0)
+    notes.add("denoise", denoise.mark,
+              fmt::format("\"denoise\" {} without an \"init_image\": only the end of the schedule is run, and it "
+                          "starts from an empty latent",
+                          *denoise));
+  if (image.init_image && !image.mask && *denoise > 0.9999)
+    notes.add("init_image", image.init_image.mark,
+              "at denoise 1 nothing is kept of \"init_image\": a denoise below 1 keeps some of it");
+}
+
+void note_mask(const FileReference& mask, const JobModels& models, std::string_view black, NoteList& notes) {
+  const auto found = models.shades.find(mask.path);
+  if (found == models.shades.end()) return;
+  constexpr std::uint8_t kBarely = 64;
+  if (found->second.brightest == 0) {
+    notes.add(fmt::format("black{}", black), mask.mark,
+              fmt::format("\"mask\" is black all over: {}; what counts is white in the red channel, not the "
+                          "transparency",
+                          black));
+  } else if (found->second.brightest < kBarely) {
+    notes.add("dark", mask.mark,
+              fmt::format("\"mask\" is nearly black: the brightest red in it is {}, and white is 255",
+                          found->second.brightest));
+  }
+}
+
+void note_masks(const ImageJob& image, const JobModels& models, NoteList& notes) {
+  if (image.mask) {
+    note_mask(image.mask, models, "all of the init_image stays as it is", notes);
+    const auto found = models.shades.find(image.mask.path);
+    const bool inpaints =
+        !models.set.is_flux() && models.set.diffusion.unet().channels_in > models.set.diffusion.unet().channels_out;
+    if (found != models.shades.end() && found->second.darkest == 255 && !inpaints)
+      notes.add("white", image.mask.mark, "\"mask\" is white all over: all of the init_image is drawn anew");
+  }
+  for (const ConditionOptions& condition : *image.conditions) {
+    if (condition.mask) note_mask(condition.mask, models, "the condition counts nowhere", notes);
+    if (condition.strength == 0.0)
+      notes.add("strength", image.conditions.mark, "a condition of strength 0 counts nowhere");
+    if (condition.start == condition.end)
+      notes.add("period", image.conditions.mark,
+                fmt::format("a condition that starts and ends at {} counts at no step", condition.start));
+  }
+}
+
+/// Steps that the schedule does not make, since the model's table has no more levels there.
+void note_steps(const Job& job, const ModelSet& set, NoteList& notes) {
+  std::map<LevelsKey, std::size_t> made;
+  for (const ImageJob& image : job.images) {
+    const SamplerOptions& o = image.sampler;
+    const auto [known, is_new] = made.try_emplace(levels_key(image));
+    if (is_new) known->second = run_schedule(o, set.training(), *image.width, *image.height).sigmas.size() - 1;
+    if (known->second >= static_cast<std::size_t>(*o.steps)) continue;
+    const std::string part = *o.denoise < 1.0 ? fmt::format(" at denoise {}", *o.denoise) : "";
+    notes.add("steps", o.steps.mark,
+              fmt::format("\"steps\" {}: the scheduler {} makes {}{}, each level of noise once", *o.steps, *o.scheduler,
+                          known->second, part));
+  }
+}
+
+void note_component(const Marked<ComponentAllocation>& allocation, std::string_view name, NoteList& notes) {
+  if (!allocation.given) return;
+  const bool expert = !allocation->expert->empty();
+  if (expert && allocation->virtual_vram_gb > 0.0)
+    notes.add("virtual_vram_gb", allocation.mark,
+              fmt::format("\"allocation.{}.virtual_vram_gb\" is not used beside \"expert\"", name));
+  if (!expert && allocation->virtual_vram_gb == 0.0 && !allocation->donors.empty())
+    notes.add("donor", allocation.mark,
+              fmt::format("\"allocation.{}.donor\" lends nothing without \"virtual_vram_gb\"", name));
+}
+
+void note_placement(const Job& job, const ModelSet& set, NoteList& notes) {
+  const PlacementOptions& placement = job.placement;
+  const Allocation& a = placement.allocation;
+  const std::string_view family = set.diffusion.row->name;
+  for (const auto& [name, allocation, part] : {std::tuple("t5xxl", &a.t5xxl, &set.t5xxl),
+                                               {"clip_l", &a.clip_l, &set.clip_l},
+                                               {"clip_g", &a.clip_g, &set.clip_g}})
+    if (allocation->given && !*part)
+      notes.add("allocation", allocation->mark,
+                fmt::format("\"allocation.{}\" is not used: {} has none", name, family));
+  for (const auto& [name, allocation] : {std::pair("unet", &a.unet),
+                                         {"clip", &a.clip},
+                                         {"t5xxl", &a.t5xxl},
+                                         {"clip_l", &a.clip_l},
+                                         {"clip_g", &a.clip_g},
+                                         {"vae", &a.vae}})
+    note_component(*allocation, name, notes);
+  if (job.files.t5xxl_tokenizer && !set.t5xxl)
+    notes.add("tokenizer", job.files.t5xxl_tokenizer.mark,
+              fmt::format("\"tokenizers.t5xxl\" is not used: {} has no T5", family));
+  const DecodeWay way = *job.decode.way;
+  if (way == DecodeWay::Whole || way == DecodeWay::Parallel)
+    for (const auto& [name, given] : {std::pair("tile", &job.decode.tile), {"overlap", &job.decode.overlap}})
+      if (given->given)
+        notes.add("decode", given->mark,
+                  fmt::format("\"decode.{}\" is not used with \"way: {}\"", name,
+                              way == DecodeWay::Whole ? "whole" : "parallel"));
+}
+
+}  // namespace
+
+std::vector<std::string> job_notes(const Job& job, const JobModels& models) {
+  NoteList notes(job);
+  note_placement(job, models.set, notes);
+  for (const ImageJob& image : job.images) {
+    note_prompts(job, image, models.set, notes);
+    note_sampling(image, models.set, notes);
+    note_start(image, notes);
+    note_masks(image, models, notes);
+  }
+  note_steps(job, models.set, notes);
+  std::vector<std::string> out = notes.lines();
+  out.insert(out.end(), models.set.notes.begin(), models.set.notes.end());
+  return out;
+}
+
+std::string note_lines(const std::vector<std::string>& notes) {
+  std::string text;
+  for (const std::string& note : notes) text += fmt::format("note: {}\n", note);
+  return text;
+}
+
+}  // namespace mgpu

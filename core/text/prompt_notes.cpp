@@ -1,0 +1,131 @@
+#include "core/text/prompt_notes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <optional>
+
+#include "core/strings.h"
+#include "core/text/prompt_text.h"
+
+namespace mgpu {
+namespace {
+
+constexpr std::size_t npos = std::string_view::npos;
+constexpr std::size_t kShown = 60;      // bytes of what is quoted
+constexpr std::size_t kFarthest = 500;  // bytes between a bracket and the one that closes it
+
+bool is_blank(char c) {
+  return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+bool is_word(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || (static_cast<unsigned char>(c) & 0x80) != 0;
+}
+
+std::string shown(std::string_view text) {
+  std::size_t end = std::min(text.size(), kShown);
+  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  std::string out = in_quotes(text.substr(0, end));
+  return end < text.size() ? out.insert(out.size() - 1, "...") : out;
+}
+
+/// A word by itself.
+std::optional<std::string_view> find_word(std::string_view text, std::string_view word) {
+  for (std::size_t at = text.find(word); at != npos; at = text.find(word, at + 1)) {
+    const std::size_t end = at + word.size();
+    if ((at == 0 || !is_word(text[at - 1])) && (end == text.size() || !is_word(text[end])))
+      return text.substr(at, end - at);
+  }
+  return std::nullopt;
+}
+
+/// The first stretch between an opening and a closing bracket, without either inside, of which `holds` is true.
+template <class Holds>
+std::optional<std::string_view> find_bracketed(std::string_view text, char open, char close, Holds holds) {
+  std::size_t begin = npos;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == open) begin = i;
+    if (text[i] != close || begin == npos) continue;
+    const std::string_view whole = text.substr(begin, i + 1 - begin);
+    if (whole.size() <= kFarthest && holds(whole.substr(1, whole.size() - 2))) return whole;
+    begin = npos;
+  }
+  return std::nullopt;
+}
+
+bool is_number(std::string_view text) {
+  return !text.empty() && text.find_first_not_of("0123456789. ") == npos && text.find_first_of("0123456789") != npos;
+}
+
+bool is_network(std::string_view inside) {
+  return inside.starts_with("lora:") || inside.starts_with("lyco:") || inside.starts_with("hypernet:");
+}
+
+bool is_scheduled(std::string_view inside) {
+  const std::size_t last = inside.rfind(':');
+  return inside.find('|') != npos || (last != npos && is_number(inside.substr(last + 1)));
+}
+
+bool is_choice(std::string_view inside) {
+  return inside.find('|') != npos;
+}
+
+/// "__animal__"
+std::optional<std::string_view> find_wildcard(std::string_view text) {
+  for (std::size_t at = text.find("__"); at != npos; at = text.find("__", at + 1)) {
+    std::size_t end = at + 2;
+    while (end < text.size() && (is_word(text[end]) || text[end] == '/' || text[end] == '-') &&
+           !text.substr(end).starts_with("__"))
+      ++end;
+    if (end > at + 2 && text.substr(end).starts_with("__")) return text.substr(at, end + 2 - at);
+  }
+  return std::nullopt;
+}
+
+/// The word that begins at `at`, up to a blank or comma.
+std::string_view word_at(std::string_view text, std::size_t at) {
+  std::size_t end = at;
+  while (end < text.size() && !is_blank(text[end]) && text[end] != ',') ++end;
+  return text.substr(at, end - at);
+}
+
+void add_inversions(std::string_view prompt, std::vector<PromptNote>& out) {
+  constexpr std::string_view kMark = "embedding:";
+  for (const std::string& text : texts_without_marks(prompt)) {
+    std::string lower(text);
+    std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const std::size_t at = lower.find(kMark);
+    if (at == std::string::npos) continue;
+    const bool small = std::string_view(text).substr(at).starts_with(kMark);
+    const std::string_view word = word_at(text, at);
+    const char* why = !small ? "the mark is written in small letters, embedding:NAME"
+                      : word.size() == kMark.size()
+                          ? "a name has to follow"
+                          : "only a blank, a comma, a parenthesis or the beginning of the prompt may stand before it";
+    out.push_back({"embedding", fmt::format("{} is read as words: {}", shown(word), why)});
+    return;
+  }
+}
+
+}  // namespace
+
+std::vector<PromptNote> prompt_notes(std::string_view prompt, bool breaks) {
+  std::vector<PromptNote> out;
+  const auto add = [&](std::string_view kind, std::optional<std::string_view> found, std::string_view why) {
+    if (found) out.push_back({kind, fmt::format("{} is read as words: {}", shown(*found), why)});
+  };
+  add("lora", find_bracketed(prompt, '<', '>', is_network), "LoRAs are not supported yet");
+  add("and", find_word(prompt, "AND"), "further prompts are listed under \"conditions\"");
+  add("scheduled", find_bracketed(prompt, '[', ']', is_scheduled),
+      "a prompt is the same at every step; those under \"conditions\" have a start and an end");
+  add("choice", find_bracketed(prompt, '{', '}', is_choice),
+      "nothing is drawn from it; list the prompts under \"images\"");
+  add("wildcard", find_wildcard(prompt), "there are no wildcards; list the prompts under \"images\"");
+  if (!breaks) add("break", find_word(prompt, "BREAK"), "this model reads its prompt in one piece");
+  add_inversions(prompt, out);
+  return out;
+}
+
+}  // namespace mgpu

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "tests/drawn_weights.h"
+#include "tests/model_sets.h"
 #include "tests/rendering.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
@@ -73,7 +74,10 @@ class Faults {
 /// Jobs over a small UNet on virtual devices.
 class Jobs {
  public:
-  Jobs() { folder_.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1"))); }
+  Jobs() {
+    folder_.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1")));
+    test::sd_vae(folder_);
+  }
 
   /// Writes into a folder that bears the job's name.
   Job job(const std::string& name, int devices, int pictures, const std::string& more = {}) const {
@@ -83,7 +87,7 @@ class Jobs {
     return load_job(
         folder_.write(name + ".yaml",
                       "checkpoint: sd1.safetensors\nencoders: {clip_l: picture_clip_l.safetensors}\n"
-                      "vae: vae_sd.safetensors\ntokenizers: {clip: picture_merges.txt, t5xxl: "
+                      "vae: sd_vae.safetensors\ntokenizers: {clip: picture_merges.txt, t5xxl: "
                       "picture_spiece.model}\nmodel_paths: [\"" +
                           std::string(MGPU_GOLDENS) + "\"]\ngpu_ids: [" + ids + "]\n" + more +
                           "sampler: {steps: 2, cfg: 1}\nimages: [{prompt: a boat, width: 32, height: 32, seed: 5, "

@@ -10,6 +10,7 @@
 #include "cli/job.h"
 #include "cli/path_variables.h"
 #include "cli/yaml_reader.h"
+#include "core/file_format.h"
 
 // Where a job's files are looked for.
 
@@ -118,8 +119,10 @@ void find_file(const Job& job, FileReference& reference, const std::vector<Folde
     reference.path = candidate.string();
     return;
   }
-  if (is_folder(candidates.front()))
-    throw job.error(reference.mark, fmt::format("\"{}\" is a directory", candidates.front().string()));
+  if (is_folder(candidates.front())) {
+    const ForeignFormat folder = foreign_folder(candidates.front().string());
+    throw job.error(reference.mark, fmt::format("\"{}\" {}", candidates.front().string(), folder.what), folder.hint);
+  }
   std::vector<std::string> looked;
   for (const fs::path& candidate : candidates) {
     fs::path folder = fs::absolute(candidate).parent_path().lexically_normal();

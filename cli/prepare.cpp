@@ -157,11 +157,11 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
   return fmt::format("it takes a device or a vram_limit of {}MB", (highest(device->peak) >> 20) + 1);
 }
 
-/// Throws Error at a clip_skip that would change nothing.
+/// Throws Error at a clip_skip that would change nothing, and where an encoder's file lacks the layer that is read.
 void check_clip_skip(const Job& job, const ModelSet& set) {
-  if (!set.is_flux()) return;
   for (const ImageJob& image : job.images) {
-    if (*image.sampler.clip_skip == 0) continue;
+    if (!set.is_flux()) check_clip_layers(set, *image.sampler.clip_skip);
+    if (!set.is_flux() || *image.sampler.clip_skip == 0) continue;
     throw job.error(image.sampler.clip_skip.mark, fmt::format("clip_skip has no effect on {}", set.diffusion.row->name),
                     "it reads T5, and of CLIP the pooled output alone; leave clip_skip out");
   }

@@ -48,7 +48,6 @@ void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) 
 void refuse_unsupported(const Job& job) {
   const Refusal refuse(job);
   refuse.when(!job.loras.empty(), job.loras_mark, "\"loras\"");
-  refuse.when(!job.exact, job.exact_mark, "\"exact: false\"", "leave it out: every mode there is keeps the picture");
   for (const auto* type : {&job.dtype.unet, &job.dtype.clip, &job.dtype.vae})
     refuse.when(**type == ComputeType::Fp8, type->mark, "\"dtype: fp8\"", "8-bit weight files are read as they are");
   refuse_exact(job, refuse);

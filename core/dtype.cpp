@@ -11,7 +11,7 @@ struct Row {
 };
 
 // In DType's order.
-constexpr std::array<Row, 15> kRows{{{"F64", 8},
+constexpr std::array<Row, 16> kRows{{{"F64", 8},
                                      {"F32", 4},
                                      {"F16", 2},
                                      {"BF16", 2},
@@ -25,10 +25,15 @@ constexpr std::array<Row, 15> kRows{{{"F64", 8},
                                      {"U32", 4},
                                      {"U16", 2},
                                      {"U8", 1},
-                                     {"BOOL", 1}}};
-static_assert(static_cast<std::size_t>(DType::Bool) + 1 == kRows.size());
+                                     {"BOOL", 1},
+                                     {"another type", 1}}};
+static_assert(static_cast<std::size_t>(DType::Other) + 1 == kRows.size());
 
 }  // namespace
+
+bool is_floating(DType dtype) {
+  return dtype <= DType::F8_E5M2;
+}
 
 std::size_t size_of(DType dtype) {
   return kRows[static_cast<std::size_t>(dtype)].size;
@@ -39,7 +44,7 @@ std::string_view name_of(DType dtype) {
 }
 
 std::optional<DType> dtype_named(std::string_view name) {
-  for (std::size_t i = 0; i < kRows.size(); ++i)
+  for (std::size_t i = 0; i < static_cast<std::size_t>(DType::Other); ++i)
     if (kRows[i].name == name) return static_cast<DType>(i);
   return std::nullopt;
 }

@@ -17,6 +17,8 @@
 
 namespace mgpu {
 
+class PartShapes;
+
 /// Sizes of a Flux.1 transformer, read from its tensors.
 struct FluxSizes {
   int hidden = 0;         ///< width of the residual stream
@@ -65,11 +67,16 @@ struct ClipSizes {
   int hidden = 0;
   int heads = 0;  ///< hidden / 64
   int mlp = 0;
-  int layers = 0;
+  int layers = 0;  ///< that the file holds and the architecture has
+  int depth = 0;   ///< layers of the architecture: a file may leave out the last, where nothing uses them
   int vocabulary = 0;
-  int positions = 0;          ///< tokens a chunk
-  bool projection = false;    ///< a text projection is there (Flux does not use it)
-  std::string layers_prefix;  ///< "text_model.encoder.layers."; "transformer.resblocks." in OpenCLIP's layout
+  int positions = 0;        ///< tokens per chunk
+  bool final_norm = false;  ///< the norm behind the last layer is there
+  bool projection = false;  ///< the text projection is there (most families do not use it)
+  std::string layer_norm;   ///< "layer_norm1": the first tensor of a layer, less ".weight"; in OpenCLIP's layout "ln_1"
+  std::string norm_name;    ///< "text_model.final_layer_norm"; "ln_final"
+  std::string projection_name;  ///< "text_projection.weight" [out, hidden]; "text_projection" [hidden, out]
+  std::string layers_prefix;    ///< "text_model.encoder.layers."; "transformer.resblocks." in OpenCLIP's layout
 };
 
 /// Sizes of a T5 v1.1 encoder (transformers' names).
@@ -129,12 +136,13 @@ enum class Role : std::uint8_t { Diffusion, ClipL, ClipG, ClipH, T5, Vae, Other 
 
 /// Something that a tensor's name or shape says; in one case, its values.
 struct Sign {
-  enum class Test : std::uint8_t { Has, Lacks, Dim, OtherDim, AnyEndsWith, InFile, NotInFile, Spread };
+  enum class Test : std::uint8_t { Has, Lacks, Dim, OtherDim, AnyEndsWith, InFile, NotInFile, Spread, Blocks };
   Test test = Test::Has;
   std::string_view name;  ///< under the part's prefix; AnyEndsWith: the end of any name; (Not)InFile: a whole name
   std::size_t axis = 0;   ///< Dim, OtherDim: this axis of the shape ...
   std::int64_t size = 0;  ///< ... has (has not) this size
   double bound = 0.0;     ///< Spread: the values' standard deviation is above this
+  std::int64_t most = 0;  ///< Blocks: `name` is a level ("encoder.block.") that has `size` to `most` blocks
 };
 
 /// What a diffusion model predicts.
@@ -148,6 +156,7 @@ enum class Prediction : std::uint8_t {
 /// autoencoder's file does not tell: SD 1's and SDXL's have the same tensors.
 struct LatentFormat {
   std::int64_t channels = 0;
+  std::int64_t factor = 8;  ///< pixels a side that one latent value stands for
   double scale = 1.0;
   double shift = 0.0;
   const LatentRgb* rgb = nullptr;  ///< roughly its colours
@@ -170,15 +179,16 @@ struct FamilyRow {
   std::string_view what = {};    ///< completes "is ...": "a Stable Diffusion 3 checkpoint"
   std::vector<Sign> signs = {};  ///< all must hold; rows are tried in order, the first that fits is it
   std::string_view hint = {};    ///< of an unsupported row: what to use instead
-  /// Reads the sizes under `prefix` and holds every tensor of the part against them. Null: known, but not supported
-  /// yet.
-  Sizes (*read)(const TensorFile& file, const std::string& prefix) = nullptr;
+  /// Reads the sizes of the part and asks for every tensor that it reads. Null: known, but not supported yet.
+  Sizes (*read)(PartShapes& shapes) = nullptr;
   // The rest is of supported diffusion models.
   std::string_view name = {};  ///< "flux1-dev"
   std::optional<Training> training = {};
   const TextRecipe* text = nullptr;  ///< the text encoders that it takes, and what it takes from them
   int size_values = 0;               ///< numbers behind the pooled text in SDXL's vector, 256 wide each: 6; refiner 5
   bool aesthetic = false;            ///< the last of them is an aesthetic score: the refiner's
+  /// Of a row of Role::Other: what it names shares a supported part's names, and says why that part cannot be read.
+  bool explains = false;
 };
 
 /// All rows, in the order in which they are tried.
@@ -190,7 +200,11 @@ struct Part {
   const FamilyRow* row = nullptr;
   std::string prefix;  ///< of its tensors' names: "" or "model.diffusion_model." and the like
   Sizes sizes;
+  /// What a supported part reads, with its weights' scales, by full names; null where that is not known.
+  std::shared_ptr<const TensorMap> reads = {};
 
+  /// `reads`, else all of the file's: those of the part begin with `prefix`.
+  const TensorMap& tensors() const { return reads ? *reads : file->tensors(); }
   const FluxSizes& flux() const { return std::get<FluxSizes>(sizes); }
   const UNetSizes& unet() const { return std::get<UNetSizes>(sizes); }
   const ClipSizes& clip() const { return std::get<ClipSizes>(sizes); }
@@ -214,6 +228,10 @@ Part find_part(const std::shared_ptr<const TensorFile>& file, Role role);
 /// The part of that role in a checkpoint, for a job that names no file for it. Throws Error that says what to name,
 /// when there is none.
 Part find_own_part(const std::shared_ptr<const TensorFile>& checkpoint, Role role);
+
+/// The file's tensors that none of its parts reads, without those that files commonly hold beside a model (buffers,
+/// training's tables, averaged weights, towers for pictures). Of a part that is not supported all are its own.
+std::vector<std::string> left_over(const std::shared_ptr<const TensorFile>& file);
 
 /// What a job file calls a part of that role: "encoders.clip_l", "vae". CLIP-H goes by CLIP-L's key.
 std::string_view key_of(Role role);

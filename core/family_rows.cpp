@@ -19,6 +19,9 @@ Sign dim(std::string_view name, std::size_t axis, std::int64_t size) {
 Sign other_dim(std::string_view name, std::size_t axis, std::int64_t size) {
   return {Sign::Test::OtherDim, name, axis, size};
 }
+Sign blocks(std::string_view level, std::int64_t least, std::int64_t most) {
+  return {Sign::Test::Blocks, level, 0, least, 0.0, most};
+}
 Sign ends(std::string_view name) {
   return {Sign::Test::AnyEndsWith, name, 0, 0};
 }
@@ -34,7 +37,6 @@ Sign spread(std::string_view name, double bound) {
 }
 
 constexpr std::string_view kFluxMark = "double_blocks.0.img_attn.norm.key_norm.scale";
-constexpr std::string_view kClipLayer = "text_model.encoder.layers.0.mlp.fc1.weight";
 constexpr std::string_view kT5Key = "encoder.block.0.layer.0.SelfAttention.k.weight";
 constexpr std::string_view kVaeIn = "decoder.conv_in.weight";
 constexpr std::string_view kTinyIn = "1.weight";
@@ -63,6 +65,12 @@ Training unet_training(Prediction prediction, const LatentFormat& latent) {
   return {prediction, 1000, 0, latent, 8};
 }
 
+/// A row whose tensors have a supported part's names beside their own.
+FamilyRow explaining(FamilyRow row) {
+  row.explains = true;
+  return row;
+}
+
 std::vector<FamilyRow> adapters() {
   constexpr auto role = Role::Other;
   return {
@@ -71,9 +79,9 @@ std::vector<FamilyRow> adapters() {
       {role, "a LoRA", {ends(".lora.down.weight")}},
       {role, "a LoKr adapter", {ends(".lokr_w1")}},
       {role, "a LoHa adapter", {ends(".hada_w1_a")}},
-      {role, "a Flux.1 ControlNet", {has("controlnet_x_embedder.weight")}},
-      {role, "a Flux.1 ControlNet", {has("controlnet_blocks.0.weight")}},
-      {role, "a ControlNet", {has("input_hint_block.0.weight")}},
+      explaining({role, "a Flux.1 ControlNet", {has("controlnet_x_embedder.weight")}}),
+      explaining({role, "a Flux.1 ControlNet", {has("controlnet_blocks.0.weight")}}),
+      explaining({role, "a ControlNet", {has("input_hint_block.0.weight")}}),
       {role, "a ControlNet", {has("control_model.input_hint_block.0.weight")}},
       {role, "a ControlNet", {has("controlnet_cond_embedding.conv_in.weight")}},
       {role, "a Flux.1 Redux adapter", {has("redux_up.weight")}},
@@ -84,18 +92,14 @@ std::vector<FamilyRow> adapters() {
 }
 
 std::vector<FamilyRow> quantised() {
-  constexpr auto role = Role::Other;
+  const auto row = [](std::string_view what, std::string_view mark) {
+    return explaining({Role::Other, what, {ends(mark)}, kPlain});
+  };
   return {
-      {role,
-       "a file of weights quantised to 4 bits by bitsandbytes (NF4)",
-       {ends(".quant_state.bitsandbytes__nf4")},
-       kPlain},
-      {role,
-       "a file of weights quantised to 4 bits by bitsandbytes (FP4)",
-       {ends(".quant_state.bitsandbytes__fp4")},
-       kPlain},
-      {role, "a file of weights quantised by Nunchaku (SVDQuant)", {ends(".wscales")}, kPlain},
-      {role, "a file of weights quantised to NVFP4", {ends(".weight_scale_2")}, kPlain},
+      row("a file of weights quantised to 4 bits by bitsandbytes (NF4)", ".quant_state.bitsandbytes__nf4"),
+      row("a file of weights quantised to 4 bits by bitsandbytes (FP4)", ".quant_state.bitsandbytes__fp4"),
+      row("a file of weights quantised by Nunchaku (SVDQuant)", ".wscales"),
+      row("a file of weights quantised to NVFP4", ".weight_scale_2"),
   };
 }
 
@@ -261,33 +265,46 @@ std::vector<FamilyRow> transformers() {
   };
 }
 
-/// By depth, as ComfyUI tells them apart: 12 layers, 24 (H), 32 (G). In a checkpoint of OpenCLIP's layout the UNet
-/// tells H from G: SDXL and its refiner take a vector.
+/// Told apart by depth, as ComfyUI does, whatever the layout: up to 22 layers are CLIP-L's, up to 30 H's, more are G's;
+/// a file may leave out the last. Of OpenCLIP's layout there are small models too: those of 10 layers or less are H's,
+/// or G's in a checkpoint whose UNet takes a vector (SDXL and its refiner).
 std::vector<FamilyRow> clips() {
-  constexpr std::string_view kLayer22 = "text_model.encoder.layers.22.mlp.fc1.weight";
-  constexpr std::string_view kLayer30 = "text_model.encoder.layers.30.mlp.fc1.weight";
-  constexpr std::string_view kOpenClipLayer30 = "transformer.resblocks.30.mlp.c_fc.weight";
-  constexpr std::string_view kG = "a CLIP-G text encoder", kH = "a CLIP-H text encoder";
-  return {
-      {Role::ClipG, kG, {has(kLayer30)}, "", read_clip_sizes},
-      {Role::ClipG, kG, {has(kOpenClipLayer30)}, "", read_open_clip_sizes},
-      {Role::ClipG, kG, {has(kOpenClipLayer), in_file(kCheckpointVector)}, "", read_open_clip_sizes},
-      {Role::ClipH, kH, {has(kLayer22), lacks(kLayer30)}, "", read_clip_sizes},
-      {Role::ClipH,
-       kH,
-       {has(kOpenClipLayer), lacks(kOpenClipLayer30), not_in_file(kCheckpointVector)},
-       "",
-       read_open_clip_sizes},
-      {Role::ClipL,
-       "a Long-CLIP text encoder",
-       {has(kClipLayer), dim("text_model.embeddings.position_embedding.weight", 0, 248)}},
-      {Role::ClipL, "a CLIP-L text encoder", {has(kClipLayer), lacks(kLayer22)}, "", read_clip_sizes},
-      {Role::ClipL,
-       "a CLIP-L text encoder",  // of an early SD 1.x file
-       {has("encoder.layers.0.mlp.fc1.weight"), has("embeddings.position_embedding.weight")},
-       "",
-       read_clip_sizes},
+  constexpr std::string_view kL = "a CLIP-L text encoder", kG = "a CLIP-G text encoder", kH = "a CLIP-H text encoder";
+  constexpr std::int64_t kMostL = 22, kMostH = 30, kMost = 1000, kSmall = 10;
+  std::vector<FamilyRow> rows;
+  struct Layout {
+    std::string_view first, level, positions;
   };
+  constexpr Layout kTransformers[] = {
+      {"text_model.encoder.layers.0.mlp.fc1.weight", "text_model.encoder.layers.",
+       "text_model.embeddings.position_embedding.weight"},
+      // Early SD 1.x files leave the level "text_model" out.
+      {"encoder.layers.0.mlp.fc1.weight", "encoder.layers.", "embeddings.position_embedding.weight"}};
+  for (const Layout& layout : kTransformers) {
+    const auto add = [&](Role role, std::string_view what, std::int64_t least, std::int64_t most) {
+      rows.push_back({role,
+                      what,
+                      {has(layout.first), has(layout.positions), blocks(layout.level, least, most)},
+                      "",
+                      read_clip_sizes});
+    };
+    rows.push_back({Role::ClipL, "a Long-CLIP text encoder", {has(layout.first), dim(layout.positions, 0, 248)}});
+    add(Role::ClipL, kL, 1, kMostL);
+    add(Role::ClipH, kH, kMostL + 1, kMostH);
+    add(Role::ClipG, kG, kMostH + 1, kMost);
+  }
+  const auto open_clip = [&](Role role, std::string_view what, std::int64_t least, std::int64_t most,
+                             const std::vector<Sign>& more) {
+    rows.push_back({role, what,
+                    std::vector<Sign>{has(kOpenClipLayer), blocks("transformer.resblocks.", least, most)} + more, "",
+                    read_open_clip_sizes});
+  };
+  open_clip(Role::ClipL, kL, kSmall + 1, kMostL, {});
+  open_clip(Role::ClipH, kH, kMostL + 1, kMostH, {});
+  open_clip(Role::ClipH, kH, 1, kSmall, {not_in_file(kCheckpointVector)});
+  open_clip(Role::ClipG, kG, kMostH + 1, kMost, {});
+  open_clip(Role::ClipG, kG, 1, kSmall, {in_file(kCheckpointVector)});
+  return rows;
 }
 
 std::vector<FamilyRow> language_models() {

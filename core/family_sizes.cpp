@@ -5,11 +5,12 @@
 #include <algorithm>
 
 #include "core/part_shapes.h"
+#include "core/text/recipe.h"
 
 namespace mgpu {
 namespace {
 
-void expect_flux_double(const PartShapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
+void expect_flux_double(PartShapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
   for (const char* stream : {"img", "txt"}) {
     const std::string name = block + stream;
     shapes.linear(name + "_mod.lin", 6 * hidden, hidden);
@@ -22,15 +23,15 @@ void expect_flux_double(const PartShapes& shapes, const std::string& block, std:
   }
 }
 
-void expect_flux_single(const PartShapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
-  shapes.linear(block + "modulation.lin", 3 * hidden, hidden);
+void expect_flux_single(PartShapes& shapes, const std::string& block, std::int64_t hidden, std::int64_t mlp) {
   shapes.linear(block + "linear1", 3 * hidden + mlp, hidden);
   shapes.linear(block + "linear2", hidden, hidden + mlp);
+  shapes.linear(block + "modulation.lin", 3 * hidden, hidden);
   shapes.expect(block + "norm.query_norm.scale", {128});
   shapes.expect(block + "norm.key_norm.scale", {128});
 }
 
-void expect_vae_residual(const PartShapes& shapes, const std::string& block, int in, int out) {
+void expect_vae_residual(PartShapes& shapes, const std::string& block, int in, int out) {
   shapes.norm(block + ".norm1", in);
   shapes.conv(block + ".conv1", out, in, 3);
   shapes.norm(block + ".norm2", out);
@@ -38,7 +39,7 @@ void expect_vae_residual(const PartShapes& shapes, const std::string& block, int
   if (in != out) shapes.conv(block + ".nin_shortcut", out, in, 1);
 }
 
-void expect_vae_middle(const PartShapes& shapes, const std::string& name, int channels) {
+void expect_vae_middle(PartShapes& shapes, const std::string& name, int channels) {
   expect_vae_residual(shapes, name + ".block_1", channels, channels);
   shapes.norm(name + ".attn_1.norm", channels);
   for (const char* projection : {".attn_1.q", ".attn_1.k", ".attn_1.v", ".attn_1.proj_out"})
@@ -46,7 +47,7 @@ void expect_vae_middle(const PartShapes& shapes, const std::string& name, int ch
   expect_vae_residual(shapes, name + ".block_2", channels, channels);
 }
 
-void expect_vae_decoder(const PartShapes& shapes, const VaeSizes& sizes) {
+void expect_vae_decoder(PartShapes& shapes, const VaeSizes& sizes) {
   const int levels = static_cast<int>(sizes.channels.size());
   int channels = sizes.channels.back();
   if (sizes.quant) shapes.conv("post_quant_conv", sizes.latent_channels, sizes.latent_channels, 1);
@@ -65,7 +66,7 @@ void expect_vae_decoder(const PartShapes& shapes, const VaeSizes& sizes) {
   shapes.conv("decoder.conv_out", 3, channels, 3);
 }
 
-void expect_vae_encoder(const PartShapes& shapes, const VaeSizes& sizes) {
+void expect_vae_encoder(PartShapes& shapes, const VaeSizes& sizes) {
   const int levels = static_cast<int>(sizes.channels.size());
   int channels = sizes.channels.front();
   shapes.conv("encoder.conv_in", channels, 3, 3);
@@ -87,8 +88,7 @@ void expect_vae_encoder(const PartShapes& shapes, const VaeSizes& sizes) {
 
 }  // namespace
 
-Sizes read_flux_sizes(const TensorFile& file, const std::string& prefix) {
-  const PartShapes shapes(file, prefix);
+Sizes read_flux_sizes(PartShapes& shapes) {
   FluxSizes sizes;
   sizes.hidden = shapes.take_multiple("img_in.weight", 2, 0, 128);
   sizes.heads = sizes.hidden / 128;
@@ -98,7 +98,7 @@ Sizes read_flux_sizes(const TensorFile& file, const std::string& prefix) {
   sizes.mlp = shapes.take("double_blocks.0.img_mlp.0.weight", 2, 0);
   sizes.depth = shapes.blocks("double_blocks.");
   sizes.depth_single = shapes.blocks("single_blocks.");
-  sizes.guidance = shapes.has("guidance_in.in_layer.weight");
+  sizes.guidance = shapes.has_any("guidance_in.");
 
   const std::int64_t hidden = sizes.hidden, mlp = sizes.mlp;
   shapes.linear("img_in", hidden, 4 * sizes.channels);
@@ -118,8 +118,25 @@ Sizes read_flux_sizes(const TensorFile& file, const std::string& prefix) {
   return sizes;
 }
 
-Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix) {
-  const PartShapes shapes(file, prefix);
+namespace {
+
+/// A file may leave out the last layers, where nothing uses their output: SD 2's release has 23 of CLIP-H's 24.
+void read_depth(const PartShapes& shapes, ClipSizes& sizes) {
+  const int there = shapes.blocks(sizes.layers_prefix);
+  sizes.depth = clip_depth(there, sizes.hidden);
+  sizes.layers = std::min(there, sizes.depth);
+}
+
+/// What lies behind the layers, which only some families need.
+void read_ends(PartShapes& shapes, ClipSizes& sizes) {
+  sizes.final_norm = shapes.has_any(sizes.norm_name + ".");
+  if (sizes.final_norm) shapes.norm(sizes.norm_name, sizes.hidden);
+  sizes.projection = shapes.claim(sizes.projection_name);
+}
+
+}  // namespace
+
+Sizes read_clip_sizes(PartShapes& shapes) {
   // Early SD 1.x files leave the level "text_model" out.
   const std::string model = shapes.has("encoder.layers.0.mlp.fc1.weight") ? "" : "text_model.";
   const std::string tokens = model + "embeddings.token_embedding.weight";
@@ -131,8 +148,11 @@ Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix) {
   sizes.heads = sizes.hidden / 64;
   sizes.positions = shapes.take(positions, 2, 0);
   sizes.mlp = shapes.take(sizes.layers_prefix + "0.mlp.fc1.weight", 2, 0);
-  sizes.layers = shapes.blocks(sizes.layers_prefix);
-  sizes.projection = shapes.has("text_projection.weight");
+  read_depth(shapes, sizes);
+  sizes.layer_norm = "layer_norm1";
+  sizes.norm_name = model + "final_layer_norm";
+  sizes.projection_name = "text_projection.weight";
+  read_ends(shapes, sizes);
 
   const int hidden = sizes.hidden;
   shapes.expect(positions, {sizes.positions, hidden});
@@ -145,12 +165,10 @@ Sizes read_clip_sizes(const TensorFile& file, const std::string& prefix) {
     shapes.linear(layer + "mlp.fc1", sizes.mlp, hidden);
     shapes.linear(layer + "mlp.fc2", hidden, sizes.mlp);
   }
-  shapes.norm(model + "final_layer_norm", hidden);
   return sizes;
 }
 
-Sizes read_open_clip_sizes(const TensorFile& file, const std::string& prefix) {
-  const PartShapes shapes(file, prefix);
+Sizes read_open_clip_sizes(PartShapes& shapes) {
   ClipSizes sizes;
   sizes.layers_prefix = "transformer.resblocks.";
   sizes.vocabulary = shapes.take("token_embedding.weight", 2, 0);
@@ -158,8 +176,11 @@ Sizes read_open_clip_sizes(const TensorFile& file, const std::string& prefix) {
   sizes.heads = sizes.hidden / 64;
   sizes.positions = shapes.take("positional_embedding", 2, 0);
   sizes.mlp = shapes.take(sizes.layers_prefix + "0.mlp.c_fc.weight", 2, 0);
-  sizes.layers = shapes.blocks(sizes.layers_prefix);
-  sizes.projection = shapes.has("text_projection");
+  read_depth(shapes, sizes);
+  sizes.layer_norm = "ln_1";
+  sizes.norm_name = "ln_final";
+  sizes.projection_name = "text_projection";
+  read_ends(shapes, sizes);
 
   const int hidden = sizes.hidden;
   shapes.expect("positional_embedding", {sizes.positions, hidden});
@@ -173,23 +194,23 @@ Sizes read_open_clip_sizes(const TensorFile& file, const std::string& prefix) {
     shapes.linear(layer + "mlp.c_fc", sizes.mlp, hidden);
     shapes.linear(layer + "mlp.c_proj", hidden, sizes.mlp);
   }
-  shapes.norm("ln_final", hidden);
   return sizes;
 }
 
-Sizes read_t5_sizes(const TensorFile& file, const std::string& prefix) {
-  const PartShapes shapes(file, prefix);
+Sizes read_t5_sizes(PartShapes& shapes) {
   const std::string bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
   T5Sizes sizes;
   sizes.embedding = shapes.has("shared.weight") ? "shared.weight" : "encoder.embed_tokens.weight";
   sizes.vocabulary = shapes.take(sizes.embedding, 2, 0);
   sizes.hidden = shapes.take(sizes.embedding, 2, 1);
-  sizes.buckets = shapes.take(bias, 2, 0);
+  sizes.buckets = shapes.take_multiple(bias, 2, 0, 4);
   sizes.heads = shapes.take(bias, 2, 1);
   sizes.head_dim =
       shapes.take_multiple("encoder.block.0.layer.0.SelfAttention.q.weight", 2, 0, sizes.heads) / sizes.heads;
   sizes.mlp = shapes.take("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 2, 0);
   sizes.layers = shapes.blocks("encoder.block.");
+  // XXL's own sizes: a file that ends early is not a smaller model.
+  if (sizes.hidden == 4096 && sizes.mlp == 10240) sizes.layers = std::max(sizes.layers, 24);
 
   const int hidden = sizes.hidden, inner = sizes.heads * sizes.head_dim;
   for (int i = 0; i < sizes.layers; ++i) {
@@ -208,11 +229,11 @@ Sizes read_t5_sizes(const TensorFile& file, const std::string& prefix) {
   return sizes;
 }
 
-Sizes read_vae_sizes(const TensorFile& file, const std::string& prefix) {
-  const PartShapes shapes(file, prefix);
+Sizes read_vae_sizes(PartShapes& shapes) {
   VaeSizes sizes;
-  sizes.encoder = shapes.has("encoder.conv_in.weight");
-  sizes.quant = shapes.has("post_quant_conv.weight");
+  sizes.encoder =
+      shapes.has_any("encoder.conv_in.") || shapes.has_any("encoder.down.") || shapes.has_any("encoder.mid.");
+  sizes.quant = shapes.has_any("post_quant_conv.") || shapes.has_any("quant_conv.");
   sizes.latent_channels = shapes.take("decoder.conv_in.weight", 4, 1);
   const int levels = std::max(shapes.blocks("decoder.up."), 1);
   for (int level = 0; level < levels; ++level) {

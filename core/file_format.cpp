@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 #include <vector>
 
 namespace mgpu {
@@ -44,6 +45,14 @@ char lower(char c) {
 }
 
 }  // namespace
+
+ForeignFormat foreign_folder(const std::string& path) {
+  std::error_code ignored;
+  const std::filesystem::path folder(path);
+  if (std::filesystem::exists(folder / "model_index.json", ignored))
+    return {"is a diffusers folder, which is not supported yet", "use the model's single-file release"};
+  return {"is a directory, not a file", ""};
+}
 
 ForeignFormat foreign_format(std::string_view head) {
   std::string_view text = head;

@@ -11,6 +11,9 @@ struct ForeignFormat {
   std::string hint;  ///< what to do instead
 };
 
+/// What a folder is that was named in the place of a file.
+ForeignFormat foreign_folder(const std::string& path);
+
 /// `head` is the file's beginning (64 bytes tell all that we know).
 ForeignFormat foreign_format(std::string_view head);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,7 +31,7 @@ struct ModelSet {
   Part vae;
   std::string clip_tokenizer;
   std::string t5xxl_tokenizer;          ///< "" where there is no T5
-  std::vector<std::string> notes = {};  ///< what to tell the user of the files: "FILE: ..." each
+  std::vector<std::string> notes = {};  ///< what the user should know and nothing is refused for: "FILE: ..." each
 
   const Training& training() const { return *diffusion.row->training; }
   const TextRecipe& text() const { return *diffusion.row->text; }
@@ -43,9 +44,14 @@ struct ModelSet {
 /// others, and the job's key for it.
 ModelSet open_models(const ModelPaths& paths);
 
-/// Throws Error naming both files when an encoder or the autoencoder does not belong to the diffusion model, or CLIP's
-/// merges do not belong to an encoder.
+/// Throws Error naming both files when an encoder or the autoencoder does not belong to the diffusion model, or the
+/// tokenizers' data do not belong to an encoder; naming the tensor when an encoder's file has left out what the family
+/// reads of it under any clip_skip.
 void check_set(const ModelSet& set);
+
+/// Throws Error naming the tensor when an encoder's file has left out the layer that is read under this clip_skip
+/// (layer_under()), or when there is no such layer.
+void check_clip_layers(const ModelSet& set, std::int64_t clip_skip);
 
 /// The part's tensors in `dtype` on `device`.
 Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device);

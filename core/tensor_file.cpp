@@ -58,10 +58,8 @@ std::uint64_t regular_size(const Descriptor& file, const std::string& path) {
   struct stat info {};
   if (::fstat(file.get(), &info) != 0) fail_file(path, fmt::format("cannot be read: {}", std::strerror(errno)));
   if (S_ISDIR(info.st_mode)) {
-    std::error_code ignored;
-    if (std::filesystem::exists(std::filesystem::path(path) / "model_index.json", ignored))
-      fail_file(path, "is a diffusers folder, which is not supported yet", "use the model's single-file release");
-    fail_file(path, "is a directory, not a file");
+    const ForeignFormat folder = foreign_folder(path);
+    fail_file(path, folder.what, folder.hint);
   }
   if (!S_ISREG(info.st_mode)) fail_file(path, "is not a regular file");
   return static_cast<std::uint64_t>(info.st_size);

@@ -19,10 +19,16 @@ struct TensorInfo {
   std::vector<std::int64_t> shape;
   std::uint64_t begin = 0;  ///< byte offsets into the file's data section
   std::uint64_t end = 0;
+  std::string other_type = {};  ///< of DType::Other: the header's name for it
 
   std::uint64_t bytes() const { return end - begin; }
+  /// The header's name of its type.
+  std::string_view type_name() const { return dtype == DType::Other ? std::string_view(other_type) : name_of(dtype); }
   std::int64_t count() const;  ///< elements; 1 for a scalar (shape [])
 };
+
+/// Tensors by their names.
+using TensorMap = std::map<std::string, TensorInfo, std::less<>>;
 
 /// A safetensors file, mapped read-only: opening it reads and checks the header alone; a tensor's pages are read when
 /// its bytes are touched. Format: https://github.com/huggingface/safetensors#format The file's size is checked once, at
@@ -31,7 +37,7 @@ struct TensorInfo {
 class TensorFile {
  public:
   /// Throws Error (exit 2) that names the file, and the tensor where one is at fault: a missing or short file, a header
-  /// over 100 MB, bad JSON, an unknown type, duplicate names, offsets that overlap, leave holes or pass the end, and a
+  /// over 100 MB, bad JSON, duplicate names, offsets that overlap, leave holes or pass the end, and a
   /// size that does not match shape and type. A pickle, GGUF or other known format is named for what it is.
   static std::shared_ptr<const TensorFile> open(const std::string& path);
   ~TensorFile();
@@ -39,7 +45,7 @@ class TensorFile {
   TensorFile& operator=(const TensorFile&) = delete;
 
   const std::string& path() const { return path_; }
-  const std::map<std::string, TensorInfo, std::less<>>& tensors() const { return tensors_; }
+  const TensorMap& tensors() const { return tensors_; }
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   std::uint64_t file_bytes() const { return file_bytes_; }
 
@@ -60,7 +66,7 @@ class TensorFile {
   TensorFile() = default;
 
   std::string path_;
-  std::map<std::string, TensorInfo, std::less<>> tensors_;
+  TensorMap tensors_;
   std::map<std::string, std::string, std::less<>> metadata_;
   std::string header_sha256_;
   std::uint64_t file_bytes_ = 0;
@@ -70,7 +76,7 @@ class TensorFile {
 
 /// The header of a safetensors file as parsed, before it is held against the file's size.
 struct TensorHeader {
-  std::map<std::string, TensorInfo, std::less<>> tensors;
+  TensorMap tensors;
   std::map<std::string, std::string, std::less<>> metadata;
 };
 

@@ -46,9 +46,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
       return true;
     }
     if (place_ != Place::DTypeValue) return unexpected("a string");
-    const auto dtype = dtype_named(value);
-    if (!dtype) return fail(fmt::format("has type {}, which is not supported", in_quotes(value)));
-    info_.dtype = *dtype;
+    // Types are added to the format, and a file may hold tensors that nothing asks for.
+    info_.dtype = dtype_named(value).value_or(DType::Other);
+    if (info_.dtype == DType::Other) info_.other_type = std::move(value);
     place_ = Place::Tensor;
     return true;
   }
@@ -221,8 +221,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   std::vector<std::uint64_t> numbers_;
 };
 
-/// Bytes that shape and type ask for, or nothing when they pass 64 bits. Dimensions of 0 count as 1 in that test, so
-/// that strides never overflow either.
+/// Bytes that shape and type ask for (of another type: its elements), or nothing when they pass 64 bits. Dimensions of
+/// 0 count as 1 in that test, so that strides never overflow either.
 std::optional<std::uint64_t> wanted_bytes(const TensorInfo& info) {
   auto product = static_cast<std::int64_t>(size_of(info.dtype));
   bool empty = false;
@@ -246,7 +246,7 @@ void check_sizes(const TensorHeader& header, std::uint64_t data_bytes, const std
     if (info.end > data_bytes)
       fail(fmt::format("ends at byte {} of the data, but the file has only {}", info.end, data_bytes),
            "the file is cut short: fetch it again");
-    if (info.bytes() != *wanted)
+    if (info.dtype != DType::Other && info.bytes() != *wanted)
       fail(fmt::format("has {} bytes, but shape {} in {} takes {}", info.bytes(), shape_text(info.shape),
                        name_of(info.dtype), *wanted));
   }

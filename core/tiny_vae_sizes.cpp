@@ -38,7 +38,8 @@ std::vector<int> blocks_of(const PartShapes& shapes, const std::string& layers, 
   std::vector<int> out;
   for (;; at += between) {
     int& count = out.emplace_back(0);
-    for (; has(at, "conv.0.weight"); ++at) ++count;
+    // A block without tensors before another is missing, not the end.
+    for (; has(at, "conv.0.weight") || (!has(at, "weight") && has(at + 1, "conv.0.weight")); ++at) ++count;
     // What changes the size has no bias; the last convolution has one.
     const int resizes = at + between - 1;
     if (!has(resizes, "weight") || has(resizes, "bias")) return out;
@@ -51,7 +52,7 @@ void check_levels(const TensorFile& file, const char* what, const TinyVaeSizes::
                                      coder.blocks.size(), coder.blocks.size() == 1 ? "" : "s", kLevels));
 }
 
-void expect(const PartShapes& shapes, const std::vector<TinyLayer>& layers) {
+void expect(PartShapes& shapes, const std::vector<TinyLayer>& layers) {
   for (const TinyLayer& layer : layers) {
     if (layer.kind == TinyLayer::Kind::Block) {
       for (int i = 0; i < 3; ++i) shapes.conv(convolution_of(layer, i), layer.out, layer.out, 3);
@@ -65,8 +66,7 @@ void expect(const PartShapes& shapes, const std::vector<TinyLayer>& layers) {
 
 }  // namespace
 
-Sizes read_tiny_vae_sizes(const TensorFile& file, const std::string& prefix) {
-  const PartShapes shapes(file, prefix);
+Sizes read_tiny_vae_sizes(PartShapes& shapes) {
   const Layout& layout = layout_of(shapes);
   TinyVaeSizes sizes;
   TinyVaeSizes::Coder& decoder = sizes.decoder;
@@ -75,16 +75,17 @@ Sizes read_tiny_vae_sizes(const TensorFile& file, const std::string& prefix) {
   sizes.latent_channels = shapes.take(decoder_in, 4, 1);
   decoder.channels = shapes.take(decoder_in, 4, 0);
   decoder.blocks = blocks_of(shapes, decoder.layers, decoder.first + 2, 2);
-  check_levels(file, "decoder", decoder);
+  check_levels(shapes.file(), "decoder", decoder);
   expect(shapes, decoder_layers(sizes));
 
   TinyVaeSizes::Coder& encoder = sizes.encoder;
   encoder.layers = layout.encoder;
   const std::string encoder_in = encoder.layers + "0.weight";
-  if (!shapes.has(encoder_in)) return sizes;
+  const bool is_there = encoder.layers.empty() ? shapes.has(encoder_in) : shapes.has_any(encoder.layers);
+  if (!is_there) return sizes;
   encoder.channels = shapes.take(encoder_in, 4, 0);
   encoder.blocks = blocks_of(shapes, encoder.layers, 1, 1);
-  check_levels(file, "encoder", encoder);
+  check_levels(shapes.file(), "encoder", encoder);
   expect(shapes, encoder_layers(sizes));
   return sizes;
 }

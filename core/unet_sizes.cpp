@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/family_sizes.h"
 #include "core/part_shapes.h"
 
@@ -10,13 +12,13 @@ namespace {
 /// the residual block, 1 the transformer or what changes the resolution, 2 that behind a transformer.
 class UNetReader {
  public:
-  UNetReader(const TensorFile& file, const std::string& prefix) : shapes_(file, prefix) {}
+  explicit UNetReader(PartShapes& shapes) : shapes_(shapes) {}
 
   UNetSizes read() {
     sizes_.channels_in = shapes_.take("input_blocks.0.0.weight", 4, 1);
     sizes_.model_channels = shapes_.take_multiple("input_blocks.0.0.weight", 4, 0, kNormGroups);
     sizes_.channels_out = shapes_.take("out.2.weight", 4, 0);
-    if (shapes_.has("label_emb.0.0.weight")) sizes_.vector = shapes_.take("label_emb.0.0.weight", 2, 1);
+    if (shapes_.has_any("label_emb.")) sizes_.vector = shapes_.take("label_emb.0.0.weight", 2, 1);
     read_embeddings();
     read_way_down();
     read_middle();
@@ -60,8 +62,8 @@ class UNetReader {
 
   void read_middle() {
     const int channels = sizes_.down.back().out;
-    if (!shapes_.has("middle_block.0.in_layers.0.weight")) return;  // Koala has none
-    sizes_.middle_residuals = shapes_.has("middle_block.2.in_layers.0.weight") ? 2 : 1;
+    if (!shapes_.has_any("middle_block.")) return;  // Koala has none
+    sizes_.middle_residuals = shapes_.has_any("middle_block.1.") || shapes_.has_any("middle_block.2.") ? 2 : 1;
     read_residual("middle_block.0.", channels);
     if (sizes_.middle_residuals < 2) return;
     sizes_.depth_middle = read_transformer("middle_block.1.", channels);
@@ -98,8 +100,8 @@ class UNetReader {
 
   /// Returns how many transformer blocks there are: 0 where there is no transformer.
   int read_transformer(const std::string& name, int channels) {
-    const int depth = shapes_.blocks(name + "transformer_blocks.");
-    if (depth == 0) return 0;
+    if (!has_transformer(name)) return 0;
+    const int depth = std::max(shapes_.blocks(name + "transformer_blocks."), 1);
     if (sizes_.context == 0) {
       sizes_.context = shapes_.take(name + "transformer_blocks.0.attn2.to_k.weight", 2, 1);
       sizes_.linear_projections = shapes_.rank(name + "proj_in.weight") == 2;
@@ -118,6 +120,11 @@ class UNetReader {
     return depth;
   }
 
+  bool has_transformer(const std::string& name) const {
+    return shapes_.has_any(name + "transformer_blocks.") || shapes_.has_any(name + "proj_in.") ||
+           shapes_.has_any(name + "norm.");
+  }
+
   void read_transformer_block(const std::string& block, int channels) const {
     for (const char* norm : {"norm1", "norm2", "norm3"}) shapes_.norm(block + norm, channels);
     for (const auto& [attention, from] : {std::pair{"attn1.", channels}, std::pair{"attn2.", sizes_.context}}) {
@@ -131,14 +138,14 @@ class UNetReader {
     shapes_.linear(block + "ff.net.2", channels, std::int64_t{4} * channels);
   }
 
-  PartShapes shapes_;
+  PartShapes& shapes_;
   UNetSizes sizes_;
 };
 
 }  // namespace
 
-Sizes read_unet_sizes(const TensorFile& file, const std::string& prefix) {
-  return UNetReader(file, prefix).read();
+Sizes read_unet_sizes(PartShapes& shapes) {
+  return UNetReader(shapes).read();
 }
 
 }  // namespace mgpu

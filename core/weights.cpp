@@ -3,11 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "core/cancel.h"
 #include "core/error.h"
 #include "core/host_memory.h"
+#include "core/quantisation.h"
 #include "core/strings.h"
 #include "core/upload.h"
 
@@ -18,51 +18,16 @@ bool is_float8(DType dtype) {
   return dtype == DType::F8_E4M3 || dtype == DType::F8_E5M2;
 }
 
-/// "a.b.weight" -> "a.b."; a tensor of another last name has no scale.
-std::string_view layer_of(std::string_view name) {
-  constexpr std::string_view kWeight = "weight";
-  if (!name.ends_with(kWeight)) return {};
-  name.remove_suffix(kWeight.size());
-  return name.empty() || name.ends_with('.') ? name : std::string_view{};
-}
-
 std::string with_dot(std::string prefix) {
   if (!prefix.empty() && prefix.back() != '.') prefix += '.';
   return prefix;
 }
 
-/// Refuses a weight whose X.comfy_quant names another format than plain fp8.
-void check_quantisation(const TensorFile& file, const std::string& layer, const std::string& weight) {
-  const TensorInfo* mark = file.find(layer + "comfy_quant");
-  if (!mark) return;
-  const auto bytes = file.bytes(*mark);
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  const auto json = nlohmann::json::parse(text, text + bytes.size(), nullptr, false);
-  if (!json.is_object() || !json.contains("format") || !json["format"].is_string())
-    fail_file(file.path(),
-              fmt::format("tensor {} is not a quantisation's description", in_quotes(layer + "comfy_quant")));
-  const auto format = json["format"].get<std::string>();
-  if (format != "float8_e4m3fn" && format != "float8_e5m2")
-    fail_file(
-        file.path(),
-        fmt::format("tensor {} is quantised as {}, which is not supported yet", in_quotes(weight), in_quotes(format)),
-        "use the model's fp8 or bf16 release");
-}
-
 /// The scale of the weight `name` (a full name), or nothing.
 std::optional<double> scale_of(const std::shared_ptr<const TensorFile>& file, const std::string& name) {
-  if (!name.ends_with("weight")) return std::nullopt;
-  const std::string layer(layer_of(name));
-  check_quantisation(*file, layer, name);
-  for (const char* spelling : {"scale_weight", "weight_scale"}) {
-    const TensorInfo* info = file->find(layer + spelling);
-    if (!info) continue;
-    if (info->count() != 1)
-      fail_file(file->path(), fmt::format("tensor {} has shape {}: only one scale a weight is supported yet",
-                                          in_quotes(layer + spelling), shape_text(info->shape)));
-    return mapped_tensor(file, *info).to(at::kFloat).item<float>();
-  }
-  return std::nullopt;
+  const TensorInfo* info = scale_tensor(*file, name);
+  if (!info) return std::nullopt;
+  return mapped_tensor(file, *info).to(at::kFloat).item<float>();
 }
 
 }  // namespace
@@ -99,11 +64,16 @@ at::ScalarType scalar_type(DType dtype) {
       return at::kByte;
     case DType::Bool:
       return at::kBool;
+    case DType::Other:
+      break;
   }
   MGPU_CHECK(false, "no such type: {}", static_cast<int>(dtype));
 }
 
 at::Tensor mapped_tensor(const std::shared_ptr<const TensorFile>& file, const TensorInfo& info) {
+  if (info.dtype == DType::Other)
+    fail_file(file->path(),
+              fmt::format("holds a tensor of type {}, which is not supported", in_quotes(info.other_type)));
   const auto options = at::TensorOptions().dtype(scalar_type(info.dtype));
   const auto bytes = file->bytes(info);
   // The format aligns nothing, and kernels may load whole elements.

@@ -261,7 +261,7 @@ std::vector<Tiling> tilings_of(const VaeSizes& sizes, const LargestPicture& pict
 /// What loading adds to a decoder's or encoder's weights: an enlargement's four phases are 16 weights for 9.
 std::uint64_t phase_bytes(const Part& vae, at::ScalarType dtype) {
   std::uint64_t out = 0;
-  for (const auto& [name, info] : vae.file->tensors())
+  for (const auto& [name, info] : vae.tensors())
     if (name.starts_with(vae.prefix + "decoder.") && name.ends_with(".upsample.conv.weight"))
       out += size(info.count()) * c10::elementSize(dtype) * 7 / 9;
   return out;

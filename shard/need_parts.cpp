@@ -30,7 +30,7 @@ std::uint64_t attention_scratch(std::uint64_t head_dim) {
 
 std::uint64_t loading_bytes(const Part& part, at::ScalarType dtype) {
   std::uint64_t most = 0;
-  for (const auto& [name, info] : part.file->tensors()) {
+  for (const auto& [name, info] : part.tensors()) {
     if (!name.starts_with(part.prefix)) continue;
     const bool narrow = size_of(info.dtype) == 1;
     if (!narrow && scalar_type(info.dtype) != dtype) most = std::max(most, info.bytes());

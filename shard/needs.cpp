@@ -94,7 +94,7 @@ std::uint64_t latent_bytes(std::uint64_t channels, const LargestPicture& picture
 
 /// Whether the part has 8-bit weights.
 bool is_narrow(const Part& part) {
-  return std::ranges::any_of(part.file->tensors(), [&](const auto& tensor) {
+  return std::ranges::any_of(part.tensors(), [&](const auto& tensor) {
     return tensor.first.starts_with(part.prefix) && size_of(tensor.second.dtype) == 1;
   });
 }
@@ -186,8 +186,8 @@ BlockNeed blocks_below(const char* kind, int count, const Part& part, std::strin
     const std::string prefix = fmt::format("{}{}{}.", part.prefix, level, i);
     std::uint64_t& bytes = out.each.emplace_back(0);
     std::uint64_t& ahead = out.ahead.emplace_back(0);
-    for (auto tensor = part.file->tensors().lower_bound(prefix);
-         tensor != part.file->tensors().end() && tensor->first.starts_with(prefix); ++tensor) {
+    for (auto tensor = part.tensors().lower_bound(prefix);
+         tensor != part.tensors().end() && tensor->first.starts_with(prefix); ++tensor) {
       const std::uint64_t loaded = loaded_bytes(tensor->second, dtype);
       bytes += loaded;
       if (serves_ahead(tensor->first)) ahead += loaded;
@@ -200,7 +200,7 @@ BlockNeed blocks_below(const char* kind, int count, const Part& part, std::strin
 /// The largest layer that serves ahead, as it is stored and as it is computed with.
 std::uint64_t ahead_weights(const Part& part, at::ScalarType dtype) {
   std::uint64_t most = 0;
-  for (const auto& [name, info] : part.file->tensors())
+  for (const auto& [name, info] : part.tensors())
     if (name.starts_with(part.prefix) && serves_ahead(name))
       most = std::max(most, static_cast<std::uint64_t>(info.count()) * (size_of(info.dtype) + c10::elementSize(dtype)));
   return most;

@@ -17,7 +17,7 @@ constexpr std::uint64_t kSmallImage = 20480;
 /// What loading adds for a moment on a CPU: a weight beside itself in the wanted type, rearranged.
 std::uint64_t loading_of(const Part& vae, const TinyVaeSizes::Coder& coder, at::ScalarType dtype) {
   std::uint64_t most = 0;
-  for (const auto& [name, info] : vae.file->tensors())
+  for (const auto& [name, info] : vae.tensors())
     if (name.starts_with(vae.prefix + coder.layers)) most = std::max({most, loaded_bytes(info, dtype), info.bytes()});
   return most;
 }

@@ -33,7 +33,7 @@ constexpr const char* kFlux =
 constexpr const char* kUNet =
     "checkpoint: sd1.safetensors\n"
     "encoders: {clip_l: picture_clip_l.safetensors}\n"
-    "vae: vae_sd.safetensors\n"
+    "vae: sd_vae.safetensors\n"
     "tokenizers: {clip: picture_merges.txt}\n";
 constexpr const char* kOnePicture =
     "sampler: {steps: 2, cfg: 1.0}\nimages: [{prompt: a boat, width: 64, height: 64, seed: 5}]\n";
@@ -95,6 +95,7 @@ TEST_SUITE_BEGIN("budget");
 TEST_CASE("a job renders under limits of what its plan predicts, on one device and on several") {
   const Folder folder;
   folder.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1")));
+  test::sd_vae(folder);
   for (const auto& [model_name, model] : {std::pair{"flux", kFlux}, std::pair{"unet", kUNet}}) {
     for (const auto& [count, pictures] : {std::pair{"one", kOnePicture}, std::pair{"several", kSeveralPictures}}) {
       for (int devices = 1; devices <= 3; ++devices) {
@@ -110,6 +111,7 @@ TEST_CASE("a job renders under limits of what its plan predicts, on one device a
 TEST_CASE("a device that streams has several pictures on their way, within what its plan predicts, to the same bytes") {
   const Folder folder;
   folder.write("sd1.safetensors", test::safetensors(test::drawn_unet("sd1")));
+  test::sd_vae(folder);
   for (const auto& [name, model] : {std::pair{"flux", kFlux}, std::pair{"unet", kUNet}}) {
     const std::string shown = name;  // clang captures no structured binding
     CAPTURE(shown);

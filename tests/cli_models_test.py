@@ -13,7 +13,7 @@ import unittest
 from cli_case import BINARY, GOLDENS, GOOD, Case, run, write_weights
 
 JOB = f"""checkpoint: MODEL.safetensors
-vae: "{GOLDENS}/vae_sd.safetensors"
+vae: vae.safetensors
 tokenizers: {{clip: "{GOLDENS}/picture_merges.txt"}}
 gpu_ids: [cpu]
 images: [{{prompt: "a yellow sun", width: 64, height: 64}}]
@@ -28,6 +28,11 @@ def pair(name, out, *inner):
 def unet(model):
     with open(os.path.join(GOLDENS, "unet_models.json"), encoding="utf-8") as f:
         return {"model.diffusion_model." + name: shape for name, shape in json.load(f)[model].items()}
+
+
+def part(name, prefix=""):
+    with open(os.path.join(GOLDENS, "unet_picture_parts.json"), encoding="utf-8") as f:
+        return {prefix + tensor: shape for tensor, shape in json.load(f)[name].items()}
 
 
 def clip(prefix, width, layers=1):
@@ -47,6 +52,7 @@ def clip(prefix, width, layers=1):
 class Sets(Case):
     def setUp(self):
         super().setUp()
+        write_weights(self.path("vae.safetensors"), part("vae"))
         for model in ("sd1", "sdxl"):
             self.write(model + ".yaml", JOB.replace("MODEL", model))
         write_weights(self.path("sd1.safetensors"), unet("sd1") | clip("cond_stage_model.transformer.", 128))
@@ -137,6 +143,7 @@ class Inversions(Case):
 
     def setUp(self):
         super().setUp()
+        write_weights(self.path("vae.safetensors"), part("vae"))
         write_weights(self.path("sd1.safetensors"), unet("sd1") | clip("cond_stage_model.transformer.", 128))
         for folder in ("embeddings", "shared/embeddings", "comfy/ti"):
             os.makedirs(self.path(folder))

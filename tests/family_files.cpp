@@ -67,17 +67,32 @@ Entries flux(const FluxOptions& options) {
   return names.entries;
 }
 
-Entries clip(const std::string& prefix, int hidden, int positions) {
+Entries clip(const std::string& prefix, int hidden, int positions, int layers) {
   Names names(prefix, DType::F16);
   names.add("text_model.embeddings.token_embedding.weight", {100, hidden});
   names.add("text_model.embeddings.position_embedding.weight", {positions, hidden});
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < layers; ++i) {
     const std::string p = fmt::format("text_model.encoder.layers.{}.", i);
     for (const char* q : {"q_proj", "k_proj", "v_proj", "out_proj"}) names.linear(p + "self_attn." + q, hidden, hidden);
     names.norm(p + "layer_norm1", hidden), names.norm(p + "layer_norm2", hidden);
     names.linear(p + "mlp.fc1", 4 * hidden, hidden), names.linear(p + "mlp.fc2", hidden, 4 * hidden);
   }
   names.norm("text_model.final_layer_norm", hidden);
+  return names.entries;
+}
+
+Entries open_clip(const std::string& prefix, int hidden, int layers) {
+  Names names(prefix, DType::F16);
+  names.add("token_embedding.weight", {100, hidden}), names.add("positional_embedding", {77, hidden});
+  names.add("text_projection", {hidden, hidden});
+  for (int i = 0; i < layers; ++i) {
+    const std::string p = fmt::format("transformer.resblocks.{}.", i);
+    names.norm(p + "ln_1", hidden), names.norm(p + "ln_2", hidden);
+    names.add(p + "attn.in_proj_weight", {3 * hidden, hidden}), names.add(p + "attn.in_proj_bias", {3 * hidden});
+    names.linear(p + "attn.out_proj", hidden, hidden);
+    names.linear(p + "mlp.c_fc", 8, hidden), names.linear(p + "mlp.c_proj", hidden, 8);
+  }
+  names.norm("ln_final", hidden);
   return names.entries;
 }
 
@@ -101,23 +116,23 @@ Entries t5(const std::string& prefix, int hidden, const std::string& embedding) 
 Entries vae(const std::string& prefix, int latent, bool encoder) {
   Names names(prefix, DType::F32);
   constexpr int kBase = 32;
-  constexpr int kMultipliers[] = {1, 2, 2};
+  constexpr int kMultipliers[] = {1, 2, 2, 2}, kLast = 3;
   if (encoder) {
     names.conv("encoder.conv_in", kBase, 3, 3);
     int c = kBase;
-    for (int level = 0; level < 3; ++level) {
+    for (int level = 0; level <= kLast; ++level) {
       for (int i = 0; i < 2; ++i) {
         residual(names, fmt::format("encoder.down.{}.block.{}", level, i), c, kBase * kMultipliers[level]);
         c = kBase * kMultipliers[level];
       }
-      if (level < 2) names.conv(fmt::format("encoder.down.{}.downsample.conv", level), c, c, 3);
+      if (level < kLast) names.conv(fmt::format("encoder.down.{}.downsample.conv", level), c, c, 3);
     }
     middle(names, "encoder.mid", c), names.norm("encoder.norm_out", c),
         names.conv("encoder.conv_out", 2 * latent, c, 3);
   }
-  int c = kBase * kMultipliers[2];
+  int c = kBase * kMultipliers[kLast];
   names.conv("decoder.conv_in", c, latent, 3), middle(names, "decoder.mid", c);
-  for (int level = 2; level >= 0; --level) {
+  for (int level = kLast; level >= 0; --level) {
     for (int i = 0; i < 3; ++i) {
       residual(names, fmt::format("decoder.up.{}.block.{}", level, i), c, kBase * kMultipliers[level]);
       c = kBase * kMultipliers[level];
@@ -126,6 +141,11 @@ Entries vae(const std::string& prefix, int latent, bool encoder) {
   }
   names.norm("decoder.norm_out", c), names.conv("decoder.conv_out", 3, c, 3);
   return names.entries;
+}
+
+Entries without(Entries entries, const std::string& begin) {
+  std::erase_if(entries, [&](const Entry& entry) { return entry.name.starts_with(begin); });
+  return entries;
 }
 
 Entries operator+(Entries a, const Entries& b) {

@@ -23,11 +23,16 @@ struct FluxOptions {
 };
 
 Entries flux(const FluxOptions& options = {});
-Entries clip(const std::string& prefix = "", int hidden = 64, int positions = 77);
+Entries clip(const std::string& prefix = "", int hidden = 64, int positions = 77, int layers = 2);
+/// OpenCLIP's layout, as narrow as it may be.
+Entries open_clip(const std::string& prefix = "", int hidden = 64, int layers = 2);
 Entries t5(const std::string& prefix = "", int hidden = 48, const std::string& embedding = "shared.weight");
 Entries vae(const std::string& prefix = "", int latent = 16, bool encoder = true);
 
 Entries operator+(Entries a, const Entries& b);
+
+/// Less those whose names begin so.
+Entries without(Entries entries, const std::string& begin);
 
 /// Where file() writes.
 const Folder& folder();

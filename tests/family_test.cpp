@@ -12,11 +12,6 @@ using namespace mgpu::test;
 
 namespace {
 
-std::vector<Entry> without(std::vector<Entry> entries, const std::string& name) {
-  std::erase_if(entries, [&](const Entry& entry) { return entry.name == name; });
-  return entries;
-}
-
 std::vector<Entry> with_shape(std::vector<Entry> entries, const std::string& name, const Shape& shape) {
   for (Entry& entry : entries)
     if (entry.name == name) entry.shape = shape;
@@ -86,7 +81,8 @@ TEST_CASE("encoders and autoencoder") {
 
   for (const bool encoder : {true, false}) {
     const VaeSizes sizes = find_part(file(vae("", 16, encoder)), Role::Vae).vae();
-    CHECK(sizes.channels == std::vector<int>{32, 64, 64});
+    CHECK(sizes.channels == std::vector<int>{32, 64, 64, 64});
+    CHECK(sizes.factor() == 8);
     CHECK(sizes.residual_blocks == 2);
     CHECK(sizes.latent_channels == 16);
     CHECK(sizes.encoder == encoder);

@@ -23,10 +23,14 @@ ModelSet deeper_flux_set(const Folder& folder, int doubles, int singles) {
   return flux_set_of(folder.write("flux.safetensors", safetensors(tensors)));
 }
 
+std::string sd_vae(const Folder& folder) {
+  return folder.write("sd_vae.safetensors", safetensors(drawn_model("unet_picture_parts.json", "vae")));
+}
+
 ModelSet unet_set(const Folder& folder) {
   return open_models({.checkpoint = folder.write("sd1.safetensors", safetensors(drawn_unet("sd1"))),
                       .clip_l = golden("picture_clip_l.safetensors"),
-                      .vae = golden("vae_sd.safetensors"),
+                      .vae = sd_vae(folder),
                       .clip_tokenizer = golden("picture_merges.txt")});
 }
 

@@ -5,12 +5,14 @@
 #include <filesystem>
 
 #include "tests/drawn_weights.h"
+#include "tests/model_sets.h"
 #include "tests/rendering.h"
 
 namespace mgpu::test {
 
 Jobs::Jobs() {
   folder_.write("sd1.safetensors", safetensors(drawn_unet("sd1")));
+  sd_vae(folder_);
 }
 
 Job Jobs::job(const std::string& name, int devices, int pictures, const std::string& more) const {
@@ -24,7 +26,7 @@ Job Jobs::job_on(const std::string& gpu_ids, const std::string& name, int pictur
   constexpr const char* kText =
       "checkpoint: sd1.safetensors\n"
       "encoders: {{clip_l: picture_clip_l.safetensors}}\n"
-      "vae: vae_sd.safetensors\n"
+      "vae: sd_vae.safetensors\n"
       "tokenizers: {{clip: picture_merges.txt, t5xxl: picture_spiece.model}}\n"
       "model_paths: [\"{}\"]\n"
       "gpu_ids: [{}]\n{}"

@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/model_set.h"
 #include "tests/drawn_weights.h"
+#include "tests/model_sets.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
 
@@ -86,7 +87,7 @@ Part diffusion(const Entries& entries) {
 
 ModelSet open(const Entries& checkpoint, ModelPaths paths = {}) {
   paths.checkpoint = write("model.safetensors", checkpoint);
-  paths.vae = golden("vae_sd.safetensors");
+  if (paths.vae.empty()) paths.vae = test::sd_vae(folder());
   return open_models(paths);
 }
 

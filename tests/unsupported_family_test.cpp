@@ -95,11 +95,8 @@ TEST_CASE("an unknown file says what was looked for") {
         "m.safetensors: is of no family that mgpu-render knows | looked for "
         "double_blocks.0.img_attn.norm.key_norm.scale (a Flux.1 transformer), "
         "input_blocks.0.0.weight (a Stable Diffusion UNet), "
-        "text_model.encoder.layers.30.mlp.fc1.weight (a CLIP-G text encoder), "
-        "transformer.resblocks.30.mlp.c_fc.weight (a CLIP-G text encoder), "
-        "transformer.resblocks.0.mlp.c_fc.weight (a CLIP-G text encoder), "
-        "text_model.encoder.layers.22.mlp.fc1.weight (a CLIP-H text encoder), "
-        "text_model.encoder.layers.0.mlp.fc1.weight (a CLIP-L text encoder), "
+        "text_model.encoder.layers.0.mlp.fc1.weight (a CLIP text encoder), "
+        "transformer.resblocks.0.mlp.c_fc.weight (a CLIP text encoder), "
         "encoder.block.0.layer.0.SelfAttention.k.weight (a T5 text encoder), decoder.conv_in.weight (an autoencoder), "
         "taesd_decoder.1.weight (an autoencoder), 3.conv.0.weight (an autoencoder), decoder.layers.0.weight (an "
         "autoencoder)");

@@ -2,9 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "core/elementwise.h"
 #include "core/error.h"
 #include "core/text/embedding.h"
+#include "core/text/recipe.h"
 
 namespace mgpu {
 namespace {
@@ -52,11 +55,15 @@ struct ClipEncoder::Layout {
 
   std::string layer(int index) const { return fmt::format("{}.{}", layers, index); }
   /// How many layers the file has; of one that has none the first is missing.
-  int count() const {
+  int in_file() const {
     int count = 1;
     while (weights.has(layer(count) + sign)) ++count;
     return count;
   }
+  /// Layers of the architecture.
+  int depth() const { return clip_depth(in_file(), weights.shape(tokens).at(1)); }
+  /// Layers that are run: what the file has beyond its architecture is left over.
+  int count() const { return std::min(in_file(), depth()); }
 };
 
 ClipEncoder::Layout ClipEncoder::layout_of(const Weights& weights) {
@@ -91,6 +98,8 @@ ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options, con
               "only heads of 64 are known");
   }
   MGPU_CHECK_EQ(held.count(), layout.count());
+  depth_ = layout.depth();
+  head_ = held.head();
   if (held.stem()) {
     tokens_ = layout.weights.get(layout.tokens);
     positions_ = layout.weights.get(layout.positions);
@@ -100,8 +109,10 @@ ClipEncoder::ClipEncoder(const Weights& weights, const ClipOptions& options, con
     const HeldBlocks::Loading loading(held, i);
     blocks_[static_cast<std::size_t>(i)] = layout.load(held.weights_of(i, layout.weights).at(layout.layer(i)));
   }
-  if (!held.head()) return;
-  final_norm_ = wide(layout.weights.norm(layout.final_norm));
+  if (!head_) return;
+  // SDXL reads CLIP-L without it, and files leave it out.
+  if (layout.weights.has(std::string(layout.final_norm) + ".weight"))
+    final_norm_ = wide(layout.weights.norm(layout.final_norm));
   if (options_.project_pooled) projection_ = load_projection(weights);
 }
 
@@ -145,9 +156,9 @@ std::vector<at::Tensor*> ClipEncoder::block_tensors(int index) {
 ClipEncoder::State ClipEncoder::embed(const at::Tensor& ids, ClipLayer read, const at::Tensor& vectors) const {
   MGPU_CHECK(tokens_.defined(), "CLIP's first block is not held");
   MGPU_CHECK(ids.size(1) <= positions_.size(0), "{} tokens for {} positions", ids.size(1), positions_.size(0));
-  const std::int64_t from_first = read.layer < 0 ? read.layer + blocks() : read.layer;
-  if (from_first < 0 || from_first >= blocks()) {
-    fail_file(path_, fmt::format("the CLIP encoder has {} layers, and layer {} was asked for", blocks(), read.layer),
+  const std::int64_t from_first = read.layer < 0 ? read.layer + depth_ : read.layer;
+  if (from_first < 0 || from_first >= depth_) {
+    fail_file(path_, fmt::format("the CLIP encoder has {} layers, and layer {} was asked for", depth_, read.layer),
               "a clip_skip that passes the first layer cannot be rendered");
   }
   read.layer = from_first;
@@ -171,13 +182,27 @@ void ClipEncoder::block(int index, State& state, const Ops& ops) const {
 }
 
 ClipOutput ClipEncoder::finish(const State& state, const Ops& ops) const {
-  MGPU_CHECK(final_norm_.weight.defined(), "CLIP's last block is not held");
-  const at::Tensor last = layer_norm(state.x, final_norm_);
-  const at::Tensor end = state.ids.to(last.device()).eq(options_.end).to(at::kInt).argmax(1);  // the first of equals
-  at::Tensor pooled = last.index({at::arange(last.size(0), end.options()), end});
-  if (projection_.weight.defined()) pooled = ops.linear_col(pooled, projection_);
-  if (!state.read.norm) return {state.hidden, pooled};
-  return {state.read.layer + 1 == blocks() ? last : layer_norm(state.hidden, final_norm_), pooled};
+  MGPU_CHECK(head_, "CLIP's last block is not held");
+  ClipOutput out;
+  const bool has_norm = final_norm_.weight.defined(), is_whole = blocks() == depth_;
+  const at::Tensor last = has_norm ? layer_norm(state.x, final_norm_) : at::Tensor();
+  if (has_norm && is_whole) {
+    const at::Tensor end = state.ids.to(last.device()).eq(options_.end).to(at::kInt).argmax(1);  // the first of equals
+    out.pooled = last.index({at::arange(last.size(0), end.options()), end});
+    if (projection_.weight.defined()) out.pooled = ops.linear_col(out.pooled, projection_);
+  }
+  if (!state.hidden.defined()) {
+    MGPU_CHECK(!is_whole, "CLIP's hidden state was not kept");
+    fail_file(path_, fmt::format("its layer {} was asked for, and the file holds {} of the encoder's {} layers",
+                                 state.read.layer, blocks(), depth_));
+  }
+  if (!state.read.norm) {
+    out.hidden = state.hidden;
+    return out;
+  }
+  if (!has_norm) fail_file(path_, "the encoder's final norm was asked for, and the file lacks it");
+  out.hidden = state.read.layer + 1 == blocks() ? last : layer_norm(state.hidden, final_norm_);
+  return out;
 }
 
 ClipOutput ClipEncoder::forward(const at::Tensor& ids, const Ops& ops, const ClipLayer& read,

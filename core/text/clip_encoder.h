@@ -22,14 +22,15 @@ struct ClipOptions {
 
 /// Which state is read.
 struct ClipLayer {
-  std::int64_t layer = -1;  ///< whose output is the hidden state; negative ones count from the last
+  std::int64_t layer = -1;  ///< whose output is the hidden state; negative ones count from the architecture's last
   bool norm = true;         ///< the final layer norm is applied to the hidden state
 };
 
 /// Both in fp32.
 struct ClipOutput {
   at::Tensor hidden;  ///< [B, N, C]
-  at::Tensor pooled;  ///< [B, C]: the last layer's normed output at the first end token
+  at::Tensor
+      pooled;  ///< [B, C]: the last layer's normed output at the first end token; undefined where the file lacks it
 };
 
 /// CLIP's text transformer, sizes taken from the tensors, heads of 64. Keys are transformers' (text_model.*,
@@ -61,6 +62,7 @@ class ClipEncoder {
   void block(int index, State& state, const Ops& ops) const;
   ClipOutput finish(const State& state, const Ops& ops) const;
 
+  /// Layers that the file holds; the architecture may have more (clip_depth()).
   int blocks() const { return static_cast<int>(blocks_.size()); }
   std::int64_t width() const { return width_; }
   /// A held block's weights, for whoever streams them.
@@ -83,9 +85,11 @@ class ClipEncoder {
   ClipOptions options_;
   std::string path_;  ///< of the file, for messages
   std::int64_t width_ = 0;
+  int depth_ = 0;  ///< layers of the architecture
+  bool head_ = false;
   at::Tensor tokens_, positions_;  ///< undefined where the stem is not held
   std::vector<std::optional<Block>> blocks_;
-  Norm final_norm_;    ///< undefined where the head is not held
+  Norm final_norm_;    ///< undefined where the head is not held, and where the file has none
   Linear projection_;  ///< likewise, and where pooled is not projected
 };
 

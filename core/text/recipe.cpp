@@ -33,6 +33,19 @@ std::string_view encoder_name(TextEncoder encoder) {
   return kNames.at(static_cast<std::size_t>(encoder));
 }
 
+int clip_depth(int layers, std::int64_t width) {
+  struct Architecture {
+    std::int64_t width;
+    int depth;
+  };
+  constexpr std::array<Architecture, 3> kKnown{{{768, 12}, {1024, 24}, {1280, 32}}};
+  for (const Architecture& known : kKnown)
+    if (known.width == width) return known.depth;
+  for (const Architecture& known : kKnown)
+    if (known.depth - 1 == layers) return known.depth;
+  return layers;
+}
+
 std::int64_t layer_under(const EncoderUse& use, std::int64_t clip_skip) {
   if (clip_skip == 0 || use.encoder == TextEncoder::T5xxl) return use.layer;
   return clip_skip > 0 ? -clip_skip : clip_skip;

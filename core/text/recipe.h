@@ -34,6 +34,10 @@ struct TextRecipe {
 
 extern const TextRecipe kSd1Text, kSd2Text, kSdxlText, kSdxlRefinerText, kFluxText;
 
+/// Layers of the CLIP text model (L 12, H 24, G 32) whose file holds `layers` layers of `width`, which may leave out
+/// the last: known by its width, or by one layer less than a known depth; else a model of its own, as deep as its file.
+int clip_depth(int layers, std::int64_t width);
+
 /// The layer to read under a job's clip_skip: 0 the family's own, 1 the last and 2 the last but one as A1111 counts, -1
 /// and -2 the same as ComfyUI's stop_at_clip_layer counts.
 std::int64_t layer_under(const EncoderUse& use, std::int64_t clip_skip);

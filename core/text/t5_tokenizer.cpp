@@ -123,6 +123,7 @@ T5Tokenizer::T5Tokenizer(const std::string& model_path) {
     fail_file(model_path, "is no T5 vocabulary: its first pieces must be <pad>, </s> and <unk>",
               "a T5 sentencepiece model (spiece.model) is expected here");
   }
+  model_pieces_ = static_cast<std::int64_t>(model.pieces.size());
   for (std::int64_t i = kExtraIds; i-- > 0;) model.pieces.push_back({fmt::format("<extra_id_{}>", i), 0.0F});
   map_ = std::move(model.map);
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {

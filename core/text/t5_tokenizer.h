@@ -25,6 +25,9 @@ class T5Tokenizer {
   /// Ids of a text, without the end. Bytes that are no UTF-8 count as U+FFFD.
   std::vector<std::int64_t> encode(std::string_view text) const;
 
+  /// Pieces of the model: ids of a text are below this, but those of a literal <extra_id_N>.
+  std::int64_t pieces() const { return model_pieces_; }
+
   /// One chunk, however long, padded with 0 to at least `shortest` tokens: 256 for Flux.
   ChunkRule chunks(std::size_t shortest) const { return {.start = {}, .end = 1, .pad = 0, .shortest = shortest}; }
 
@@ -41,6 +44,7 @@ class T5Tokenizer {
 
   CharacterMap map_;
   std::unordered_map<std::string, Piece, Hash, std::equal_to<>> pieces_;
+  std::int64_t model_pieces_ = 0;
   std::size_t longest_ = 0;  ///< piece, in bytes
   double unknown_score_ = 0.0;
 };

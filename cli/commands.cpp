@@ -4,18 +4,20 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "cli/output.h"
+#include "cli/output_checks.h"
 #include "cli/picture_job.h"
 #include "cli/plan_report.h"
 #include "cli/png.h"
 #include "cli/prepare.h"
 #include "cli/probed_devices.h"
+#include "cli/report_json.h"
 #include "cli/sampling.h"
 #include "core/links.h"
 #include "core/model_set.h"
+#include "core/read_file.h"
 
 namespace mgpu {
 namespace {
@@ -64,9 +66,9 @@ Answer inspect_weights(const std::string& path, bool json) {
 }
 
 Answer inspect_picture(const std::string& path, const std::string& bytes, bool json) {
-  const PngFile picture = decode_png(bytes, path);
-  const auto record = picture.text.find("mgpu_job");
-  if (record == picture.text.end())
+  const std::map<std::string, std::string> text = read_png_text(bytes, path);
+  const auto record = text.find("mgpu_job");
+  if (record == text.end())
     fail_file(path, "is a picture without an mgpu_job record",
               "only pictures that mgpu-render made say how they were made");
   const std::string yaml = record_to_yaml(record->second, path);
@@ -119,20 +121,18 @@ std::vector<Job> load_jobs(const Arguments& arguments) {
 }
 
 Answer validate(const Arguments& arguments) {
-  std::vector<Job> jobs = load_jobs(arguments);
-  std::vector<std::string> families;
-  for (Job& job : jobs) families.emplace_back(open_job(job).set.diffusion.row->name);
-  const std::vector<Picture> pictures = expand(jobs);
+  const CheckedJobs checked = check_jobs(load_jobs(arguments));
+  const std::vector<Job>& jobs = checked.jobs;
   Json list = Json::array();
-  std::string text;
+  std::string text, notes;
+  for (const std::string& note : no_png_notes(checked.pictures)) notes += fmt::format("note: {}\n", note);
   for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const std::string& family = families[i];
-    const auto count =
-        std::count_if(pictures.begin(), pictures.end(), [&](const Picture& p) { return p.job == static_cast<int>(i); });
+    const std::string family(checked.models[i].set.diffusion.row->name);
+    const auto count = std::ranges::count(checked.pictures, static_cast<int>(i), &Picture::job);
     text += fmt::format("{}: ok: {}, {} picture{}\n", jobs[i].file, family, count, count == 1 ? "" : "s");
     list.push_back({{"job", jobs[i].file}, {"status", "ok"}, {"family", family}, {"pictures", count}});
   }
-  return {Exit::Ok, arguments.json ? dump(list) : text};
+  return {Exit::Ok, arguments.json ? dump(list) : text, notes};
 }
 
 Answer plan(const Arguments& arguments) {
@@ -140,17 +140,19 @@ Answer plan(const Arguments& arguments) {
   Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
   Answer out;
   const SpeedSource speeds{[&](const std::string& note) { out.error += fmt::format("note: {}\n", note); }};
+  std::vector<std::string> plans;
   for (Job& job : jobs) {
     JobModels models = open_job(job);
     const JobDevices devices = remembered_devices(job, machine, speeds);
     if (!devices.unprobed.empty()) out.error += unprobed_note(job, devices);
     const PreparedJob planned = plan_job(job, std::move(models), devices);
     const PlanReport report{job.file, planned.plan, planned.nearest_fit};
-    out.text += arguments.json ? to_json(report) : to_table(report);
+    plans.push_back(arguments.json ? to_json(report) : to_table(report));
     if (planned.plan.fits()) continue;
     out.exit = Exit::DoesNotFit;
     out.error += fmt::format("error: {}: {}\n  {}\n", job.file, planned.plan.shortfall, planned.nearest_fit);
   }
+  out.text = arguments.json ? one_document(plans) : fmt::format("{}", fmt::join(plans, ""));
   return out;
 }
 
@@ -158,12 +160,8 @@ Answer inspect(const Arguments& arguments) {
   const std::string& path = arguments.files.front();
   std::error_code fault;
   if (!std::filesystem::exists(path, fault)) fail_file(path, "no such file");
-  std::ifstream stream(path, std::ios::binary);
-  std::string bytes(8, '\0');
-  stream.read(bytes.data(), 8);
-  if (!is_png(bytes)) return inspect_weights(path, arguments.json);
-  bytes.append(std::istreambuf_iterator<char>(stream), {});
-  return inspect_picture(path, bytes, arguments.json);
+  if (is_no_png(path)) return inspect_weights(path, arguments.json);
+  return inspect_picture(path, read_file(path), arguments.json);
 }
 
 Answer devices(const Arguments& arguments) {

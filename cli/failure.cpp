@@ -6,7 +6,9 @@
 #include <new>
 #include <string_view>
 
+#include "cli/output.h"
 #include "core/host_memory.h"
+#include "core/mapped_file.h"
 #include "shard/device_error.h"
 
 namespace mgpu {
@@ -46,6 +48,10 @@ Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device) {
     std::rethrow_exception(thrown);
   } catch (const DeviceError& error) {
     return failure_of(error.cause(), error.device());
+  } catch (const WriteError& error) {
+    return {error.code(), error.what(), {}, error.concerns_all() ? Failure::Repeats::Perhaps : Failure::Repeats::No};
+  } catch (const FileChanged& error) {
+    return {error.code(), error.what(), {}, Failure::Repeats::Surely};
   } catch (const Error& error) {
     return {error.code(), error.what(), {}};
   } catch (const HostOutOfMemory& error) {
@@ -60,6 +66,8 @@ Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device) {
     return out_of_memory(DeviceId::cpu(), "main memory is used up");
   } catch (const std::exception& error) {
     return {Exit::ImageFailed, error.what() + std::string(kReport), {}};
+  } catch (...) {
+    return {Exit::ImageFailed, "something failed that does not say what it is" + std::string(kReport), {}};
   }
 }
 

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <span>
 #include <sstream>
 
 #include "cli/job.h"
 #include "cli/yaml_reader.h"
+#include "core/read_file.h"
 
 // Where a job's files are looked for.
 
@@ -28,6 +27,7 @@ constexpr std::string_view encoder_kinds[] = {"clip", "text_encoders"};
 constexpr std::string_view vae_kinds[] = {"vae"};
 constexpr std::string_view lora_kinds[] = {"loras"};
 constexpr std::string_view embeddings_kind = "embeddings";
+constexpr std::uint64_t kMostPathsBytes = 16 << 20;  // of an extra_model_paths.yaml
 
 bool is_file(const fs::path& path) {
   std::error_code fault;
@@ -48,8 +48,7 @@ fs::path relative_to(const Job& job, const FileReference& reference) {
 /// The folders that a ComfyUI extra_model_paths.yaml names: one map a tool, base_path and, for each kind, lines of
 /// paths.
 void add_comfyui_paths(const fs::path& file, std::vector<Folder>& folders) {
-  std::ifstream stream(file, std::ios::binary);
-  const Source source(file.string(), std::string(std::istreambuf_iterator<char>(stream), {}));
+  const Source source(file.string(), read_file(file.string(), kMostPathsBytes));
   const YamlNode root = parse_yaml(source);
   for (const YamlNode::Entry& tool : root.entries) {
     const YamlNode::Entry* base = tool.value.find("base_path");
@@ -103,6 +102,9 @@ void find_file(const Job& job, FileReference& reference, const std::vector<Folde
   }
   for (const fs::path& candidate : candidates) {
     if (!is_file(candidate)) continue;
+    // A FIFO may keep a reader waiting for ever.
+    if (const std::string kind = special_kind(candidate.string()); !kind.empty())
+      throw job.error(reference.mark, fmt::format("\"{}\" is {}, not a regular file", candidate.string(), kind));
     reference.path = candidate.string();
     return;
   }

@@ -1,13 +1,18 @@
 #include "cli/render.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <iterator>
+#include <set>
 
 #include "cli/job_run.h"
+#include "cli/manifest.h"
 #include "cli/output.h"
+#include "cli/output_checks.h"
 #include "cli/prepare.h"
 #include "cli/probed_devices.h"
 #include "cli/signals.h"
@@ -16,6 +21,8 @@
 
 namespace mgpu {
 namespace {
+
+namespace fs = std::filesystem;
 
 /// Outputs, devices and memory of every job, before anything is rendered.
 std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models, Progress& progress) {
@@ -30,29 +37,92 @@ std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<J
   return out;
 }
 
+Exit exit_of(int signal) {
+  return signal == SIGTERM ? Exit::Terminated : signal == SIGHUP ? Exit::HungUp : Exit::Interrupted;
+}
+
+/// Says what was thrown beside the pictures. Returns its code.
+Exit tell(const std::exception_ptr& thrown, Progress& progress) {
+  const Failure failure = failure_of(thrown, DeviceId::cpu());
+  progress.failure(failure.why);
+  return failure.code;
+}
+
+/// A job that did not come to a report of its own.
+Report failed_report(const Job& job) {
+  Report report;
+  report.status = "failed";
+  report.job = job.file;
+  report.kernel_table = "untuned";
+  return report;
+}
+
+/// Files that the job writes by way of temporary ones.
+std::set<std::string> written_files(const std::vector<Picture>& pictures, const Job& job, const std::string& report) {
+  std::set<std::string> out{(fs::path(job.output.directory.path) / kManifestName).string()};
+  if (!report.empty()) out.insert(report);
+  for (const Picture& picture : pictures) {
+    out.insert(picture.path);
+    out.insert(preview_path(picture.path));
+  }
+  return out;
+}
+
+/// Renders one job. Throws nothing that concerns it alone.
+Report render_job(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options,
+                  Progress& progress, Exit& code) {
+  try {
+    JobRun run(prepared, std::move(pictures), options, progress);
+    if (caught_signal() == 0) code = std::max(code, run.run());
+    return run.report();
+  } catch (...) {
+    code = std::max(code, tell(std::current_exception(), progress));
+    return failed_report(*prepared.job);
+  }
+}
+
 }  // namespace
 
+CheckedJobs check_jobs(std::vector<Job> jobs, const RenderOptions& options, const std::string& log) {
+  CheckedJobs out;
+  out.jobs = std::move(jobs);
+  for (Job& job : out.jobs) out.models.push_back(open_job(job));
+  out.pictures = select(expand(out.jobs), options.only, options.part);
+  if (options.preview > 0) check_previews(out.jobs, out.pictures);
+  out.reports = report_paths(out.jobs, options.part);
+  for (const Job& job : out.jobs) check_output_directory_unchanged(job);
+  check_outputs({out.jobs, out.pictures, out.reports, options.preview > 0, log});
+  return out;
+}
+
 RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progress& progress) {
-  std::vector<JobModels> models;
-  for (Job& job : jobs) models.push_back(open_job(job));
-  const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
-  if (options.preview > 0) check_previews(jobs, pictures);
-  const std::vector<std::string> report_files = report_paths(jobs, options.part);
-  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), progress);
+  return render(check_jobs(std::move(jobs), options), options, progress);
+}
+
+RenderResult render(CheckedJobs checked, const RenderOptions& options, Progress& progress) {
+  const std::vector<Job>& jobs = checked.jobs;
+  const std::vector<std::string>& report_files = checked.reports;
+  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(checked.models), progress);
   set_exact_arithmetic();
+  // MKL looks for its library by way of the working directory when it multiplies first: now, while that is there.
+  at::mm(at::ones({2, 2}), at::ones({2, 2}));
+  note_signals();  // until here there is nothing to drop and nothing to report
 
   RenderResult result;  // its code is the gravest of the jobs': Exit's values stand in order of precedence
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     std::vector<Picture> own;
-    std::ranges::copy_if(pictures, std::back_inserter(own),
+    std::ranges::copy_if(checked.pictures, std::back_inserter(own),
                          [&](const Picture& p) { return p.job == static_cast<int>(i); });
-    JobRun run(prepared[i], std::move(own), options, progress);
-    if (caught_signal() == 0) result.code = std::max(result.code, run.run());
-    result.reports.push_back(run.report());
-    if (!report_files[i].empty()) write_file(report_files[i], to_json(result.reports.back()));
+    remove_leftovers(written_files(own, jobs[i], report_files[i]));
+    result.reports.push_back(render_job(prepared[i], std::move(own), options, progress, result.code));
+    if (report_files[i].empty()) continue;
+    try {
+      write_file(report_files[i], to_json(result.reports.back()));
+    } catch (...) {
+      result.code = std::max(result.code, tell(std::current_exception(), progress));
+    }
   }
-  if (const int signal = caught_signal(); signal != 0)
-    result.code = signal == SIGTERM ? Exit::Terminated : Exit::Interrupted;
+  if (const int signal = caught_signal(); signal != 0) result.code = exit_of(signal);
   return result;
 }
 

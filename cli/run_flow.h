@@ -16,10 +16,13 @@
 
 namespace mgpu {
 
-/// Thrown between steps once a signal has been caught.
+/// Thrown between steps once a signal has been caught, or the job has ended (JobPictures::has_ended).
 struct Interrupted {};
 
 void stop_if_interrupted();
+
+/// What is behind a failure: where a weight file has changed meanwhile, that, since any numbers may have come of it.
+std::exception_ptr cause_of(const std::exception_ptr& thrown, const ModelSet& models);
 
 /// What runs are rendered with.
 struct Rendering {
@@ -44,6 +47,7 @@ class RunFlow {
   std::optional<Failure> render();
 
  private:
+  void stop_if_ended() const;
   /// What one sampler thread does: run after run.
   void serve();
   void render_run(std::unique_ptr<RunQueue::Turn> turn);

@@ -4,21 +4,23 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/job_notes.h"
+#include "cli/output.h"
+#include "cli/output_checks.h"
 #include "cli/picture_job.h"
 #include "cli/plan_report.h"
 #include "cli/png.h"
 #include "cli/prepare.h"
 #include "cli/probed_devices.h"
+#include "cli/report_json.h"
 #include "cli/sampling.h"
 #include "core/device_notes.h"
 #include "core/links.h"
 #include "core/model_set.h"
+#include "core/read_file.h"
 #include "core/strings.h"
 
 namespace mgpu {
@@ -68,9 +70,9 @@ Answer inspect_weights(const std::string& path, bool json) {
 }
 
 Answer inspect_picture(const std::string& path, const std::string& bytes, bool json) {
-  const PngFile picture = decode_png(bytes, path);
-  const auto record = picture.text.find("mgpu_job");
-  if (record == picture.text.end())
+  const std::map<std::string, std::string> text = read_png_text(bytes, path);
+  const auto record = text.find("mgpu_job");
+  if (record == text.end())
     fail_file(path, "is a picture without an mgpu_job record",
               "only pictures that mgpu-render made say how they were made");
   const std::string yaml = record_to_yaml(record->second, path);
@@ -145,25 +147,19 @@ std::vector<Job> load_jobs(const Arguments& arguments) {
 }
 
 Answer validate(const Arguments& arguments) {
-  std::vector<Job> jobs = load_jobs(arguments);
-  std::vector<std::string> families;
-  std::vector<std::vector<std::string>> notes;
-  for (Job& job : jobs) {
-    const JobModels models = open_job(job);
-    families.emplace_back(models.set.diffusion.row->name);
-    notes.push_back(job_notes(job, models));
-  }
-  const std::vector<Picture> pictures = expand(jobs);
+  const CheckedJobs checked = check_jobs(load_jobs(arguments));
+  const std::vector<Job>& jobs = checked.jobs;
   Json list = Json::array();
   Answer out;
+  out.error = note_lines(no_png_notes(checked.pictures));
   for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const std::string& family = families[i];
-    const auto count =
-        std::count_if(pictures.begin(), pictures.end(), [&](const Picture& p) { return p.job == static_cast<int>(i); });
+    const std::string family(checked.models[i].set.diffusion.row->name);
+    const std::vector<std::string> notes = job_notes(jobs[i], checked.models[i]);
+    const auto count = std::ranges::count(checked.pictures, static_cast<int>(i), &Picture::job);
     out.text += fmt::format("{}: ok: {}, {} picture{}\n", jobs[i].file, family, count, count == 1 ? "" : "s");
-    out.error += note_lines(notes[i]);
+    out.error += note_lines(notes);
     list.push_back(
-        {{"job", jobs[i].file}, {"status", "ok"}, {"family", family}, {"pictures", count}, {"notes", notes[i]}});
+        {{"job", jobs[i].file}, {"status", "ok"}, {"family", family}, {"pictures", count}, {"notes", notes}});
   }
   if (arguments.json) out.text = dump(list);
   return out;
@@ -174,6 +170,7 @@ Answer plan(const Arguments& arguments) {
   Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
   Answer out;
   const SpeedSource speeds{[&](const std::string& note) { out.error += fmt::format("note: {}\n", note); }};
+  std::vector<std::string> plans;
   for (Job& job : jobs) {
     JobModels models = open_job(job);
     const std::vector<std::string> notes = job_notes(job, models);
@@ -183,11 +180,12 @@ Answer plan(const Arguments& arguments) {
     out.error += driver_notes(job, devices, machine);
     const PreparedJob planned = plan_job(job, std::move(models), devices);
     const PlanReport report{job.file, planned.plan, planned.nearest_fit, notes};
-    out.text += arguments.json ? to_json(report) : to_table(report);
+    plans.push_back(arguments.json ? to_json(report) : to_table(report));
     if (planned.plan.fits()) continue;
     out.exit = Exit::DoesNotFit;
     out.error += fmt::format("error: {}: {}\n  {}\n", job.file, planned.plan.shortfall, planned.nearest_fit);
   }
+  out.text = arguments.json ? one_document(plans) : fmt::format("{}", fmt::join(plans, ""));
   return out;
 }
 
@@ -195,12 +193,8 @@ Answer inspect(const Arguments& arguments) {
   const std::string& path = arguments.files.front();
   std::error_code fault;
   if (!std::filesystem::exists(path, fault)) fail_file(path, "no such file");
-  std::ifstream stream(path, std::ios::binary);
-  std::string bytes(8, '\0');
-  stream.read(bytes.data(), 8);
-  if (!is_png(bytes)) return inspect_weights(path, arguments.json);
-  bytes.append(std::istreambuf_iterator<char>(stream), {});
-  return inspect_picture(path, bytes, arguments.json);
+  if (is_no_png(path)) return inspect_weights(path, arguments.json);
+  return inspect_picture(path, read_file(path), arguments.json);
 }
 
 Answer devices(const Arguments& arguments) {

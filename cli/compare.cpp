@@ -3,8 +3,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -12,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/png.h"
+#include "core/read_file.h"
 
 namespace mgpu {
 namespace {
@@ -32,9 +31,7 @@ struct Comparison {
 };
 
 PngFile read_png(const fs::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) fail_file(path.string(), "no such file");
-  return decode_png(std::string(std::istreambuf_iterator<char>(stream), {}), path.string());
+  return decode_png(read_file(path.string()), path.string());
 }
 
 Comparison compare_pictures(const std::string& name, const Rgb8& a, const Rgb8& b) {
@@ -98,8 +95,9 @@ std::string line_of(const Comparison& c) {
 Answer compare(const Arguments& arguments) {
   const fs::path a(arguments.files[0]);
   const fs::path b(arguments.files[1]);
+  std::error_code fault;
   for (const fs::path& path : {a, b})
-    if (!fs::exists(path)) fail_file(path.string(), "no such file");
+    if (!fs::exists(path, fault)) fail_file(path.string(), "no such file");
   if (fs::is_directory(a) != fs::is_directory(b)) fail_file(a.string(), "a picture and a folder cannot be compared");
   const bool folders = fs::is_directory(a);
   const std::vector<Comparison> results =
@@ -116,6 +114,11 @@ Answer compare(const Arguments& arguments) {
     list.push_back(std::move(entry));
     if (arguments.difference.empty() || c.difference.pixels.empty()) continue;
     const fs::path target = folders ? fs::path(arguments.difference) / c.name : fs::path(arguments.difference);
+    for (const fs::path& compared : {folders ? a / c.name : a, folders ? b / c.name : b}) {
+      std::error_code missing;
+      if (fs::equivalent(target, compared, missing))
+        fail_file(target.string(), "is one of the pictures that are compared", "name another with --difference");
+    }
     write_file(target.string(), encode_png(c.difference, {}));
   }
   if (arguments.json) answer.text = list.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

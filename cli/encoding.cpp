@@ -72,10 +72,16 @@ void Encodings::encode_init_images(Engine& engine, PictureCoder& coder, std::spa
     engine.at_autoencoder(Phase::Encode, [&] {
       coder.load_encoders();
       is_loaded = true;
-      const at::Tensor pixels = read_init_image(image);
+      at::Tensor pixels, mask;
+      try {
+        pixels = read_init_image(image);
+        if (inpaint_model_ && image.mask) mask = read_cut_mask(image);
+      } catch (const Error&) {  // the file has changed since it was checked
+        encoded.fault = std::current_exception();
+        return;
+      }
       encoded.latent = encode(pixels, format, encoding).cpu();
-      if (inpaint_model_ && image.mask)
-        encoded.channels = inpaint_channels(pixels, read_cut_mask(image), format, encoding).cpu();
+      if (mask.defined()) encoded.channels = inpaint_channels(pixels, mask, format, encoding).cpu();
     });
   }
   if (is_loaded) coder.drop_encoders();
@@ -125,6 +131,7 @@ Run Encodings::run_of(const Picture& picture) const {
   if (inpaint_model_) run.channels = blank_inpaint_channels(rows, columns);
   if (!image.init_image) return run;
   const InitImage& init = init_images_.at(key_of(image));
+  if (init.fault) std::rethrow_exception(init.fault);
   run.latent = init.latent;
   if (init.channels.defined()) run.channels = init.channels;
   // ComfyUI's SetLatentNoiseMask scales the whole mask onto the latent, its node for inpainting models the cut one.

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <exception>
 #include <functional>
 #include <map>
 #include <span>
@@ -39,8 +40,9 @@ class Encodings {
   /// An init image as it is encoded: its file, its mask's, and the picture's size.
   using InitKey = std::tuple<std::string, std::string, int, int>;
   struct InitImage {
-    at::Tensor latent;    ///< [1, C, h, w] on the CPU
-    at::Tensor channels;  ///< [1, 1 + C, h, w] on the CPU, for an inpainting model that is given a mask
+    at::Tensor latent;              ///< [1, C, h, w] on the CPU
+    at::Tensor channels;            ///< [1, 1 + C, h, w] on the CPU, for an inpainting model that is given a mask
+    std::exception_ptr fault = {};  ///< why there is neither: the runs that start from it fail by that
   };
   static InitKey key_of(const ImageJob& image);
 

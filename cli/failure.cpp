@@ -9,8 +9,10 @@
 #include <new>
 #include <string_view>
 
+#include "cli/output.h"
 #include "core/cancel.h"
 #include "core/host_memory.h"
+#include "core/mapped_file.h"
 #include "shard/device_error.h"
 
 namespace mgpu {
@@ -74,6 +76,10 @@ Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device, con
     throw;
   } catch (const DeviceError& error) {
     return failure_of(error.cause(), error.device(), free_bytes);
+  } catch (const WriteError& error) {
+    return {error.code(), error.what(), {}, error.concerns_all() ? Failure::Repeats::Perhaps : Failure::Repeats::No};
+  } catch (const FileChanged& error) {
+    return {error.code(), error.what(), {}, Failure::Repeats::Surely};
   } catch (const Error& error) {
     return {error.code(), error.what(), {}};
   } catch (const HostOutOfMemory& error) {
@@ -89,6 +95,8 @@ Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device, con
     return out_of_memory(DeviceId::cpu(), "main memory is used up");
   } catch (const std::exception& error) {
     return {Exit::ImageFailed, error.what() + std::string(kReport), {}};
+  } catch (...) {
+    return {Exit::ImageFailed, "something failed that does not say what it is" + std::string(kReport), {}};
   }
 }
 

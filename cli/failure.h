@@ -17,6 +17,10 @@ struct Failure {
   Exit code = Exit::ImageFailed;
   std::string why;
   std::optional<DeviceId> out_of_memory;  ///< the device that was, which less may suit
+  /// Whether the next picture will fail by this too. No: it may not; Perhaps: a disk, which may get room again; Surely:
+  /// a model file that has changed.
+  enum class Repeats : std::uint8_t { No, Perhaps, Surely };
+  Repeats repeats = Repeats::No;
 };
 
 /// Free bytes of a GPU, as free_gpu_bytes() says them.

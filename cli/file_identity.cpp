@@ -1,9 +1,8 @@
 #include "cli/file_identity.h"
 
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
+#include "core/read_file.h"
 #include "core/sha256.h"
 
 namespace mgpu {
@@ -13,9 +12,7 @@ FileIdentity identity_of(const TensorFile& file) {
 }
 
 FileIdentity identity_of(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in) fail_file(path, "cannot be read");
+  const std::string bytes = read_file(path);
   return {std::filesystem::path(path).filename().string(), bytes.size(), sha256_hex(bytes)};
 }
 

@@ -4,22 +4,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <map>
 
-#include "cli/png.h"
+#include "cli/orientation.h"
 #include "core/error.h"
+#include "core/read_file.h"
 
 namespace mgpu {
 namespace {
 
 Rgb8 read_png(const FileReference& file) {
-  std::ifstream stream(file.path, std::ios::binary);
-  const std::string bytes(std::istreambuf_iterator<char>(stream), {});
-  if (!stream) fail_file(file.path, "cannot be read");
+  const std::string bytes = read_file(file.path);
   if (!is_png(bytes)) fail_file(file.path, "is not a PNG", "convert it: only PNGs are read");
-  return decode_png(bytes, file.path).picture;
+  PngFile png = decode_png(bytes, file.path);
+  return upright(std::move(png.picture), png.orientation);
 }
 
 /// The middle of a picture [1, C, H, W].

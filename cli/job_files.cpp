@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <span>
 #include <sstream>
 
@@ -11,6 +9,7 @@
 #include "cli/path_variables.h"
 #include "cli/yaml_reader.h"
 #include "core/file_format.h"
+#include "core/read_file.h"
 
 // Where a job's files are looked for.
 
@@ -30,6 +29,7 @@ constexpr std::string_view encoder_kinds[] = {"clip", "text_encoders"};
 constexpr std::string_view vae_kinds[] = {"vae"};
 constexpr std::string_view lora_kinds[] = {"loras"};
 constexpr std::string_view embeddings_kind = "embeddings";
+constexpr std::uint64_t kMostPathsBytes = 16 << 20;  // of an extra_model_paths.yaml
 
 bool is_file(const fs::path& path) {
   std::error_code fault;
@@ -65,8 +65,7 @@ fs::path path_of(const Job& job, const FileReference& reference) {
 /// The folders that a ComfyUI extra_model_paths.yaml names: one map a tool, base_path and, for each kind, lines of
 /// paths.
 void add_comfyui_paths(const fs::path& file, std::vector<Folder>& folders) {
-  std::ifstream stream(file, std::ios::binary);
-  const Source source(file.string(), std::string(std::istreambuf_iterator<char>(stream), {}));
+  const Source source(file.string(), read_file(file.string(), kMostPathsBytes));
   const YamlNode root = parse_yaml(source);
   for (const YamlNode::Entry& tool : root.entries) {
     const YamlNode::Entry* base = tool.value.find("base_path");
@@ -116,6 +115,9 @@ void find_file(const Job& job, FileReference& reference, const std::vector<Folde
   }
   for (const fs::path& candidate : candidates) {
     if (!is_file(candidate)) continue;
+    // A FIFO may keep a reader waiting for ever.
+    if (const std::string kind = special_kind(candidate.string()); !kind.empty())
+      throw job.error(reference.mark, fmt::format("\"{}\" is {}, not a regular file", candidate.string(), kind));
     reference.path = candidate.string();
     return;
   }

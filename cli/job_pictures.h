@@ -1,14 +1,17 @@
 #pragma once
 
+#include <atomic>
 #include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <span>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/failure.h"
+#include "cli/manifest.h"
 #include "cli/pictures.h"
 #include "cli/preview_file.h"
 #include "cli/report.h"
@@ -31,7 +34,8 @@ struct Entry {
 using Group = std::vector<Entry*>;
 
 /// A job's pictures, in order, and what comes of them. Several threads may say so at once. The manifest is in the job's
-/// order too: a line waits for the pictures before it, as long as these are on their way.
+/// order too: a line waits for the pictures before it, as long as these are on their way. Once the failure of a picture
+/// says that the others will fail too, the job has ended: nothing more is rendered.
 class JobPictures {
  public:
   /// `job` is what the manifest calls it.
@@ -53,25 +57,37 @@ class JobPictures {
   void fail(const Group& group, const Failure& failure);
   /// They will be tried again, after the others.
   void set_aside(const Group& group);
-  /// What of the manifest still waits is written: nothing comes of the others any more.
+  /// Once this is set, nothing more is to be rendered. Any thread may ask, often.
+  bool has_ended() const { return has_ended_; }
+  /// What of the manifest still waits is written: nothing comes of the others any more, but where the job has ended the
+  /// open ones fail by what ended it. A picture that was written and is no longer there has failed.
   void close();
+  /// Leaves the manifest with one line of each picture that is there, and none of those that are to be rendered. What
+  /// fails is told, and fails the job alone.
+  void mend_manifest();
 
   /// The worst that happened.
   Exit code() const;
   std::vector<ImageReport> reports() const;
 
  private:
+  void fail_locked(const Group& group, const Failure& failure);
+  void fail_missing();
   void settle(const Entry& entry, std::string line);
   void append(const std::string& line);
+  void fail_manifest(const std::exception_ptr& thrown);
 
   std::string job_;
-  std::string manifest_;
+  Manifest manifest_;
   Progress& progress_;
   mutable std::mutex mutex_;
   std::deque<Entry> entries_;  // which stay where they are
   Exit code_ = Exit::Ok;
   std::map<std::size_t, std::string> waiting_;  // lines of settled pictures by their places, "" for none
   std::size_t next_ = 0;                        // the first picture that is not settled
+  int in_a_row_ = 0;                            // pictures that could not be written
+  std::optional<Failure> end_;                  // of the job
+  std::atomic<bool> has_ended_ = false;
 };
 
 }  // namespace mgpu

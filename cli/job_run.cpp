@@ -6,8 +6,10 @@
 #include <iterator>
 
 #include "cli/output.h"
+#include "cli/output_checks.h"
 #include "cli/picture_job.h"
 #include "cli/run_flow.h"
+#include "cli/signals.h"
 #include "core/device_notes.h"
 
 namespace mgpu {
@@ -51,26 +53,33 @@ JobRun::JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const
       prepared_(prepared),
       progress_(progress),
       preview_(options.preview),
+      resumes_(options.resume),
       plan_(prepared.plan),
-      pictures_(job_.file, job_.output.directory.path + "/manifest.jsonl", progress) {
+      pictures_(job_.file, job_.output.directory.path + "/" + kManifestName, progress) {
   for (Picture& picture : pictures) {
     std::string record = picture_record(job_, picture, prepared.types, prepared.models.files_of(*picture.image));
-    const bool keep = existing_picture(picture.path, record, options.overwrite, options.resume) == Existing::Keep;
+    // Once a signal has come, nothing will be rendered: what is there need not be looked at.
+    const bool keep = caught_signal() == 0 &&
+                      existing_picture(picture.path, record, options.overwrite, options.resume) == Existing::Keep;
+    if (keep && !options.resume && is_no_png(picture.path)) progress_.note(no_png_note(picture.path));
     pictures_.add(std::move(picture), std::move(record), keep);
   }
 }
 
 Exit JobRun::run() {
   pictures_.tell_kept();
-  if (!pictures_.is_any_open()) return Exit::Ok;
+  if (resumes_) pictures_.mend_manifest();
+  if (!pictures_.is_any_open()) return pictures_.code();
   try {
     render_all();
-  } catch (const Interrupted&) {  // what is open stays skipped
+  } catch (const Interrupted&) {  // what is open stays skipped, unless the job has ended by itself
   } catch (...) {
-    pictures_.fail(pictures_.all(), failure_of(std::current_exception(), first_device()));
+    const std::exception_ptr cause = cause_of(std::current_exception(), prepared_.models.set);
+    pictures_.fail(pictures_.all(), failure_of(cause, first_device()));
   }
   progress_.watch({});
   pictures_.close();
+  if (resumes_) pictures_.mend_manifest();
   return pictures_.code();
 }
 
@@ -111,7 +120,7 @@ std::optional<Failure> JobRun::attempt() {
   } catch (const Interrupted&) {
     throw;
   } catch (...) {
-    Failure failure = failure_of(std::current_exception(), first_device());
+    Failure failure = failure_of(cause_of(std::current_exception(), prepared_.models.set), first_device());
     if (!failure.out_of_memory) throw;
     return failure;
   }
@@ -141,6 +150,7 @@ void JobRun::set_up() {
     coder_->load_decoders();
     coder_->rehearse(rehearsal);
   });
+  prepared_.models.set.check_files();
 }
 
 std::function<void(const std::string&)> JobRun::note_of_coder() {

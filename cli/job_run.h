@@ -47,6 +47,7 @@ class JobRun {
   const PreparedJob& prepared_;
   Progress& progress_;
   int preview_;
+  bool resumes_;
   Plan plan_;
   std::string again_;  ///< why pictures were rendered again
   bool saves_memory_ = false;

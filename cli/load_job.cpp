@@ -1,13 +1,12 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 
 #include "cli/job.h"
 #include "cli/picture_job.h"
 #include "cli/png.h"
+#include "core/read_file.h"
 
 // From a job file's name to a job whose files are found.
 
@@ -16,20 +15,27 @@ namespace {
 
 constexpr std::uintmax_t largest_job_bytes = 64 << 20;
 
+std::string read_standard_input() {
+  std::string text;
+  std::string piece(65536, '\0');
+  while (std::cin.read(piece.data(), static_cast<std::streamsize>(piece.size())) || std::cin.gcount() > 0) {
+    text.append(piece, 0, static_cast<std::size_t>(std::cin.gcount()));
+    if (text.size() > largest_job_bytes) fail_file("standard input", "is no job file: it does not end");
+  }
+  return text;
+}
+
 std::string read_all(const std::string& file) {
-  if (file == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
+  if (file == "-") return read_standard_input();
   std::error_code fault;
-  const auto status = std::filesystem::status(file, fault);
-  if (!std::filesystem::exists(status)) fail_file(file, "no such file");
-  if (std::filesystem::is_directory(status)) fail_file(file, "is a directory, not a job file");
+  if (const std::string kind = special_kind(file); !kind.empty())
+    fail_file(file, fmt::format("is {}, not a job file", kind),
+              kind == "a directory" ? "" : "give the job on standard input, as -");
   const auto bytes = std::filesystem::file_size(file, fault);
   if (!fault && bytes > largest_job_bytes)
     fail_file(file, fmt::format("is no job file: {} bytes", bytes),
               "a job is a YAML file, or a picture that mgpu-render made");
-  std::ifstream stream(file, std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(stream), {});
-  if (!stream) fail_file(file, "cannot be read");
-  return text;
+  return read_file(file, largest_job_bytes);
 }
 
 /// ComfyUI saves workflows as JSON, which is YAML too: its keys would be refused one by one.

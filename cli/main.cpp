@@ -1,12 +1,16 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
-#include <memory>
+#include <cstring>
+#include <filesystem>
 
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "cli/render.h"
+#include "cli/report_json.h"
 #include "cli/signals.h"
 #include "cli/version.h"
 #include "core/arithmetic.h"
@@ -15,44 +19,87 @@
 namespace mgpu {
 namespace {
 
-void print(std::FILE* stream, std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stream);
-  std::fflush(stream);
+/// Returns 0, or errno where the text did not get out.
+int print(std::FILE* stream, std::string_view text) {
+  errno = 0;
+  const bool is_out = std::fwrite(text.data(), 1, text.size(), stream) == text.size() && std::fflush(stream) == 0;
+  return is_out ? 0 : errno != 0 ? errno : EIO;
 }
 
-struct CloseFile {
-  void operator()(std::FILE* file) const { std::fclose(file); }
+/// The same of data that somebody waits for. Says where it is lost, and returns the exit code for that.
+Exit print_data(std::string_view text) {
+  const int fault = text.empty() ? 0 : print(stdout, text);
+  if (fault == 0) return Exit::Ok;
+  print(stderr, fmt::format("error: standard output: cannot be written: {}\n", std::strerror(fault)));
+  return Exit::ImageFailed;
+}
+
+/// What --log asks for. A line that cannot be written does not end the run: it is said at the end.
+class Log {
+ public:
+  explicit Log(const std::string& path) : path_(path) {
+    if (path.empty()) return;
+    file_ = std::fopen(path.c_str(), "we");
+    if (!file_) fail_file(path, "the log cannot be written", "name another with --log");
+  }
+  ~Log() {
+    if (file_) std::fclose(file_);
+  }
+  Log(const Log&) = delete;
+  Log& operator=(const Log&) = delete;
+
+  ProgressPrinter::Write writer() {
+    if (!file_) return nullptr;
+    return [this](std::string_view text) {
+      if (const int fault = print(file_, text); fault != 0 && fault_ == 0) fault_ = fault;
+    };
+  }
+  Exit close() const {
+    if (fault_ == 0) return Exit::Ok;
+    print(stderr, fmt::format("error: {}: cannot be written: {}\n", path_, std::strerror(fault_)));
+    return Exit::ImageFailed;
+  }
+
+ private:
+  std::string path_;
+  std::FILE* file_ = nullptr;
+  int fault_ = 0;
 };
 
 Exit run(const Arguments& arguments) {
   using Amount = ProgressStyle::Amount;
   const Amount amount = arguments.quiet ? Amount::Quiet : arguments.verbose ? Amount::Verbose : Amount::Normal;
-  std::unique_ptr<std::FILE, CloseFile> log;
-  if (!arguments.log.empty()) {
-    log.reset(std::fopen(arguments.log.c_str(), "w"));
-    if (!log) fail_file(arguments.log, "the log cannot be written", "name another with --log");
-  }
+  CheckedJobs jobs = check_jobs(load_jobs(arguments), arguments.render, arguments.log);
+  Log log(arguments.log);  // behind the checks, so that it empties no file that it must not
   ProgressPrinter progress(
-      style_of_terminal(amount), [](std::string_view text) { print(stderr, text); },
-      log ? ProgressPrinter::Write([&](std::string_view text) { print(log.get(), text); }) : nullptr);
-  std::vector<Job> jobs = load_jobs(arguments);
-  install_signal_handlers();
+      style_of_terminal(amount), [](std::string_view text) { print(stderr, text); }, log.writer());
   const RenderResult result = render(std::move(jobs), arguments.render, progress);
+  std::vector<std::string> reports;
   for (const Report& report : result.reports) {
     if (!arguments.quiet) print(stderr, to_tables(report));
-    if (arguments.json) print(stdout, to_json(report));
+    if (arguments.json) reports.push_back(to_json(report));
   }
-  return result.code;
+  Exit code = std::max(result.code, log.close());
+  if (arguments.json) code = std::max(code, print_data(one_document(reports)));
+  return code;
 }
 
 Exit answer(const Answer& reply) {
-  print(stdout, reply.text);
+  const Exit printed = print_data(reply.text);
   print(stderr, reply.error);
-  return reply.exit;
+  return std::max(reply.exit, printed);
+}
+
+/// MKL ends the program with a message of its own where there is none, and no relative path means anything.
+void check_working_directory() {
+  std::error_code fault;
+  std::filesystem::current_path(fault);
+  if (fault) throw Error(Exit::Usage, {}, "the working directory has been removed", "change to one that is there");
 }
 
 Exit dispatch(const Arguments& arguments) {
   using Command = Arguments::Command;
+  if (arguments.command != Command::Help && arguments.command != Command::Schema) check_working_directory();
   switch (arguments.command) {
     case Command::Help:
       return answer({Exit::Ok, arguments.text});
@@ -79,7 +126,14 @@ Exit dispatch(const Arguments& arguments) {
 }  // namespace
 }  // namespace mgpu
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// Signals are handled before the libraries' own start-up, which takes most of a second. (A sanitizer's is behind this.)
+__attribute__((section(".preinit_array"), used)) static void (*const handle_signals)() = mgpu::install_signal_handlers;
+#endif
+
 int main(int argc, char** argv) {
+  mgpu::install_signal_handlers();
+  mgpu::open_standard_streams();
   mgpu::prefer_separate_queues();
   mgpu::set_exact_arithmetic();
   try {
@@ -89,6 +143,9 @@ int main(int argc, char** argv) {
     return static_cast<int>(e.code());
   } catch (const std::exception& e) {
     mgpu::print(stderr, fmt::format("error: {}\n  this should not happen: please report it with the job\n", e.what()));
+    return static_cast<int>(mgpu::Exit::ImageFailed);
+  } catch (...) {
+    mgpu::print(stderr, "error: something failed that does not say what it is\n  please report it with the job\n");
     return static_cast<int>(mgpu::Exit::ImageFailed);
   }
 }

@@ -1,66 +1,90 @@
 #include "cli/output.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 
-#include <cerrno>
+#include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <set>
+#include <map>
 
 #include "cli/png.h"
+#include "core/descriptor.h"
+#include "core/read_file.h"
 
 namespace mgpu {
 namespace {
 
 namespace fs = std::filesystem;
 
-[[noreturn]] void fail_write(const std::string& path, int fault) {
-  std::string hint;
-  if (fault == ENOSPC || fault == EDQUOT || fault == EFBIG) hint = "free some space and run again with --resume";
-  throw Error(Exit::ImageFailed, Mark{path}, fmt::format("cannot be written: {}", std::strerror(fault)), hint);
+constexpr int kMostTries = 16;  // of a name that others have taken, or of a folder that others remove
+constexpr std::size_t kLongestName = 255, kSuffixRoom = 32;
+
+std::string hint_of(int fault) {
+  if (fault == ENOSPC || fault == EDQUOT || fault == EFBIG) return "free some space and run again with --resume";
+  return {};
 }
 
-/// A file descriptor that closes itself.
-class Descriptor {
- public:
-  Descriptor(const std::string& path, int flags) : number_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {}
-  ~Descriptor() { close(); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
+bool concerns_all_files(int fault) {
+  constexpr int kinds[] = {ENOSPC, EDQUOT,   EROFS,  EIO,       EACCES, EPERM,
+                           ESTALE, ENOTCONN, ENODEV, ETIMEDOUT, ENOENT, ENOTDIR};
+  return std::ranges::find(kinds, fault) != std::end(kinds);
+}
 
-  bool is_open() const { return number_ >= 0; }
-  /// All of these return 0 or errno.
-  int write(std::string_view bytes) const {
-    while (!bytes.empty()) {
-      const ssize_t written = ::write(number_, bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) return errno;
-      bytes.remove_prefix(static_cast<std::size_t>(written));
-    }
-    return 0;
+/// A name beside `path` that no other process or thread takes: PATH.PID-NUMBER.tmp. A long file name is cut, at the
+/// beginning of a UTF-8 character, so that the suffix has room.
+std::string temporary_name(const std::string& path) {
+  static std::atomic<unsigned> count{0};
+  std::string name = fs::path(path).filename().string();
+  if (name.size() > kLongestName - kSuffixRoom) {
+    std::size_t end = kLongestName - kSuffixRoom;
+    while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xC0) == 0x80) --end;
+    name.resize(end);
   }
-  int sync() const { return ::fsync(number_) == 0 || errno == EINVAL ? 0 : errno; }
-  int close() {
-    const int number = std::exchange(number_, -1);
-    return number < 0 || ::close(number) == 0 ? 0 : errno;
+  return (fs::path(path).parent_path() / fmt::format("{}.{}-{}.tmp", name, ::getpid(), count++)).string();
+}
+
+/// A new temporary file, locked for as long as it is open, so that nobody takes it for a leftover. errno where it
+/// fails.
+struct Temporary {
+  explicit Temporary(const std::string& path)
+      : name(temporary_name(path)), file(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW) {
+    if (file.is_open()) ::flock(file.get(), LOCK_EX | LOCK_NB);  // a file system without locks does without
   }
 
- private:
-  int number_;
+  std::string name;
+  Descriptor file;
 };
 
-/// Writes and syncs a new file; 0 or errno.
-int write_new(const std::string& path, std::string_view bytes) {
-  Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC);
-  if (!file.is_open()) return errno;
-  int fault = file.write(bytes);
-  if (fault == 0) fault = file.sync();
-  const int closing = file.close();
-  return fault != 0 ? fault : closing;
+/// 0 or errno.
+int write_once(const std::string& path, std::string_view bytes) {
+  Temporary temporary(path);
+  if (!temporary.file.is_open()) return errno;
+  int fault = temporary.file.write(bytes);
+  if (fault == 0) fault = temporary.file.sync();
+  if (const int closing = temporary.file.close(); fault == 0) fault = closing;
+  if (fault == 0 && ::rename(temporary.name.c_str(), path.c_str()) != 0) fault = errno;
+  if (fault != 0) ::unlink(temporary.name.c_str());
+  return fault;
+}
+
+/// Creates a file in the folder, writes to it and removes it; 0 or errno. It has no name any more when it is written
+/// to, so that nothing stays where we are killed.
+int try_to_write(const fs::path& folder) {
+  int fault = EEXIST;
+  for (int tries = 0; fault == EEXIST && tries < kMostTries; ++tries) {
+    Temporary probe((folder / ".mgpu-render").string());
+    if (!probe.file.is_open()) {
+      fault = errno;
+      continue;
+    }
+    ::unlink(probe.name.c_str());
+    fault = probe.file.write("x");
+    if (fault == 0) fault = probe.file.sync();
+  }
+  return fault;
 }
 
 void sync_folder(const fs::path& folder) {
@@ -69,64 +93,129 @@ void sync_folder(const fs::path& folder) {
     directory.sync();  // so that the new name survives a power cut; the file itself is safe already
 }
 
+Error directory_error(const Job& job, const std::string& why) {
+  const FileReference& directory = job.output.directory;
+  return job.error(directory.mark, fmt::format("cannot write to the output directory \"{}\": {}", directory.path, why),
+                   "name another with output.directory");
+}
+
+/// The part of a temporary file's name before ".PID-NUMBER.tmp" or, of earlier versions, ".tmp"; "" of other names.
+std::string_view written_name(std::string_view name) {
+  constexpr std::string_view kEnd = ".tmp";
+  if (!name.ends_with(kEnd)) return {};
+  name.remove_suffix(kEnd.size());
+  const std::size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos) return {};
+  const std::string_view numbers = name.substr(dot + 1);
+  const std::size_t dash = numbers.find('-');
+  const bool is_new = dash != std::string_view::npos && dash > 0 && dash + 1 < numbers.size() &&
+                      numbers.find_first_not_of("0123456789-") == std::string_view::npos;
+  return is_new ? name.substr(0, dot) : name;
+}
+
+bool is_one_of(std::string_view name, const std::set<std::string>& names) {
+  if (name.empty()) return false;
+  const auto found = names.lower_bound(std::string(name));  // a cut name is the beginning of its own
+  return found != names.end() &&
+         (*found == name || (name.size() > kLongestName - kSuffixRoom - 4 && found->starts_with(name)));
+}
+
+/// Removes a file unless a process has it locked.
+void remove_unlocked(const std::string& path) {
+  const Descriptor file(path, O_RDWR | O_NONBLOCK | O_NOFOLLOW);
+  struct stat info {};
+  if (!file.is_open() || ::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) return;
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());
+}
+
 }  // namespace
 
+WriteError::WriteError(const std::string& path, int fault)
+    : Error(Exit::ImageFailed, Mark{path}, fmt::format("cannot be written: {}", std::strerror(fault)), hint_of(fault)),
+      concerns_all_(concerns_all_files(fault)) {}
+
 void check_output_directory(const Job& job) {
-  const FileReference& directory = job.output.directory;
-  const auto refuse = [&](const std::string& why) {
-    return job.error(directory.mark,
-                     fmt::format("cannot write to the output directory \"{}\": {}", directory.path, why),
-                     "name another with output.directory");
-  };
+  const std::string& directory = job.output.directory.path;
   std::error_code fault;
-  fs::create_directories(directory.path, fault);
-  if (fault) throw refuse(fault.message());
-  if (!fs::is_directory(directory.path, fault)) throw refuse("it is not a directory");
-  const std::string probe = (fs::path(directory.path) / fmt::format(".mgpu-render-{}.tmp", ::getpid())).string();
-  const int writing = write_new(probe, "x");
-  ::unlink(probe.c_str());
-  if (writing != 0) throw refuse(std::strerror(writing));
+  fs::create_directories(directory, fault);
+  if (fault) throw directory_error(job, fault.message());
+  if (!fs::is_directory(directory, fault)) throw directory_error(job, "it is not a directory");
+  if (const int writing = try_to_write(directory); writing != 0) throw directory_error(job, std::strerror(writing));
+}
+
+void check_output_directory_unchanged(const Job& job) {
+  fs::path folder = fs::absolute(job.output.directory.path).lexically_normal();
+  struct stat info {};
+  while (::stat(folder.c_str(), &info) != 0) {
+    if (errno != ENOENT) throw directory_error(job, std::strerror(errno));
+    const fs::path above = folder.parent_path();
+    if (above == folder) return;
+    folder = above;
+  }
+  if (!S_ISDIR(info.st_mode)) throw directory_error(job, std::strerror(ENOTDIR));
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) throw directory_error(job, std::strerror(errno));
 }
 
 void write_file(const std::string& path, std::string_view bytes) {
   const fs::path folder = fs::path(path).parent_path();
-  std::error_code made;
-  if (!folder.empty()) fs::create_directories(folder, made);
-  if (made) fail_write(path, made.value());
-  const std::string temporary = path + ".tmp";
-  int fault = write_new(temporary, bytes);
-  if (fault == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) fault = errno;
-  if (fault != 0) {
-    ::unlink(temporary.c_str());
-    fail_write(path, fault);
+  int fault = 0;
+  for (int tries = 0; tries < kMostTries; ++tries) {
+    std::error_code made;
+    if (!folder.empty()) fs::create_directories(folder, made);
+    fault = made ? made.value() : write_once(path, bytes);
+    if (fault == 0) {
+      sync_folder(folder);
+      return;
+    }
+    if (fault != ENOENT && fault != EEXIST) break;  // the folder has gone meanwhile, or the name was taken
   }
-  sync_folder(folder);
+  throw WriteError(path, fault);
 }
 
-void append_file(const std::string& path, std::string_view bytes) {
-  Descriptor file(path, O_WRONLY | O_CREAT | O_APPEND);
-  const int fault = file.is_open() ? file.write(bytes) : errno;
-  if (fault != 0) fail_write(path, fault);
+void remove_leftovers(const std::set<std::string>& paths) {
+  std::map<fs::path, std::set<std::string>> folders;
+  for (const std::string& path : paths)
+    folders[fs::path(path).parent_path()].insert(fs::path(path).filename().string());
+  for (const auto& [folder, names] : folders) {
+    std::error_code fault;
+    fs::directory_iterator entries(folder.empty() ? "." : folder, fault);
+    for (; !fault && entries != fs::directory_iterator(); entries.increment(fault)) {
+      const std::string name = entries->path().filename().string();
+      if (is_one_of(written_name(name), names)) remove_unlocked(entries->path().string());
+    }
+  }
 }
 
 Existing existing_picture(const std::string& path, const std::string& record, bool overwrite, bool resume) {
   std::error_code fault;
   if (overwrite || !fs::exists(path, fault)) return Existing::Render;
   if (!resume) return Existing::Keep;
-  std::ifstream stream(path, std::ios::binary);
-  const std::string bytes(std::istreambuf_iterator<char>(stream), {});
   try {
-    const PngFile picture = decode_png(bytes, path);
-    const auto found = picture.text.find("mgpu_job");
-    return found != picture.text.end() && found->second == record ? Existing::Keep : Existing::Render;
+    const std::map<std::string, std::string> text = read_png_text(read_file(path), path);
+    const auto found = text.find("mgpu_job");
+    return found != text.end() && found->second == record ? Existing::Keep : Existing::Render;
   } catch (const Error&) {  // damaged: what --resume is there to mend
     return Existing::Render;
   }
 }
 
+bool is_no_png(const std::string& path) {
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK);
+  struct stat info {};
+  if (!file.is_open() || ::fstat(file.get(), &info) != 0) return false;
+  char begin[8] = {};
+  return ::pread(file.get(), begin, sizeof begin, 0) >= 0 && !is_png({begin, sizeof begin});
+}
+
 std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<PartOfRun>& part) {
   std::vector<std::string> paths;
   std::set<std::string> used;
+  // Two names of a directory are one place: the files are compared where they really lie.
+  const auto place_of = [&](const std::string& path) {
+    std::error_code fault;
+    const fs::path place = fs::weakly_canonical(path, fault);
+    return fault ? path : place.string();
+  };
   for (const Job& job : jobs) {
     const fs::path directory(job.output.directory.path);
     if (job.output.report->empty()) {
@@ -135,7 +224,7 @@ std::vector<std::string> report_paths(std::span<const Job> jobs, const std::opti
     }
     const fs::path name(*job.output.report);
     std::string path = (directory / report_name(name.string(), part)).lexically_normal().string();
-    for (int copy = 1; !used.insert(path).second; ++copy) {
+    for (int copy = 1; !used.insert(place_of(path)).second; ++copy) {
       const std::string own = fmt::format("{}-{}{}{}", name.stem().string(), job.name,
                                           copy == 1 ? "" : fmt::format("-{}", copy), name.extension().string());
       path = (directory / name.parent_path() / report_name(own, part)).lexically_normal().string();

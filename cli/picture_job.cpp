@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "cli/picture_record.h"
 #include "cli/png.h"
 #include "cli/version.h"
 
@@ -89,6 +90,7 @@ Json parse_record(std::string_view record, const std::string& file) {
   const bool sound = json.is_object() && json.value("version", 0) == 1 && json.contains("job") &&
                      json["job"].is_object() && json.contains("files") && json["files"].is_array();
   if (!sound) fail_file(file, "its mgpu_job record is damaged, or of a later version");
+  check_record(json, file);
   return json;
 }
 
@@ -197,9 +199,9 @@ std::string record_to_yaml(std::string_view record, const std::string& file) {
 }
 
 Job read_picture_job(std::string_view png, const std::string& file, const std::vector<Setting>& settings) {
-  const PngFile picture = decode_png(png, file);
-  const auto record = picture.text.find("mgpu_job");
-  if (record == picture.text.end())
+  const std::map<std::string, std::string> text = read_png_text(png, file);
+  const auto record = text.find("mgpu_job");
+  if (record == text.end())
     fail_file(file, "is a picture without an mgpu_job record",
               "only pictures that mgpu-render made can be rendered again");
   const Json json = parse_record(record->second, file);

@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 
+#include "cli/orientation.h"
+#include "cli/png_chunks.h"
 #include "core/cancel.h"
 #include "core/error.h"
 
@@ -56,18 +59,18 @@ std::optional<std::string> to_latin1(std::string_view text) {
   return result;
 }
 
-std::string from_latin1(std::string_view text) {
-  std::string result;
-  for (const char byte : text) {
-    const unsigned char c = static_cast<unsigned char>(byte);
-    if (c < 0x80) {
-      result += byte;
-    } else {
-      result += static_cast<char>(0xC0 | (c >> 6));
-      result += static_cast<char>(0x80 | (c & 0x3F));
-    }
-  }
-  return result;
+/// lodepng's hook for inflating: pixels to no more bytes than the header promises, of which the context tells.
+unsigned decompress(unsigned char** out, std::size_t* out_size, const unsigned char* in, std::size_t in_size,
+                    const LodePNGDecompressSettings* settings) {
+  const std::size_t most = settings->max_output_size != 0 ? settings->max_output_size
+                                                          : *static_cast<const std::size_t*>(settings->custom_context);
+  const auto bytes = inflate({reinterpret_cast<const char*>(in), in_size}, most);
+  if (!bytes) return 1;
+  *out = static_cast<unsigned char*>(std::malloc(std::max<std::size_t>(bytes->size(), 1)));  // lodepng frees it
+  if (!*out) return 1;
+  std::memcpy(*out, bytes->data(), bytes->size());
+  *out_size = bytes->size();
+  return 0;
 }
 
 }  // namespace
@@ -104,22 +107,33 @@ bool is_png(std::string_view bytes) {
 }
 
 PngFile decode_png(std::string_view bytes, const std::string& file) {
+  PngChunks chunks = read_png_chunks(bytes, file);
+  std::size_t raw_bytes = chunks.raw_bytes;
   lodepng::State state;
   state.info_raw.colortype = LCT_RGB;
   state.info_raw.bitdepth = 8;
+  state.decoder.ignore_crc = 1;  // they have been checked
+  state.decoder.read_text_chunks = 0;
+  state.decoder.zlibsettings.custom_zlib = decompress;
+  state.decoder.zlibsettings.custom_context = &raw_bytes;
   PngFile result;
   unsigned width = 0;
   unsigned height = 0;
   const unsigned fault = lodepng::decode(result.picture.pixels, width, height, state,
                                          reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
-  if (fault != 0) fail_file(file, fmt::format("is no readable PNG: {}", lodepng_error_text(fault)));
+  constexpr unsigned kNotInflated = 110;  // as lodepng counts its errors
+  if (fault != 0)
+    fail_file(file, fmt::format("is no readable PNG: {}",
+                                fault == kNotInflated ? "its pixels are damaged" : lodepng_error_text(fault)));
   result.picture.width = static_cast<int>(width);
   result.picture.height = static_cast<int>(height);
-  for (std::size_t i = 0; i < state.info_png.text_num; ++i)
-    result.text[state.info_png.text_keys[i]] = from_latin1(state.info_png.text_strings[i]);
-  for (std::size_t i = 0; i < state.info_png.itext_num; ++i)
-    result.text[state.info_png.itext_keys[i]] = state.info_png.itext_strings[i];
+  result.orientation = orientation_of(chunks);
+  result.text = std::move(chunks.text);
   return result;
+}
+
+std::map<std::string, std::string> read_png_text(std::string_view bytes, const std::string& file) {
+  return read_png_chunks(bytes, file).text;
 }
 
 }  // namespace mgpu

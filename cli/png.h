@@ -38,13 +38,17 @@ std::string encode_png(const Rgb8& picture, const PngText& text);
 struct PngFile {
   Rgb8 picture;
   std::map<std::string, std::string> text;  ///< UTF-8, whatever the chunk's encoding was
+  int orientation = 1;                      ///< orientation_of(): `picture` is as the file has it, not turned
 };
 
 /// Whether the bytes begin as a PNG file does.
 bool is_png(std::string_view bytes);
 
 /// Any PNG as 8-bit RGB: of 16 bits the upper ones, grey in all channels, alpha dropped. Throws Error (exit 2) that
-/// names the file when it is damaged.
+/// names the file when it is damaged or too large (read_png_chunks). Takes at most some 1000 times the file's memory.
 PngFile decode_png(std::string_view bytes, const std::string& file);
+
+/// The file's text chunks alone. Errors as decode_png's, but for pixels that are damaged and bear a right checksum.
+std::map<std::string, std::string> read_png_text(std::string_view bytes, const std::string& file);
 
 }  // namespace mgpu

@@ -118,6 +118,12 @@ void ProgressPrinter::note(const std::string& text) {
   if (style_.amount != ProgressStyle::Amount::Quiet) say(text);
 }
 
+void ProgressPrinter::failure(const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  log("error: " + text);
+  say("error: " + text, red);
+}
+
 void ProgressPrinter::watch(DeviceWatch devices) {
   const std::lock_guard lock(mutex_);
   devices_ = style_.bars ? std::move(devices) : nullptr;

@@ -43,6 +43,7 @@ class ProgressPrinter final : public Progress {
   void finished(const std::string& picture, const std::string& status, double seconds,
                 const std::string& error) override;
   void note(const std::string& text) override;
+  void failure(const std::string& text) override;
   /// Several devices are shown beside the bar, each with the share of the time in which it worked since it was drawn
   /// last, and its memory. They are asked only when the bar is drawn.
   void watch(DeviceWatch devices) override;

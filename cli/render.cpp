@@ -5,11 +5,15 @@
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <iterator>
+#include <set>
 
 #include "cli/job_notes.h"
 #include "cli/job_run.h"
+#include "cli/manifest.h"
 #include "cli/output.h"
+#include "cli/output_checks.h"
 #include "cli/prepare.h"
 #include "cli/probed_devices.h"
 #include "cli/signals.h"
@@ -21,6 +25,8 @@
 
 namespace mgpu {
 namespace {
+
+namespace fs = std::filesystem;
 
 /// Outputs, devices and memory of every job, before anything is rendered.
 std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<JobModels> models, Machine& machine,
@@ -57,36 +63,97 @@ void set_arithmetic_of(const std::vector<Job>& jobs) {
   set_portable_arithmetic();
 }
 
+Exit exit_of(int signal) {
+  return signal == SIGTERM ? Exit::Terminated : signal == SIGHUP ? Exit::HungUp : Exit::Interrupted;
+}
+
+/// Says what was thrown beside the pictures. Returns its code.
+Exit tell(const std::exception_ptr& thrown, Progress& progress) {
+  const Failure failure = failure_of(thrown, DeviceId::cpu());
+  progress.failure(failure.why);
+  return failure.code;
+}
+
+/// A job that did not come to a report of its own.
+Report failed_report(const Job& job) {
+  Report report;
+  report.status = "failed";
+  report.job = job.file;
+  report.kernel_table = "untuned";
+  return report;
+}
+
+/// Files that the job writes by way of temporary ones.
+std::set<std::string> written_files(const std::vector<Picture>& pictures, const Job& job, const std::string& report) {
+  std::set<std::string> out{(fs::path(job.output.directory.path) / kManifestName).string()};
+  if (!report.empty()) out.insert(report);
+  for (const Picture& picture : pictures) {
+    out.insert(picture.path);
+    out.insert(preview_path(picture.path));
+  }
+  return out;
+}
+
+/// Renders one job. Throws nothing that concerns it alone.
+Report render_job(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options,
+                  Progress& progress, Exit& code) {
+  try {
+    JobRun run(prepared, std::move(pictures), options, progress);
+    if (caught_signal() == 0) code = std::max(code, run.run());
+    return run.report();
+  } catch (...) {
+    code = std::max(code, tell(std::current_exception(), progress));
+    return failed_report(*prepared.job);
+  }
+}
+
 }  // namespace
 
-RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progress& progress) {
+CheckedJobs check_jobs(std::vector<Job> jobs, const RenderOptions& options, const std::string& log) {
   set_arithmetic_of(jobs);  // before anything is computed, checkpoints told apart by their values included
-  std::vector<JobModels> models;
-  for (Job& job : jobs) models.push_back(open_job(job));
-  const std::vector<Picture> pictures = select(expand(jobs), options.only, options.part);
-  if (options.preview > 0) check_previews(jobs, pictures);
-  const std::vector<std::string> report_files = report_paths(jobs, options.part);
+  CheckedJobs out;
+  out.jobs = std::move(jobs);
+  for (Job& job : out.jobs) out.models.push_back(open_job(job));
+  out.pictures = select(expand(out.jobs), options.only, options.part);
+  if (options.preview > 0) check_previews(out.jobs, out.pictures);
+  out.reports = report_paths(out.jobs, options.part);
+  for (const Job& job : out.jobs) check_output_directory_unchanged(job);
+  check_outputs({out.jobs, out.pictures, out.reports, options.preview > 0, log});
+  return out;
+}
+
+RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progress& progress) {
+  return render(check_jobs(std::move(jobs), options), options, progress);
+}
+
+RenderResult render(CheckedJobs checked, const RenderOptions& options, Progress& progress) {
+  const std::vector<Job>& jobs = checked.jobs;
+  const std::vector<std::string>& report_files = checked.reports;
   for (std::size_t i = 0; i < jobs.size(); ++i)
-    for (const std::string& note : job_notes(jobs[i], models[i])) progress.note("note: " + note);
+    for (const std::string& note : job_notes(jobs[i], checked.models[i])) progress.note("note: " + note);
   load_mkl();
   Machine machine{survey_devices()};
   const DeviceNoteListener listener([&](const std::string& note) { progress.note(note); });
   const SpeedSource speeds{[&](const std::string& note) { progress.note(note); }};
-  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(models), machine, speeds);
+  const std::vector<PreparedJob> prepared = prepare_all(jobs, std::move(checked.models), machine, speeds);
+  note_signals();  // until here there is nothing to drop and nothing to report
 
   RenderResult result;  // its code is the gravest of the jobs': Exit's values stand in order of precedence
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     std::vector<Picture> own;
-    std::ranges::copy_if(pictures, std::back_inserter(own),
+    std::ranges::copy_if(checked.pictures, std::back_inserter(own),
                          [&](const Picture& p) { return p.job == static_cast<int>(i); });
-    JobRun run(prepared[i], std::move(own), options, progress);
-    if (caught_signal() == 0) result.code = std::max(result.code, run.run());
+    remove_leftovers(written_files(own, jobs[i], report_files[i]));
+    result.reports.push_back(render_job(prepared[i], std::move(own), options, progress, result.code));
     learn_driver_bytes(prepared[i], machine, speeds);
-    result.reports.push_back(run.report());
-    if (!report_files[i].empty()) write_file(report_files[i], to_json(result.reports.back()));
+    if (report_files[i].empty()) continue;
+    try {
+      write_file(report_files[i], to_json(result.reports.back()));
+    } catch (...) {
+      result.code = std::max(result.code, tell(std::current_exception(), progress));
+    }
   }
-  if (const int signal = caught_signal(); signal != 0)
-    result.code = signal == SIGTERM ? Exit::Terminated : Exit::Interrupted;
+  if (const int signal = caught_signal(); signal != 0) result.code = exit_of(signal);
   return result;
 }
 

@@ -71,6 +71,11 @@ Json assignments_json(const std::vector<Assignment>& assignments) {
   return out;
 }
 
+std::string one_document(const std::vector<std::string>& texts) {
+  if (texts.size() == 1) return texts.front();
+  return fmt::format("[\n{}]\n", fmt::join(texts, ",\n"));
+}
+
 std::string dump_json(const Json& json, int indent) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }

@@ -15,17 +15,32 @@
 namespace mgpu {
 namespace {
 
-/// Passes that a run has on their way at once: every picture of its batch, told every text.
-std::size_t passes_of(const Run& run) {
-  return static_cast<std::size_t>(run.batch) * (1 + run.further.size() + (run.negative ? 1 : 0));
+/// Passes that a picture's run has on their way at once: every picture of its batch, told every text.
+std::size_t passes_of(const Picture& picture) {
+  const std::size_t texts = 1 + picture.image->conditions->size() + (evaluates_negative(picture.sampler()) ? 1 : 0);
+  return static_cast<std::size_t>(picture.batch) * texts;
 }
 
 }  // namespace
 
+std::exception_ptr cause_of(const std::exception_ptr& thrown, const ModelSet& models) {
+  try {
+    models.check_files();
+  } catch (const FileChanged&) {
+    return std::current_exception();
+  }
+  return thrown;
+}
+
+void RunFlow::stop_if_ended() const {
+  stop_if_requested();
+  if (with_.pictures.has_ended()) throw Interrupted{};
+}
+
 std::optional<Failure> RunFlow::render() {
   runs_ = with_.pictures.runs();
   std::vector<std::size_t> passes;
-  for (const Group& run : runs_) passes.push_back(passes_of(with_.encodings.run_of(run.front()->picture)));
+  for (const Group& run : runs_) passes.push_back(passes_of(run.front()->picture));
   const std::size_t enough = with_.engine.passes_at_once();
   queue_.emplace(std::move(passes), enough);
   // The last pictures of a job are sampled side by side and come all at once.
@@ -48,6 +63,7 @@ std::optional<Failure> RunFlow::render() {
   }
   writer_.reset();  // once everything is written
   if (end_) std::rethrow_exception(end_);
+  if (with_.pictures.has_ended()) throw Interrupted{};
   return shortage_;
 }
 
@@ -92,13 +108,14 @@ void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
 
 at::Tensor RunFlow::sample_run(const Group& group) {
   const Picture& picture = group.front()->picture;
-  stop_if_requested();
+  stop_if_ended();
   with_.progress.phase(picture.path, "sample");
   at::Tensor latents;
   const double seconds = with_.engine.measure(Phase::Sample, [&] {
     latents =
         sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps, const at::Tensor& denoised) {
-          stop_if_requested();
+          stop_if_ended();
+          with_.engine.models().check_files();
           with_.progress.step(picture.path, step, steps);
           previews_.at_step(group, step, steps, denoised);
         });
@@ -109,18 +126,19 @@ at::Tensor RunFlow::sample_run(const Group& group) {
 
 void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
   std::shared_ptr<PictureWriter::Room> room = writer_->reserve();
-  stop_if_requested();
+  stop_if_ended();
   with_.progress.phase(entry.picture.path, "decode");
   at::Tensor image;
   entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] { image = with_.coder.decode(latent); });
   const HostDeviceScope nobody;
+  with_.engine.models().check_files();
   writer_->write(std::move(room), entry, to_rgb8(image));
 }
 
 void RunFlow::settle(const Group& group, const std::exception_ptr& thrown) {
   Failure failure;
   try {
-    failure = failure_of(thrown, with_.engine.plan().devices.front().room.id);
+    failure = failure_of(cause_of(thrown, with_.engine.models()), with_.engine.plan().devices.front().room.id);
   } catch (const Interrupted&) {
     end(thrown);
     return;

@@ -17,6 +17,9 @@
 
 namespace mgpu {
 
+/// What is behind a failure: where a weight file has changed meanwhile, that, since any numbers may have come of it.
+std::exception_ptr cause_of(const std::exception_ptr& thrown, const ModelSet& models);
+
 /// What runs are rendered with.
 struct Rendering {
   const Job& job;
@@ -40,6 +43,7 @@ class RunFlow {
   std::optional<Failure> render();
 
  private:
+  void stop_if_ended() const;
   /// What one sampler thread does: run after run.
   void serve() noexcept;
   void render_run(std::unique_ptr<RunQueue::Turn> turn);

@@ -6,19 +6,19 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "cli/output.h"
 #include "cli/version.h"
 #include "core/error.h"
+#include "core/read_file.h"
 
 namespace mgpu {
 namespace {
 
 constexpr int kCacheVersion = 1;
+constexpr std::uint64_t kMostCacheBytes = 1 << 20;
 
 /// The numbers, each above zero, of an object under `key`; nothing where it is something else.
 template <class Number>
@@ -75,9 +75,10 @@ std::string speed_cache_path() {
 KnownRates load_rates(const std::string& path) {
   std::error_code fault;
   if (path.empty() || !std::filesystem::exists(path, fault)) return {};
-  std::ifstream stream(path, std::ios::binary);
-  const std::string text(std::istreambuf_iterator<char>(stream), {});
-  if (auto known = parse_cache(text)) return std::move(*known);
+  try {
+    if (auto known = parse_cache(read_file(path, kMostCacheBytes))) return std::move(*known);
+  } catch (const Error&) {  // no regular file, or one that cannot be read: said below
+  }
   return {{}, fmt::format("{}: holds no speeds that can be read: it will be written anew", path)};
 }
 
@@ -85,6 +86,7 @@ std::string save_rates(const std::string& path, const Rates& rates, const Driver
   if (path.empty()) return "the devices' speeds are not kept: neither XDG_CACHE_HOME nor HOME is set";
   const nlohmann::ordered_json json{{"version", kCacheVersion}, {"rates", rates}, {"driver_bytes", driver_bytes}};
   try {
+    remove_leftovers({path});
     write_file(path, json.dump(1) + "\n");
   } catch (const Error& error) {
     return fmt::format("the devices' speeds are not kept: {}: {}", path, error.message());

@@ -15,6 +15,7 @@ enum class Exit : int {
   Usage = 2,        ///< usage, YAML, a missing file or device, an unsupported family, an unwritable output
   DoesNotFit = 3,   ///< the plan refuses
   Device = 4,       ///< a device was lost, the driver is too old, communication failed
+  HungUp = 129,
   Interrupted = 130,
   Terminated = 143,
 };

@@ -269,4 +269,11 @@ std::uint64_t loaded_bytes(const Part& part, at::ScalarType dtype) {
   return total;
 }
 
+void ModelSet::check_files() const {
+  diffusion.file->check();
+  for (const std::optional<Part>* encoder : {&clip_l, &clip_g, &t5xxl})
+    if (*encoder) (*encoder)->file->check();
+  vae.file->check();
+}
+
 }  // namespace mgpu

@@ -37,6 +37,8 @@ struct ModelSet {
   const TextRecipe& text() const { return *diffusion.row->text; }
   /// The part that a recipe of this family means.
   const Part& encoder(TextEncoder encoder) const;
+  /// Throws FileChanged when one of the weight files has changed since it was opened (TensorFile::check).
+  void check_files() const;
   bool is_flux() const { return std::holds_alternative<FluxSizes>(diffusion.sizes); }
 };
 

@@ -32,6 +32,8 @@ class Progress {
                         const std::string& error) = 0;
   /// Anything else a user should know.
   virtual void note(const std::string& text) = 0;
+  /// What went wrong beside the pictures: a report or a manifest that cannot be written.
+  virtual void failure(const std::string& text) { note(text); }
   /// Until the next such call devices may be asked what they do, by whoever shows it; an empty watch ends that.
   virtual void watch(DeviceWatch /*devices*/) {}
 };

@@ -1,6 +1,5 @@
 #include "core/tensor_file.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "core/descriptor.h"
 #include "core/error.h"
 #include "core/file_format.h"
 #include "core/sha256.h"
@@ -18,20 +18,6 @@ namespace mgpu {
 namespace {
 
 constexpr std::uint64_t kMaxHeader = 100'000'000;  // as the reference implementation
-
-class Descriptor {
- public:
-  explicit Descriptor(const std::string& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 /// Up to `size` bytes at `offset`. Not through the mapping, so that a file cut while we look at it is short, not a
 /// SIGBUS.
@@ -51,7 +37,7 @@ std::string read_at(const Descriptor& file, std::uint64_t offset, std::size_t si
 
 /// The file's size, once it is known to be a file that can be mapped.
 std::uint64_t regular_size(const Descriptor& file, const std::string& path) {
-  if (file.get() < 0) {
+  if (!file.is_open()) {
     if (errno == ENOENT) fail_file(path, "does not exist");
     fail_file(path, fmt::format("cannot be opened: {}", std::strerror(errno)));
   }
@@ -67,7 +53,6 @@ std::uint64_t regular_size(const Descriptor& file, const std::string& path) {
 
 /// The header's JSON text.
 std::string read_header(const Descriptor& file, std::uint64_t file_bytes, const std::string& path) {
-  if (file_bytes == 0) fail_file(path, "is empty", "fetch it again");
   const std::string head = read_at(file, 0, static_cast<std::size_t>(std::min<std::uint64_t>(file_bytes, 64)), path);
   // A safetensors file begins with the header's length in 8 bytes, little-endian, then the header.
   if (head.size() < 9 || head[8] != '{') {
@@ -98,8 +83,11 @@ std::int64_t TensorInfo::count() const {
 }
 
 std::shared_ptr<const TensorFile> TensorFile::open(const std::string& path) {
-  const Descriptor descriptor(path);
+  const Descriptor descriptor(path, O_RDONLY | O_NONBLOCK);
   const std::uint64_t file_bytes = regular_size(descriptor, path);
+  if (file_bytes == 0) fail_file(path, "is empty", "fetch it again");
+  // Mapped before the header is read: a file that changes between the two has changed.
+  auto map = std::make_unique<const MappedFile>(path, ::fcntl(descriptor.get(), F_DUPFD_CLOEXEC, 0), file_bytes);
   const std::string json = read_header(descriptor, file_bytes, path);
 
   const std::shared_ptr<TensorFile> file(new TensorFile());
@@ -110,15 +98,8 @@ std::shared_ptr<const TensorFile> TensorFile::open(const std::string& path) {
   TensorHeader header = parse_tensor_header(json, file_bytes - file->data_begin_, path);
   file->tensors_ = std::move(header.tensors);
   file->metadata_ = std::move(header.metadata);
-
-  void* map = ::mmap(nullptr, file_bytes, PROT_READ, MAP_SHARED, descriptor.get(), 0);
-  if (map == MAP_FAILED) fail_file(path, fmt::format("cannot be mapped into memory: {}", std::strerror(errno)));
-  file->map_ = static_cast<const std::byte*>(map);
+  file->map_ = std::move(map);
   return file;
-}
-
-TensorFile::~TensorFile() {
-  if (map_) ::munmap(const_cast<std::byte*>(map_), file_bytes_);
 }
 
 const TensorInfo* TensorFile::find(std::string_view name) const {
@@ -127,7 +108,7 @@ const TensorInfo* TensorFile::find(std::string_view name) const {
 }
 
 std::span<const std::byte> TensorFile::bytes(const TensorInfo& info) const {
-  return {map_ + data_begin_ + info.begin, info.bytes()};
+  return {map_->data() + data_begin_ + info.begin, info.bytes()};
 }
 
 void TensorFile::prefetch(const TensorInfo& info) const {
@@ -135,7 +116,7 @@ void TensorFile::prefetch(const TensorInfo& info) const {
   const std::uint64_t begin = (data_begin_ + info.begin) / page * page;
   const std::uint64_t end = data_begin_ + info.end;
   // A hint: where the kernel does not take it, the pages are read when they are touched.
-  if (end > begin) ::madvise(const_cast<std::byte*>(map_) + begin, end - begin, MADV_WILLNEED);
+  if (end > begin) ::madvise(const_cast<std::byte*>(map_->data()) + begin, end - begin, MADV_WILLNEED);
 }
 
 }  // namespace mgpu

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/mapped_file.h"
 
 namespace mgpu {
 
@@ -31,16 +32,16 @@ struct TensorInfo {
 using TensorMap = std::map<std::string, TensorInfo, std::less<>>;
 
 /// A safetensors file, mapped read-only: opening it reads and checks the header alone; a tensor's pages are read when
-/// its bytes are touched. Format: https://github.com/huggingface/safetensors#format The file's size is checked once, at
-/// opening. A file replaced by rename stays as it was for us; one that is cut or written in place while it is open is
-/// outside the contract (touching a page past its new end raises SIGBUS), as for every mapping.
+/// its bytes are touched. Format: https://github.com/huggingface/safetensors#format A file replaced by rename stays as
+/// it was for us. Of one that is cut or written in place while it is open any bytes may be read, zeros among them, and
+/// check() throws from then on (core/mapped_file.h).
 class TensorFile {
  public:
   /// Throws Error (exit 2) that names the file, and the tensor where one is at fault: a missing or short file, a header
   /// over 100 MB, bad JSON, duplicate names, offsets that overlap, leave holes or pass the end, and a
   /// size that does not match shape and type. A pickle, GGUF or other known format is named for what it is.
   static std::shared_ptr<const TensorFile> open(const std::string& path);
-  ~TensorFile();
+  ~TensorFile() = default;
   TensorFile(const TensorFile&) = delete;
   TensorFile& operator=(const TensorFile&) = delete;
 
@@ -59,6 +60,9 @@ class TensorFile {
   /// lives.
   std::span<const std::byte> bytes(const TensorInfo& info) const;
 
+  /// Throws FileChanged when the file has changed since it was opened, or could not be read.
+  void check() const { map_->check(); }
+
   /// Asks the system to read the tensor's pages ahead; returns at once.
   void prefetch(const TensorInfo& info) const;
 
@@ -70,7 +74,7 @@ class TensorFile {
   std::map<std::string, std::string, std::less<>> metadata_;
   std::string header_sha256_;
   std::uint64_t file_bytes_ = 0;
-  const std::byte* map_ = nullptr;
+  std::unique_ptr<const MappedFile> map_;
   std::uint64_t data_begin_ = 0;
 };
 

@@ -21,6 +21,18 @@ gpu_ids: [cpu]
 sampler: {steps: 2, cfg: 1.0}
 images: [{prompt: "a yellow sun", width: 64, height: 64, seed: 3}]
 """.replace("GOLDENS", GOLDENS)
+JOB = f"""checkpoint: flux_schnell.safetensors
+encoders: {{clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}}
+vae: vae_flux.safetensors
+tokenizers: {{clip: picture_merges.txt, t5xxl: picture_spiece.model}}
+model_paths: [{GOLDENS}]
+gpu_ids: [cpu]
+sampler: {{steps: 1, cfg: 1.0}}
+images:
+  - {{prompt: "a yellow sun: g\u00fcn, \u72d0", width: 32, height: 32, seed: 3, count: 2}}
+  - {{prompt: "a boat", width: 32, height: 16, seed: 9, batch: 2}}
+"""
+NAMES = ["job-0000-3.png", "job-0001-4.png", "job-0002-9.png", "job-0003-9.png"]
 
 
 def run(*words, folder=None, text=None, **more):
@@ -78,3 +90,43 @@ class Case(unittest.TestCase):
         self.write("bad.yaml", text)
         for command in ("validate", "run"):
             self.refused([command, "bad.yaml"], message)
+
+
+class RunCase(unittest.TestCase):
+    """Renders small pictures in a folder of its own."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        with open(self.path("job.yaml"), "w", encoding="utf-8") as f:
+            f.write(JOB)
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as f:
+            f.write(text)
+
+    def run_job(self, *words, code=0, **more):
+        result = subprocess.run([BINARY, "run", *words], cwd=self.folder, capture_output=True, text=True, timeout=300, **more)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result
+
+    def pictures(self, folder="out"):
+        return sorted(n for n in os.listdir(self.path(folder)) if n.endswith(".png"))
+
+    def bytes_of(self, *names):
+        with open(self.path(*names), "rb") as f:
+            return f.read()
+
+    def report(self, *names):
+        with open(self.path(*(names or ("out", "report.json"))), encoding="utf-8") as f:
+            return json.load(f)
+
+    def statuses(self, report):
+        return [i["status"] for i in report["images"]]
+
+    def manifest(self, folder="out"):
+        with open(self.path(folder, "manifest.jsonl"), encoding="utf-8") as f:
+            return [json.loads(line) for line in f]

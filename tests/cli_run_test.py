@@ -6,60 +6,18 @@ cli_run_test.py BINARY SOURCE_FOLDER
 import json
 import os
 import pty
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import termios
 import time
 import unittest
 
-from cli_case import write_t5, write_weights
-
-BINARY, SOURCE = map(os.path.abspath, sys.argv[1:3])
-GOLDENS = os.path.join(SOURCE, "tests", "goldens")
-JOB = f"""checkpoint: flux_schnell.safetensors
-encoders: {{clip_l: picture_clip_l.safetensors, t5xxl: picture_t5xxl.safetensors}}
-vae: vae_flux.safetensors
-tokenizers: {{clip: picture_merges.txt, t5xxl: picture_spiece.model}}
-model_paths: [{GOLDENS}]
-gpu_ids: [cpu]
-sampler: {{steps: 1, cfg: 1.0}}
-images:
-  - {{prompt: "a yellow sun: g\u00fcn, \u72d0", width: 32, height: 32, seed: 3, count: 2}}
-  - {{prompt: "a boat", width: 32, height: 16, seed: 9, batch: 2}}
-"""
-NAMES = ["job-0000-3.png", "job-0001-4.png", "job-0002-9.png", "job-0003-9.png"]
+from cli_case import BINARY, GOLDENS, JOB, NAMES, RunCase, write_t5, write_weights
 
 
-class Run(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.folder)
-        with open(self.path("job.yaml"), "w", encoding="utf-8") as f:
-            f.write(JOB)
-
-    def path(self, *names):
-        return os.path.join(self.folder, *names)
-
-    def run_job(self, *words, code=0, **more):
-        result = subprocess.run([BINARY, "run", *words], cwd=self.folder, capture_output=True, text=True, timeout=300, **more)
-        self.assertEqual(result.returncode, code, result.stderr)
-        return result
-
-    def pictures(self, folder="out"):
-        return sorted(n for n in os.listdir(self.path(folder)) if n.endswith(".png"))
-
-    def bytes_of(self, *names):
-        with open(self.path(*names), "rb") as f:
-            return f.read()
-
-    def report(self, *names):
-        with open(self.path(*(names or ("out", "report.json"))), encoding="utf-8") as f:
-            return json.load(f)
-
+class Run(RunCase):
     def test_several_devices_give_the_same_bytes(self):
         self.run_job("job.yaml", "--set", "sampler.steps=2", "--set", "sampler.cfg=2.0")
         alone = [self.bytes_of("out", name) for name in NAMES]
@@ -131,9 +89,6 @@ class Run(unittest.TestCase):
             self.assertTrue(all(held))
             self.assertEqual(sum(a["blocks"] for own in held for a in own), 12)
             self.assertEqual(any(a["streamed"] for own in held for a in own), streams)
-
-    def statuses(self, report):
-        return [i["status"] for i in report["images"]]
 
     def test_pictures_report_and_manifest(self):
         result = self.run_job("job.yaml")
@@ -247,36 +202,6 @@ class Run(unittest.TestCase):
         self.assertEqual(result.stderr, 'error: --set output.directory=file/out: cannot write to the output directory "file/out": '
                                         "Not a directory\n  name another with output.directory\n")
 
-    def test_a_full_disk_fails_the_pictures_and_leaves_no_half_file(self):
-        def limit():
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-
-        result = self.run_job("job.yaml", "--set", "output.report=", "--only", "0", code=2)
-        self.assertIn('"output.report" has no value', result.stderr)
-        result = self.run_job("job.yaml", "--set", 'output.report=""', "--only", "0", code=1, preexec_fn=limit)
-        self.assertIn(f"{NAMES[0]}: failed: ", result.stderr)
-        self.assertIn("File too large", result.stderr)
-        self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
-
-    def interrupt(self, number, *words):
-        """Sends a signal to a run that would sample for long, once it samples."""
-        process = subprocess.Popen([BINARY, "run", "--verbose", *words, "--set", "sampler.steps=10000"], cwd=self.folder,
-                                   stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:
-            if line.endswith(": sample\n"):
-                break
-        process.send_signal(number)
-        process.communicate(timeout=60)
-        return process
-
-    def test_a_signal_drops_what_is_in_flight(self):
-        for devices in ("[cpu]", "[cpu:0,cpu:1]"):
-            process = self.interrupt(signal.SIGTERM, "job.yaml", "--set", f"gpu_ids={devices}")
-            self.assertEqual(process.returncode, 143, devices)
-            self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
-            self.assertEqual(self.report()["status"], "interrupted")
-
     def test_a_preview_goes_with_its_picture(self):
         preview = self.path("out", NAMES[0].replace(".png", ".preview.png"))
         process = subprocess.Popen([BINARY, "run", "job.yaml", "--quiet", "--preview", "1", "--set", "sampler.steps=10000"],
@@ -287,15 +212,6 @@ class Run(unittest.TestCase):
         process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130)
         self.assertEqual([n for n in os.listdir(self.path("out")) if ".png" in n], [])
-
-    def test_a_job_that_a_signal_kept_from_starting_was_interrupted_too(self):
-        with open(self.path("later.yaml"), "w", encoding="utf-8") as f:
-            f.write(JOB.replace("seed: ", "seed: 1"))
-        process = self.interrupt(signal.SIGINT, "job.yaml", "later.yaml")
-        self.assertEqual(process.returncode, 130)
-        for name in ("report.json", "report-later.json"):
-            report = self.report("out", name)
-            self.assertEqual((report["status"], set(self.statuses(report))), ("interrupted", {"skipped"}))
 
     def test_the_peaks_are_near_what_was_predicted(self):
         self.run_job("job.yaml", "--only", "0", "--set", "images.0.width=512", "--set", "images.0.height=512")

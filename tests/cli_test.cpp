@@ -158,17 +158,6 @@ TEST_CASE("a file is written whole or not at all") {
   CHECK_FALSE(fs::exists(path + ".tmp"));
 }
 
-TEST_CASE("a full disk") {
-  std::string message;
-  try {
-    append_file("/dev/full", "x");
-  } catch (const Error& e) {
-    message = e.what();
-  }
-  CHECK(message ==
-        "/dev/full: cannot be written: No space left on device\n  free some space and run again with --resume");
-}
-
 TEST_CASE("an output directory that cannot be written") {
   const Scratch scratch("mgpu_directory_test");
   std::ofstream(scratch.path / "file") << "x";

@@ -5,9 +5,12 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <new>
 
+#include "cli/output.h"
 #include "core/host_memory.h"
+#include "core/mapped_file.h"
 
 using namespace mgpu;
 
@@ -30,6 +33,25 @@ TEST_CASE("an error of ours speaks for itself") {
   const Failure f = failure(Error(Exit::ImageFailed, Mark{"a.png"}, "cannot be written", "free some space"));
   CHECK(f.code == Exit::ImageFailed);
   CHECK(f.why == "a.png: cannot be written\n  free some space");
+}
+
+TEST_CASE(
+    "a full disk may fail the next picture, a file that changed will, and one that is too large says nothing of it") {
+  using Repeats = Failure::Repeats;
+  const Failure full = failure(WriteError("a.png", ENOSPC));
+  CHECK((full.code == Exit::ImageFailed && full.repeats == Repeats::Perhaps));
+  CHECK(full.why == "a.png: cannot be written: No space left on device\n  free some space and run again with --resume");
+  CHECK(failure(WriteError("a.png", EFBIG)).repeats == Repeats::No);
+  const Failure changed = failure(FileChanged("m.safetensors", "was written to"));
+  CHECK((changed.code == Exit::ImageFailed && changed.repeats == Repeats::Surely));
+  CHECK(changed.why.starts_with("m.safetensors: was written to while the job used it\n"));
+}
+
+TEST_CASE("anything may be thrown") {
+  const Failure f = failure(42);
+  CHECK(f.code == Exit::ImageFailed);
+  CHECK(f.why ==
+        "something failed that does not say what it is\n  this should not happen: please report it with the job");
 }
 
 TEST_CASE("a device out of memory fails the picture, not the device") {

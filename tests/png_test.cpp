@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <lodepng.h>
+#include <zlib.h>
 
 #include <filesystem>
 #include <fstream>
@@ -89,6 +90,77 @@ TEST_CASE("a picture as a tensor: rows, columns and channels in their places, 25
   CHECK(to_rgb8(t[0]).pixels == std::vector<std::uint8_t>{0, 51, 255, 102, 153, 204});
 }
 
+namespace {
+
+std::string be32(std::uint32_t value) {
+  std::string out;
+  for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(value >> shift & 0xFF);
+  return out;
+}
+
+std::string chunk(const std::string& type, const std::string& content) {
+  const std::string checked = type + content;
+  const auto sum = ::crc32(0, reinterpret_cast<const Bytef*>(checked.data()), static_cast<uInt>(checked.size()));
+  return be32(static_cast<std::uint32_t>(content.size())) + checked + be32(static_cast<std::uint32_t>(sum));
+}
+
+std::string deflated(const std::string& text) {
+  uLong bytes = ::compressBound(text.size());
+  std::string out(bytes, '\0');
+  ::compress(reinterpret_cast<Bytef*>(out.data()), &bytes, reinterpret_cast<const Bytef*>(text.data()), text.size());
+  out.resize(bytes);
+  return out;
+}
+
+/// A grey picture of 8 bits: its size, chunks before the pixels, and the pixels before they are compressed.
+std::string grey_png(std::uint32_t width, std::uint32_t height, const std::string& chunks, const std::string& rows) {
+  return "\x89PNG\r\n\x1a\n" + chunk("IHDR", be32(width) + be32(height) + std::string("\x08\0\0\0\0", 5)) + chunks +
+         chunk("IDAT", deflated(rows)) + chunk("IEND", "");
+}
+
+std::string fault_of(const std::string& png) {
+  try {
+    decode_png(png, "a.png");
+  } catch (const Error& e) {
+    CHECK(e.code() == Exit::Usage);
+    return e.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("text is read without the pixels, compressed or not, and no more of it than can be meant") {
+  const std::string bomb = deflated(std::string(std::size_t{17} << 20, 'x'));
+  const std::string text = chunk("tEXt", std::string("a\0gr\xFCn", 6)) +
+                           chunk("zTXt", std::string("b\0\0", 3) + deflated("z")) +
+                           chunk("iTXt", std::string("c\0\0\0en\0k\0\xE7\x8B\x90", 12)) +
+                           chunk("iTXt", std::string("d\0\1\0\0\0", 6) + deflated("i")) +
+                           chunk("zTXt", std::string("e\0\0", 3) + bomb) + chunk("tEXt", "no end");
+  const std::string png = grey_png(1, 1, text, std::string(2, '\0'));
+  const std::map<std::string, std::string> read = {{"a", "gr\xC3\xBCn"}, {"b", "z"}, {"c", "\xE7\x8B\x90"}, {"d", "i"}};
+  CHECK(read_png_text(png, "a.png") == read);
+  CHECK(decode_png(png, "a.png").text == read);
+  CHECK(read_png_text(grey_png(1, 1, text, "damaged pixels"), "a.png") == read);
+  for (std::size_t i = 0; i < png.size(); ++i) {
+    CHECK_THROWS_AS(read_png_text(png.substr(0, i), "a.png"), Error);
+    if (i % 97 != 0) continue;  // any byte that is another is noticed
+    std::string other = png;
+    other[i] = static_cast<char>(other[i] ^ 1);
+    CHECK_THROWS_AS(read_png_text(other, "a.png"), Error);
+  }
+}
+
+TEST_CASE("a picture takes no more memory than its file can be meant to hold") {
+  const std::string prefix = "a.png: is no readable PNG: ";
+  CHECK(fault_of(grey_png(60000, 60000, "", "")) ==
+        prefix + "it has 60000x60000 pixels, and 268435456 are the most that are read");
+  CHECK(fault_of(grey_png(16384, 16384, "", "x")) == prefix + "its 9 bytes of data cannot hold 16384x16384 pixels");
+  CHECK(fault_of(grey_png(2, 2, "", std::string(std::size_t{1} << 26, '\0'))) == prefix + "its pixels are damaged");
+  CHECK(fault_of(grey_png(0, 2, "", "")) == prefix + "its header is damaged");
+  CHECK(fault_of(grey_png(2, 2, "", std::string(6, '\0'))) == "");
+}
+
 TEST_CASE("a damaged file is named") {
   CHECK_THROWS_WITH_AS(decode_png("\x89PNG\r\n\x1a\nxxxx", "a.png"), doctest::Contains("a.png: is no readable PNG: "),
                        Error);
@@ -124,6 +196,24 @@ TEST_CASE("a record holds what determines the picture, no folder, and gives its 
   CHECK(record_of(read_job(yaml, "again.yaml", "")) == record);
   CHECK_THROWS_WITH_AS(record_to_yaml("{\"version\": 2}", "a.png"),
                        "a.png: its mgpu_job record is damaged, or of a later version", Error);
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string changed = record;
+    changed.replace(changed.find(from), from.size(), to);
+    try {
+      record_to_yaml(changed, "a.png");
+    } catch (const Error& e) {
+      return e.message();
+    }
+    return std::string();
+  };
+  const std::string damaged = "its mgpu_job record is damaged: ";
+  CHECK(with("\"exact\"", "\"mode\"") == damaged + "\"job.mode\" is a key that no record has");
+  CHECK(with("flux1-dev.safetensors\"", "/flux1-dev.safetensors\"") ==
+        damaged + "\"job.checkpoint\" is no file name without a folder");
+  CHECK(with("clip_l.safetensors", "..") == damaged + "\"job.encoders.clip_l\" is no file name without a folder");
+  CHECK(with("\"images\":[", "\"images\":[{},") == damaged + "\"job.images\" is no list of the right length");
+  CHECK(with("ab12", "ab\\n12") == damaged + "\"files.0.sha256\" is no hash");
+  CHECK(with("\"bytes\":34", "\"bytes\":[34]") == damaged + "\"files.0.bytes\" is no whole number");
 }
 
 TEST_CASE("a record says what a picture started from and was told beside its prompt") {

@@ -98,7 +98,9 @@ at::Tensor TextualInversions::vectors(std::string_view name, TextEncoder encoder
                           encoder_name(encoder), width),
               "it was trained for another family of models");
   }
-  return mapped_tensor(file, info).to(at::kFloat).view({-1, width});
+  at::Tensor out = mapped_tensor(file, info).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).view({-1, width});
+  file->check();
+  return out;
 }
 
 }  // namespace mgpu

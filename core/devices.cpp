@@ -138,9 +138,9 @@ std::string unusable_reason(const GpuInfo& gpu) {
 std::vector<std::string> device_warnings(const DeviceSurvey& survey) {
   std::vector<std::string> warnings;
   if (survey.hidden) {
-    warnings.push_back("CUDA_VISIBLE_DEVICES hides every GPU: jobs run on the CPU");
+    warnings.emplace_back("CUDA_VISIBLE_DEVICES hides every GPU: jobs run on the CPU");
   } else if (survey.driver_version == 0) {
-    warnings.push_back("no NVIDIA driver: jobs run on the CPU");
+    warnings.emplace_back("no NVIDIA driver: jobs run on the CPU");
   } else if (survey.driver_version / 1000 < survey.runtime_version / 1000) {
     warnings.push_back(
         fmt::format("the NVIDIA driver is too old: it serves CUDA {}, and this program needs {}: update the driver",
@@ -148,7 +148,7 @@ std::vector<std::string> device_warnings(const DeviceSurvey& survey) {
   } else if (!survey.failure.empty()) {
     warnings.push_back(fmt::format("the NVIDIA driver does not answer: {}", survey.failure));
   } else if (survey.gpus.empty()) {
-    warnings.push_back("no GPU: jobs run on the CPU");
+    warnings.emplace_back("no GPU: jobs run on the CPU");
   }
   for (const GpuInfo& gpu : survey.gpus) {
     const std::string reason = unusable_reason(gpu);

@@ -21,6 +21,8 @@ constexpr std::int64_t kSlotBytes = std::int64_t{32} << 20;
 }  // namespace
 
 struct Uploader::Slot {
+  explicit Slot(at::Tensor memory) : buffer(std::move(memory)) {}
+
   at::Tensor buffer;
   GpuEvent sent;  ///< the copy engine has read the buffer
 };
@@ -31,9 +33,9 @@ Uploader::Uploader(at::Device device) : device_(device) {
 
 // The buffers go back to LibTorch's host allocator, which knows nothing of the copies that still read them.
 Uploader::~Uploader() {
-  for (Slot& slot : slots_) {
+  for (const auto& slot : slots_) {
     try {
-      slot.sent.synchronize();
+      slot->sent.synchronize();
     } catch (const c10::Error&) {  // a device that failed reads nothing any more, and whoever uses it is told
     }
   }
@@ -43,8 +45,8 @@ at::Tensor Uploader::upload(std::span<const std::byte> bytes, at::IntArrayRef sh
   const c10::cuda::CUDAGuard guard(device_);
   if (slots_.empty())
     for (at::Tensor& buffer : staging_ring(kSlots, kSlotBytes, DeviceId::cuda(device_.index())))
-      slots_.emplace_back().buffer = std::move(buffer);
-  const auto piece = static_cast<std::size_t>(slots_.front().buffer.numel());
+      slots_.push_back(std::make_unique<Slot>(std::move(buffer)));
+  const auto piece = static_cast<std::size_t>(slots_.front()->buffer.numel());
   at::Tensor out = at::empty(shape, at::TensorOptions(dtype).device(device_));
   MGPU_CHECK_EQ(static_cast<std::size_t>(out.nbytes()), bytes.size());
   auto* target = static_cast<std::byte*>(out.mutable_data_ptr());
@@ -56,7 +58,7 @@ at::Tensor Uploader::upload(std::span<const std::byte> bytes, at::IntArrayRef sh
 }
 
 void Uploader::fill_and_send(std::span<const std::byte> piece, std::byte* target) {
-  Slot& slot = slots_[next_++ % slots_.size()];
+  Slot& slot = *slots_[next_++ % slots_.size()];
   slot.sent.synchronize();
   auto* buffer = static_cast<std::byte*>(slot.buffer.mutable_data_ptr());
   threads_.copy(buffer, piece);

@@ -28,7 +28,7 @@ class Uploader {
   void fill_and_send(std::span<const std::byte> piece, std::byte* target);
 
   at::Device device_;
-  std::vector<Slot> slots_;  ///< as many, and as large, as the system locks: see staging_ring()
+  std::vector<std::unique_ptr<Slot>> slots_;  ///< as many, and as large, as the system locks: see staging_ring()
   CopyThreads threads_;
   std::size_t next_ = 0;
 };

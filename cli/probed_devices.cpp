@@ -53,7 +53,8 @@ void save(const Machine& machine, const SpeedSource& source) {
 
 JobDevices remembered_devices(const Job& job, Machine& machine, const SpeedSource& source) {
   JobDevices out = job_devices(job, machine);
-  if (ask_free(out.rooms, machine, source) | ask_free(out.donors, machine, source)) out = job_devices(job, machine);
+  const bool rooms_asked = ask_free(out.rooms, machine, source), donors_asked = ask_free(out.donors, machine, source);
+  if (rooms_asked || donors_asked) out = job_devices(job, machine);
   const bool lacks_rates = !out.unprobed.empty() && machine.rates.empty();
   const bool lacks_driver_bytes = !out.unmeasured.empty() && machine.driver_bytes.empty();
   if (!lacks_rates && !lacks_driver_bytes) return out;

@@ -44,13 +44,13 @@ class Child {
 
   /// What the child prints up to a line that holds `word`, or to its end.
   std::string read_to(const std::string& word) {
-    std::string text;
+    std::string said;
     char next = 0;
     while (read(from_, &next, 1) == 1) {
-      text += next;
-      if (next == '\n' && text.find(word) != std::string::npos) break;
+      said += next;
+      if (next == '\n' && said.find(word) != std::string::npos) break;
     }
-    return text;
+    return said;
   }
 
   /// Lets it go on from wait_for_parent(), and waits for its end. Returns its exit code; its output goes to `text`.

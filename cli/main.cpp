@@ -93,7 +93,7 @@ Exit answer(const Answer& reply) {
 /// MKL ends the program with a message of its own where there is none, and no relative path means anything.
 void check_working_directory() {
   std::error_code fault;
-  std::filesystem::current_path(fault);
+  static_cast<void>(std::filesystem::current_path(fault));
   if (fault) throw Error(Exit::Usage, {}, "the working directory has been removed", "change to one that is there");
 }
 

@@ -26,8 +26,8 @@ std::optional<std::map<std::string, Number>> numbers_of(const nlohmann::json& js
   if (!json.contains(key) || !json[key].is_object()) return std::nullopt;
   std::map<std::string, Number> out;
   for (const auto& [name, number] : json[key].items()) {
-    if (!number.is_number() || !(number.get<double>() > 0.0)) return std::nullopt;
-    out[name] = number.get<Number>();
+    if (!number.is_number() || !(number.template get<double>() > 0.0)) return std::nullopt;
+    out[name] = number.template get<Number>();
   }
   return out;
 }

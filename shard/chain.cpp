@@ -50,7 +50,10 @@ Chain::Chain(const ComponentNeed& need, bool keeps_ahead) : need_(&need), keeps_
   std::vector<Unit> units = units_of(need, [this](const BlockNeed& kind, int block) { return bytes_of(kind, block); });
   std::uint64_t in_blocks = need.head;
   for (const BlockNeed& kind : need.blocks)
-    for (int i = 0; i < kind.count; ++i) in_blocks += kind.bytes_of(i);
+    for (int i = 0; i < kind.count; ++i) {
+      in_blocks += kind.bytes_of(i);
+      bytes_of_steps_ += kind.bytes_of_step(i);
+    }
   MGPU_CHECK(in_blocks <= need.bytes, "the blocks and head of {} weigh {} of its {} bytes", need.name, in_blocks,
              need.bytes);
   units.front().bytes += need.bytes - in_blocks;

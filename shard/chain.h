@@ -27,6 +27,8 @@ class Chain {
   int units() const { return static_cast<int>(bytes_.size()) - 1; }
   std::uint64_t bytes(Run run) const { return bytes_[index(run.last)] - bytes_[index(run.first)]; }
   std::uint64_t bytes() const { return bytes_.back(); }
+  /// What every step reads of all blocks: what may be lent at most.
+  std::uint64_t bytes_of_steps() const { return bytes_of_steps_; }
   /// What a waiting pass, and a text, keep where those units lie.
   std::uint64_t of_pass(Run run) const { return of_pass_[index(run.last)] - of_pass_[index(run.first)]; }
   std::uint64_t of_text(Run run) const { return of_text_[index(run.last)] - of_text_[index(run.first)]; }
@@ -56,6 +58,7 @@ class Chain {
   std::vector<std::uint64_t> bytes_{0};                 ///< of the units before each
   std::vector<std::uint64_t> of_pass_{0}, of_text_{0};  ///< likewise
   std::vector<double> times_{0.0};                      ///< likewise
+  std::uint64_t bytes_of_steps_ = 0;
 };
 
 }  // namespace mgpu

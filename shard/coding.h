@@ -36,6 +36,7 @@ struct CodingNeed {
   CodingWay way = CodingWay::Whole;
   Tiling tiling = {};
   Slabs slabs = {};
+  double slowness = 1.0;  ///< times the time that one device takes for the whole picture, on all devices together
   Need on_gpu = {}, on_cpu = {};
 };
 

@@ -1,7 +1,6 @@
 #include "shard/loan.h"
 
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <numeric>
 
@@ -76,24 +75,40 @@ Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorSha
   return loan;
 }
 
-Loan loan_that_frees(std::span<const LendableBlock> blocks, const DeviceId& donor, std::uint64_t bytes) {
-  Loan most = loan_that_frees_most(blocks, donor);
-  if (most.freed() <= bytes) return most;
-  std::uint64_t largest = 0, least = std::numeric_limits<std::uint64_t>::max();
-  for (const LendableBlock& block : blocks) {
-    largest = std::max(largest, block.bytes);
-    least = std::min(least, block.bytes);
-  }
-  const std::uint64_t total = bytes_of(blocks), count = blocks.size();
+LoanChoices::LoanChoices(std::vector<LendableBlock> blocks, const DeviceId& donor)
+    : blocks_(std::move(blocks)), donor_(donor), most_(loan_that_frees_most(blocks_, donor)) {
+  const std::uint64_t total = bytes_of(blocks_), count = blocks_.size();
+  std::vector<Size> all;
   for (std::uint64_t lent = 1; lent <= count; ++lent) {
-    const std::uint64_t wanted = total * lent / count;
-    // A loan comes to what is wanted within a block, and its ring takes some.
-    if (wanted + largest < bytes + kRingSlots * least) continue;
-    const DonorShare share{donor, static_cast<double>(wanted)};
-    Loan loan = spread_loan(blocks, {&share, 1});
-    if (loan.freed() >= bytes) return loan;
+    const std::uint64_t wanted = std::max<std::uint64_t>(1, total * lent / count);
+    const DonorShare share{donor_, static_cast<double>(wanted)};
+    const Loan loan = spread_loan(blocks_, {&share, 1});
+    if (loan.freed() > 0) all.push_back({loan.bytes, loan.ring, wanted});
   }
-  return most;
+  std::ranges::sort(all, [](const Size& a, const Size& b) {
+    return a.freed() != b.freed() ? a.freed() > b.freed() : a.bytes < b.bytes;
+  });
+  for (const Size& size : all)
+    if (sizes_.empty() || size.bytes < sizes_.back().bytes) sizes_.push_back(size);
+  std::ranges::reverse(sizes_);
+}
+
+LoanChoices::Size LoanChoices::that_frees(std::uint64_t bytes) const {
+  const Size most{most_.bytes, most_.ring, 0};
+  if (most.freed() <= bytes) return most;
+  const auto least = std::ranges::lower_bound(sizes_, bytes, {}, &Size::freed);
+  return least == sizes_.end() ? most : *least;
+}
+
+Loan LoanChoices::loan(const Size& size) const {
+  if (size.wanted == 0) return most_;
+  const DonorShare share{donor_, static_cast<double>(size.wanted)};
+  return spread_loan(blocks_, {&share, 1});
+}
+
+Loan loan_that_frees(std::span<const LendableBlock> blocks, const DeviceId& donor, std::uint64_t bytes) {
+  const LoanChoices choices({blocks.begin(), blocks.end()}, donor);
+  return choices.loan(choices.that_frees(bytes));
 }
 
 }  // namespace mgpu

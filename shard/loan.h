@@ -41,7 +41,31 @@ struct LendableBlock {
 /// more often.
 Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorShare> shares);
 
-/// The smallest loan from one donor that frees so many bytes, or the one that frees most where none frees enough.
+/// The loans from one donor that a row of blocks may make, from few blocks to all of them.
+class LoanChoices {
+ public:
+  LoanChoices(std::vector<LendableBlock> blocks, const DeviceId& donor);
+
+  /// What a loan lends and what its ring takes.
+  struct Size {
+    std::uint64_t bytes = 0, ring = 0;
+    std::uint64_t wanted = 0;  ///< bytes that it was made for; 0: the loan that frees most
+
+    std::uint64_t freed() const { return bytes > ring ? bytes - ring : 0; }
+  };
+  /// The loan of the fewest bytes that frees so many, or the one that frees most where none frees enough: less to free
+  /// never lends more.
+  Size that_frees(std::uint64_t bytes) const;
+  Loan loan(const Size& size) const;
+
+ private:
+  std::vector<LendableBlock> blocks_;
+  DeviceId donor_;
+  Loan most_;
+  std::vector<Size> sizes_;  ///< each frees and lends more than the one before
+};
+
+/// The loan that LoanChoices::that_frees() names.
 Loan loan_that_frees(std::span<const LendableBlock> blocks, const DeviceId& donor, std::uint64_t bytes);
 
 }  // namespace mgpu

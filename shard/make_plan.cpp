@@ -1,20 +1,20 @@
 #include <algorithm>
 #include <array>
-#include <map>
+#include <functional>
 #include <optional>
 #include <utility>
 
 #include "core/error.h"
+#include "shard/chain.h"
+#include "shard/job_time.h"
 #include "shard/plan.h"
 #include "shard/plan_with.h"
 
 namespace mgpu {
 namespace {
 
-// Reading Flux's modulation anew costs some hundredths of a run's time.
-constexpr double kWorthReading = 0.95;
-// What is streamed takes main memory, and a link may be slower than it is taken to be.
-constexpr double kWorthStreaming = 0.85;
+// Differences below this are rounding.
+constexpr double kSame = 1e-9;
 
 /// Passes at once, were all evaluations to go in so many waves: the last wave keeps devices as busy as the first.
 std::int64_t in_waves(std::int64_t waves, std::int64_t evaluations) {
@@ -32,7 +32,7 @@ struct Wanted {
 };
 
 Wanted wanted_passes(std::size_t devices, const PlacementRequest& request) {
-  const auto computing = request.mode == PlacementRequest::Mode::Single ? 1 : static_cast<std::int64_t>(devices);
+  const auto computing = static_cast<std::int64_t>(devices);
   const std::int64_t all = request.evaluations, least = 2 * computing;
   const std::int64_t most = std::max(4 * computing, request.passes_a_run);
   return {.passes = computing == 1 ? 1 : in_waves(std::max<std::int64_t>(all / least, 1), all),
@@ -69,152 +69,296 @@ bool names_bytes(const PlacementRequest& request) {
   });
 }
 
-/// Of plans that do not fit that is better which asks nothing of donors that they have not, then that which lacks less.
-Plan less_lacking(Plan a, Plan b) {
-  const auto rank = [](const Plan& plan) {
-    const bool donors_lack = std::ranges::any_of(plan.donors, [&](const PlannedDonor& donor) {
-      return std::ranges::find(plan.shortfalls, donor.room.id, &Shortfall::device) != plan.shortfalls.end();
-    });
-    return std::pair(donors_lack, plan.lacking_bytes());
-  };
-  return rank(b) < rank(a) ? std::move(b) : std::move(a);
+/// Whether a plan has blocks of the diffusion model to place, and may leave devices without any.
+bool may_choose_devices(const PlacementRequest& request) {
+  return request.mode == PlacementRequest::Mode::Auto && !request.allocation.contains("unet");
 }
 
-/// What takes the least memory of all: one of these. Of small models a ring, or what is computed ahead, takes more than
-/// it saves.
-std::array<Means, 4> thriftiest_means(std::size_t way) {
-  return {Means{.keeps_ahead = false, .streams = true, .passes = 1, .way = way},
-          Means{.keeps_ahead = false, .streams = false, .passes = 1, .way = way},
-          Means{.keeps_ahead = true, .streams = true, .passes = 1, .way = way},
-          Means{.keeps_ahead = true, .streams = false, .passes = 1, .way = way}};
-}
+/// A plan, and what it was made with.
+struct Candidate {
+  Plan plan;
+  Means means;
+};
 
-/// Each slower than those before it. What is streamed for want of memory leaves nothing kept ahead.
-std::vector<Means> means_of_saving(const std::vector<std::size_t>& ways, std::int64_t wanted) {
-  std::vector<Means> out;
-  const auto add = [&](bool streams, std::int64_t passes) {
-    for (const std::size_t way : ways) out.push_back({false, streams, passes, way});
-  };
-  for (std::int64_t passes = wanted; passes > 0; passes /= 2) add(false, passes);
-  add(true, wanted);
-  if (wanted > 1) add(true, 1);
-  return out;
-}
-
-/// Looks for the means with which a job fits and takes the least time.
+/// Looks for the devices and the means with which a job fits and takes the least time.
 class Search {
  public:
   Search(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
          const PlacementRequest& request)
-      : components_(components),
-        devices_(devices),
-        request_(request),
-        wanted_(wanted_passes(devices.size(), request)),
-        ways_(ways_of(components, request)) {}
+      : context_{components, devices, request, loans_},
+        ways_(ways_of(components, request)),
+        coders_(coder_sets()),
+        is_single_(devices.size() == 1 || request.mode == PlacementRequest::Mode::Single) {
+    for (const DeviceRoom& room : devices) speeds_.push_back(room.speed);
+    std::ranges::sort(speeds_, std::greater{});
+    for (const ComponentNeed& need : components) {
+      if (need.phase == Phase::Sample) work_ = Chain(need).time();
+      if (need.phase == Phase::Decode) decoder_ = &need;
+    }
+  }
 
   /// The fastest plan, or that which lacks least.
-  Plan best() const { return evener(keeping()); }
-
-  /// That which takes the least memory of all, if that fits, else that which lacks least.
-  Plan thriftiest() const {
-    std::optional<Plan> out;
-    for (const Means& means : thriftiest_means(thriftiest_way())) {
-      Plan plan = with(means);
-      if (plan.fits()) return plan;
-      out = out ? less_lacking(std::move(*out), std::move(plan)) : std::move(plan);
+  Plan best() {
+    for (const std::vector<std::size_t>* group : {&ways_.exact, &ways_.tiled}) {
+      if (const auto found = best_of(*group)) return explained(*found);
+      if (!thriftiest().plan.fits()) break;
     }
-    return std::move(*out);
+    return explained(thriftiest());
   }
+
+  /// Whether there is a plan that fits.
+  bool fits() { return thriftiest().plan.fits(); }
 
  private:
-  Plan exactly(const Means& means) const { return plan_with(means, components_, devices_, request_, wanted_.passes); }
+  // ---- Which devices ----
 
-  /// With more passes where blocks are streamed and there is room for them.
-  Plan with(const Means& means) const {
-    Plan plan = exactly(means);
-    const bool shares = means.passes == wanted_.passes && wanted_.of_streams > wanted_.passes && streams(plan);
-    if (!shares || !plan.fits()) return plan;
-    Means shared = means;
-    shared.passes = wanted_.of_streams;
-    Plan more = exactly(shared);
-    return more.fits() ? more : plan;
+  /// Sets of devices that code pictures together: all that may, then without those that have least memory, since each
+  /// keeps a copy of the autoencoder.
+  std::vector<std::vector<std::size_t>> coder_sets() const {
+    std::vector<std::size_t> all = coders_of(context_.devices, context_.request);
+    std::vector<std::vector<std::size_t>> out{all};
+    if (!context_.request.coders.empty()) return out;
+    const auto room = [&](std::size_t d) { return room_for_weights(context_.devices[d]); };
+    while (all.size() > 1) {
+      const double least = room(*std::ranges::min_element(all, {}, room));
+      std::erase_if(all, [&](std::size_t d) { return room(d) == least; });
+      if (!all.empty()) out.push_back(all);
+    }
+    return out;
   }
 
-  /// With everything kept where it is computed, if that fits.
-  std::optional<Plan> roomy(std::size_t way) const {
+  Wanted wanted(const Means& means) const {
+    const std::size_t devices = means.alone ? 1 : means.most_devices > 0 ? means.most_devices : context_.devices.size();
+    return wanted_passes(is_single_ ? 1 : devices, context_.request);
+  }
+
+  /// The ways of choosing devices that are tried with some means, the preferred ones first among equally fast ones.
+  std::vector<Means> choices(const Means& means) const {
+    const std::size_t devices = context_.devices.size();
+    Means even = means;
+    if (is_single_) {
+      if (devices == 1 && !context_.request.allocation.empty()) return {even};
+      std::vector<Means> out{even};
+      out.front().alone = devices == 1 ? 0 : device_of_single(means, context_);
+      for (std::size_t d = 0; d < devices && context_.request.allocation.empty(); ++d)
+        if (d != out.front().alone) out.emplace_back(even).alone = d;
+      return out;
+    }
+    if (!may_choose_devices(context_.request)) return {even};
+    std::vector<Means> out;
+    const bool is_free = context_.request.allocation.empty() && context_.request.coding != CodingWay::Parallel;
+    if (is_free && context_.request.evaluations == 1) {
+      Means keeping = means;
+      keeping.streams = false;
+      if (const Sole sole = best_sole(keeping, context_); sole.lacking == 0)
+        out.emplace_back(means).alone = sole.device;
+    }
+    for (std::size_t most = devices; most > 0; --most) {
+      even.most_devices = most;
+      even.passes = passes_over(most, means.passes);
+      // Fewer devices are worth a try where more passes then share what is streamed, or where fewer are on their way.
+      const auto is_tried = [&](const Means& tried) { return !tried.alone && flow_of(tried) == flow_of(even); };
+      if (std::ranges::any_of(out, is_tried)) continue;
+      if (!means.streams) even.most_devices = 0;
+      even.cut = Cut::Even;
+      out.push_back(even);
+      if (even.passes > 1 && even.passes >= static_cast<std::int64_t>(most)) continue;
+      even.cut = Cut::Quick;
+      out.push_back(even);
+    }
+    for (std::size_t d = 0; is_free && d < devices; ++d) {
+      Means alone = means;
+      alone.alone = d;
+      alone.passes = passes_over(1, means.passes);
+      out.push_back(alone);
+    }
+    return out;
+  }
+
+  /// Passes at once, and how many of them share a copy; the same of more passes where blocks are streamed.
+  std::array<std::int64_t, 4> flow_of(const Means& means) const {
+    if (!means.streams) return {means.passes};
+    const auto devices = static_cast<std::int64_t>(means.most_devices);
+    const std::int64_t more = wanted(means).of_streams;
+    return {means.passes, (means.passes - 1) / devices, more, (more - 1) / devices};
+  }
+
+  /// As many passes as are wanted of so many devices, halved as often as those of all devices were.
+  std::int64_t passes_over(std::size_t devices, std::int64_t passes) const {
+    std::int64_t all = wanted_passes(context_.devices.size(), context_.request).passes;
+    std::int64_t own = wanted_passes(devices, context_.request).passes;
+    for (; all > passes && own > 1; all /= 2) own /= 2;
+    return own;
+  }
+
+  // ---- With which means ----
+
+  /// Each saves memory, and time is lost, where those before it do not: everything kept on its device; nothing kept
+  /// ahead; fewer passes at once; blocks streamed.
+  std::vector<Means> means_of_saving() const {
+    const std::int64_t most = wanted({}).passes;
+    std::vector<Means> out{{.keeps_ahead = true, .streams = false, .passes = most}};
+    for (std::int64_t passes = most; passes > 0; passes /= 2) out.push_back({false, false, passes});
+    out.push_back({false, true, most});
+    if (most > 1) out.push_back({false, true, 1});
+    return out;
+  }
+
+  /// With more passes where blocks are streamed and there is room for them.
+  Candidate with(const Means& means) const {
+    Candidate out{plan_with(means, context_), means};
+    const Wanted most = wanted(means);
+    if (means.passes != most.passes || most.of_streams <= most.passes) return out;
+    if (!means.streams && !streams(out.plan)) return out;
+    Means shared = means;
+    shared.passes = most.of_streams;
+    Candidate more{plan_with(shared, context_), shared};
+    const double enough = out.plan.pass_time * (streams(out.plan) ? 1 + kSame : 1 - kSame);
+    return more.plan.fits() && (!out.plan.fits() || more.plan.pass_time <= enough) ? more : out;
+  }
+
+  /// No plan of these means takes less time.
+  double least_time(const Means& means) const {
+    const std::size_t most = means.alone ? 1 : means.most_devices > 0 ? means.most_devices : context_.devices.size();
+    double speed = 0.0;
+    for (std::size_t i = 0; i < most; ++i) speed += speeds_[i];
+    const double fastest = means.alone ? context_.devices[*means.alone].speed : speeds_.front();
+    const bool may_share = means.streams && means.passes == wanted(means).passes;
+    const auto passes =
+        static_cast<double>(may_share ? std::max(means.passes, wanted(means).of_streams) : means.passes);
+    const double decodes = decoder_ ? decoder_->time_a_pass : 0.0;
+    const double out = std::max(work_ / (means.alone ? fastest : speed), work_ * (1 + decodes) / fastest / passes);
+    return out * time_factor(means.keeps_ahead, context_.components);
+  }
+
+  /// The fastest plan that fits; none where the first means fail and not even those that take least memory do.
+  std::optional<Candidate> best_of(const std::vector<std::size_t>& ways) {
+    std::optional<Candidate> best;
+    bool is_first = true;
+    for (Means means : means_of_saving()) {
+      if (!is_first && !best && !thriftiest().plan.fits()) return std::nullopt;
+      is_first = false;
+      for (const std::size_t way : ways) {
+        means.way = way;
+        // The ways to come are no faster, unless a slow device decodes so long that the job waits for it.
+        const std::optional<Candidate> found = improve(best, means);
+        if (found && !waits_for_decodes(found->plan)) break;
+      }
+    }
+    return best;
+  }
+
+  bool waits_for_decodes(const Plan& plan) const {
+    double longest = 0.0;
+    for (const std::size_t d : plan.devices_of("vae"))
+      longest = std::max(longest, decoder_->time_a_pass * work_ / plan.devices[d].room.speed);
+    return longest > plan.pass_time / 2;
+  }
+
+  /// Tries some means on all choices of devices. Returns the fastest plan of those that fit.
+  std::optional<Candidate> improve(std::optional<Candidate>& best, Means means) {
+    std::optional<Candidate> fastest;
+    const auto is_faster = [](const Candidate& a, const std::optional<Candidate>& b) {
+      return !b || a.plan.pass_time < b->plan.pass_time * (1 - kSame);
+    };
+    for (const std::vector<std::size_t>& coders : coders_) {
+      means.coders = coders;
+      for (const Means& choice : choices(means)) {
+        if (best && least_time(choice) >= best->plan.pass_time * (1 - kSame)) continue;
+        const std::optional<Candidate> candidate = attempt(choice);
+        if (!candidate || !candidate->plan.fits()) continue;
+        if (is_faster(*candidate, fastest)) fastest = candidate;
+        if (is_faster(*candidate, best)) best = candidate;
+      }
+      if (means.way == 0) break;
+    }
+    return fastest;
+  }
+
+  /// Of what everything is kept for, an allocation may leave no room: it is asked again with less.
+  std::optional<Candidate> attempt(const Means& means) const {
+    if (!means.keeps_ahead) return with(means);
     try {
-      Plan plan = with({true, false, wanted_.passes, way});
-      if (!plan.fits() || (streams(plan) && names_bytes(request_))) return std::nullopt;
-      if (request_.evaluations == 1 || plan.mode == "single" || streams(plan)) return plan;
-      // With less to hold the devices may share the work more evenly.
-      Plan even = with({false, false, wanted_.passes, way});
-      return even.fits() && even.pass_time < kWorthReading * plan.pass_time ? even : plan;
-    } catch (const PlacementError&) {  // an allocation without room for what is not kept: asked again with less
+      Candidate out = with(means);
+      if (streams(out.plan) && names_bytes(context_.request)) return std::nullopt;
+      return out;
+    } catch (const PlacementError&) {
       return std::nullopt;
     }
   }
 
+  // ---- The least memory ----
+
   /// The way of coding that takes the least memory of a device, which need not be the last: small pictures have no use
   /// for tiles.
   std::size_t thriftiest_way() const {
-    const auto decoder = std::ranges::find(components_, Phase::Decode, &ComponentNeed::phase);
-    if (decoder == components_.end() || decoder->coding.empty()) return 0;
-    const auto coders = static_cast<double>(std::max<std::size_t>(coders_of(devices_, request_).size(), 1));
+    const auto decoder = std::ranges::find(context_.components, Phase::Decode, &ComponentNeed::phase);
+    if (decoder == context_.components.end() || decoder->coding.empty()) return 0;
+    const auto coders = static_cast<double>(std::max<std::size_t>(coders_.front().size(), 1));
     const auto bytes = [&](std::size_t way) {
       const CodingNeed& need = decoder->coding[way];
       const double share = need.way == CodingWay::Whole ? 1.0 : 1.0 / coders;
-      return (devices_.front().id.is_cuda() ? need.on_gpu : need.on_cpu).bytes(share);
+      return (context_.devices.front().id.is_cuda() ? need.on_gpu : need.on_cpu).bytes(share);
     };
     std::vector<std::size_t> all = ways_.exact;
     all.insert(all.end(), ways_.tiled.begin(), ways_.tiled.end());
     return *std::ranges::min_element(all, {}, bytes);
   }
 
-  /// The fastest that streams no more than it must, or that which lacks least.
-  Plan keeping() const {
-    for (const std::size_t way : ways_.exact)
-      if (std::optional<Plan> plan = roomy(way)) return std::move(*plan);
-    Plan last = thriftiest();
-    if (!last.fits()) return last;
-    // Where not even the way that takes the least memory fits, the others need not be tried.
-    std::map<std::pair<bool, std::int64_t>, bool> hopeless;
-    const auto is_hopeless = [&, least = thriftiest_way()](Means means) {
-      const auto [known, is_new] = hopeless.try_emplace({means.streams, means.passes});
-      means.way = least;
-      if (is_new) known->second = !exactly(means).fits();
-      return known->second;
+  /// That which takes the least memory of all, if that fits, else that which lacks least. Of small models a ring, or
+  /// what is computed ahead, takes more than it saves.
+  const Candidate& thriftiest() {
+    if (!thriftiest_) thriftiest_ = find_thriftiest();
+    return *thriftiest_;
+  }
+
+  Candidate find_thriftiest() const {
+    std::optional<Candidate> out;
+    Means means{.passes = 1, .way = thriftiest_way()};
+    for (const std::vector<std::size_t>& coders : coders_) {
+      means.coders = coders;
+      for (const bool keeps : {false, true})
+        for (const bool streams : {true, false}) {
+          means.keeps_ahead = keeps, means.streams = streams;
+          std::vector<Means> tried{is_single_ ? choices(means).front() : means};
+          if (streams && !is_single_ && may_choose_devices(context_.request))
+            tried.emplace_back(means).cut = Cut::Thrifty;
+          for (const Means& choice : tried) {
+            Candidate candidate{plan_with(choice, context_), choice};
+            if (candidate.plan.fits()) return candidate;
+            if (!out || lacks_less(candidate.plan, out->plan)) out = std::move(candidate);
+          }
+        }
+    }
+    return std::move(*out);
+  }
+
+  static bool lacks_less(const Plan& a, const Plan& b) {
+    // First those whose donors have enough memory, then by the bytes that are missing.
+    const auto rank = [](const Plan& plan) {
+      const bool donors_lack = std::ranges::any_of(plan.donors, [&](const PlannedDonor& donor) {
+        return std::ranges::find(plan.shortfalls, donor.room.id, &Shortfall::device) != plan.shortfalls.end();
+      });
+      return std::pair(donors_lack, plan.lacking_bytes());
     };
-    for (const std::vector<std::size_t>* group : {&ways_.exact, &ways_.tiled}) {
-      for (const std::size_t way : *group)
-        if (std::optional<Plan> plan = group == &ways_.tiled ? roomy(way) : std::nullopt) return std::move(*plan);
-      for (const Means& means : means_of_saving(*group, wanted_.passes)) {
-        if (means.way != group->front() && is_hopeless(means)) continue;
-        if (Plan plan = with(means); plan.fits()) return plan;
-      }
-    }
-    return last;
+    return rank(a) < rank(b);
   }
 
-  /// A plan that fits with a share of the work on every device as its memory allows, or one with more on those that
-  /// have little, which then stream: if all devices are busier so.
-  Plan evener(Plan plan) const {
-    const bool is_alone = devices_.size() == 1 || request_.mode == PlacementRequest::Mode::Single;
-    // With few passes devices wait for each other, and for every copy.
-    const bool flows = request_.evaluations > static_cast<std::int64_t>(devices_.size());
-    if (!plan.fits() || is_alone || !flows || streams(plan)) return plan;
-    for (const std::size_t way : ways_.exact.empty() ? ways_.tiled : ways_.exact) {
-      Plan streaming = with({false, true, wanted_.passes, way});
-      if (!streaming.fits() || streaming.coding.way != plan.coding.way) continue;
-      return streaming.pass_time < kWorthStreaming * plan.pass_time ? streaming : plan;
-    }
-    return plan;
+  Plan explained(const Candidate& candidate) const {
+    Plan out = candidate.plan;
+    out.mode_reason = reason_of(out, candidate.means, context_, wanted(candidate.means).passes);
+    return out;
   }
 
-  const std::vector<ComponentNeed>& components_;
-  const std::vector<DeviceRoom>& devices_;
-  const PlacementRequest& request_;
-  Wanted wanted_;
+  LoanCache loans_;
+  PlanContext context_;
   Ways ways_;
+  std::vector<std::vector<std::size_t>> coders_;
+  bool is_single_;
+  std::vector<double> speeds_;  ///< the highest first
+  double work_ = 0.0;
+  const ComponentNeed* decoder_ = nullptr;
+  std::optional<Candidate> thriftiest_;
 };
 
 }  // namespace
@@ -227,7 +371,29 @@ Plan make_plan(const std::vector<ComponentNeed>& components, const std::vector<D
 
 bool can_fit(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
              const PlacementRequest& request) {
-  return Search(components, devices, request).thriftiest().fits();
+  return Search(components, devices, request).fits();
+}
+
+std::optional<std::uint64_t> missing_memory(const std::vector<ComponentNeed>& components,
+                                            std::vector<DeviceRoom> devices, const PlacementRequest& request,
+                                            const std::vector<DeviceId>& on, std::uint64_t least) {
+  constexpr std::uint64_t kMiB = std::uint64_t{1} << 20, kMost = std::uint64_t{1} << 22;  // 4 TiB
+  const std::vector<DeviceRoom> before = devices;
+  const auto is_enough = [&](std::uint64_t mib) {
+    for (std::size_t d = 0; d < devices.size(); ++d)
+      if (std::ranges::find(on, devices[d].id) != on.end()) devices[d].limit_bytes = before[d].limit_bytes + mib * kMiB;
+    return can_fit(components, devices, request);
+  };
+  std::uint64_t too_little = least / kMiB, enough = too_little + 1;
+  while (!is_enough(enough)) {
+    if (enough >= kMost) return std::nullopt;
+    too_little = std::exchange(enough, 2 * enough);
+  }
+  while (enough - too_little > 1) {
+    const std::uint64_t middle = too_little + (enough - too_little) / 2;
+    (is_enough(middle) ? enough : too_little) = middle;
+  }
+  return enough;
 }
 
 }  // namespace mgpu

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,15 +24,39 @@ InFlight one_by_one(const PlacementRequest& request);
 /// So many passes at once, of one run or several, and pictures are decoded among those of others.
 InFlight in_flight(const PlacementRequest& request, std::int64_t passes);
 
+/// By what a component is cut where every device has room.
+enum class Cut : std::uint8_t {
+  Even,     ///< the slowest device takes the least time; of one pass at a time, least is streamed before that
+  Quick,    ///< a job of few passes at once takes the least time: devices then work in turn, and their times add up
+  Thrifty,  ///< the fewest bytes are streamed in all
+};
+
+/// What main memory may take of rows of blocks, worked out once for many placements of the same components.
+class LoanCache {
+ public:
+  const LoanChoices& of(const ComponentNeed& need, const Chain& chain, Run run);
+
+ private:
+  std::map<const ComponentNeed*, std::vector<std::unique_ptr<LoanChoices>>> choices_;  ///< by first and last
+};
+
 /// What a placement stands on, and which means of saving memory it may use.
 struct Site {
   const std::vector<DeviceRoom>& devices;
   const std::vector<DeviceRoom>& donors;
+  LoanCache& loans;
   bool keeps_ahead = true;  ///< as Plan's
-  bool streams = false;     ///< blocks that find no room are lent to `cpu`
+  bool streams = false;     ///< blocks that find no room are lent to `cpu`, which then runs none of the diffusion model
   InFlight in_flight = {};
   std::size_t way = 0;                   ///< of coding pictures, in ComponentNeed's order
   std::vector<std::size_t> coders = {};  ///< devices that do it together, unless `way` is the first
+  Cut cut = Cut::Even;
+  std::size_t most_devices = 0;  ///< that the diffusion model is cut over
+
+  /// Passes that share the copy of a streamed block where the diffusion model lies on so many devices.
+  std::uint64_t together(std::size_t used) const {
+    return in_flight.sampling.passes / std::max<std::size_t>(used, 1) + 1;
+  }
 };
 
 /// A component, the run of it that each device computes, and what of that others keep.
@@ -48,11 +74,24 @@ struct PlacedComponent {
   }
 };
 
+/// What lies on one device.
+struct Load {
+  PhaseBytes resident{}, turn{};
+  bool used = false;
+
+  /// Adds a run of a component; `held`: bytes of its weights there, those of a ring included.
+  void add(const ComponentNeed& need, const Chain& chain, Run run, std::uint64_t held, std::uint64_t coding_bytes,
+           const InFlight& in_flight, const DeviceId& device);
+  /// All 0 where nothing lies on it and it lends nothing.
+  PhaseBytes peak(const DeviceRoom& room, const PhaseBytes& lends) const;
+};
+
 /// Where every component lies.
 struct Placement {
   std::vector<PlacedComponent> components;
   InFlight in_flight = {};
 
+  Load load(std::size_t device, const DeviceId& id) const;
   /// Predicted peaks of a device. Encoders take turns and leave with their phase; the diffusion model and the
   /// autoencoder are loaded together and stay, since the next picture's sampling follows a decode. All 0 where nothing
   /// lies on it.
@@ -60,10 +99,6 @@ struct Placement {
   /// Bytes that a device keeps for others in each phase.
   PhaseBytes lent(const DeviceId& donor) const;
 };
-
-/// The relative time that a pass takes a device, decoding included: of its blocks, or of bringing those that are
-/// streamed where that takes longer.
-double pass_time(const Placement& placement, const PlacedComponent& diffusion, std::size_t device, const Site& site);
 
 /// What the limit leaves beside the driver's bytes; below 0 where it does not even hold those.
 double room_for_weights(const DeviceRoom& room);
@@ -73,6 +108,29 @@ Placement place_on(const std::vector<ComponentNeed>& components, const Site& sit
 
 /// One component as its allocation says. Throws PlacementError.
 PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Site& site);
+
+/// Completes a placement with the diffusion model, and with the autoencoder on the device where that is best for both;
+/// `decoder` may be null. See cut.cpp.
+void add_diffusion(Placement& placement, const ComponentNeed& diffusion, const ComponentNeed* decoder,
+                   const Site& site);
+/// Completes a placement with an encoder, cut so that the devices lack least.
+void add_encoder(Placement& placement, const ComponentNeed& encoder, const Site& site);
+
+/// A component that lies nowhere yet, and one that lies whole on each of these devices.
+PlacedComponent nowhere(const ComponentNeed& need, const Site& site);
+PlacedComponent copies_on(const ComponentNeed& need, const Site& site, const std::vector<std::size_t>& devices);
+
+/// Bytes that a device lacks in its worst phase; the most of any device.
+double lacking(const Placement& placement, std::size_t device, const DeviceRoom& room);
+double lacking(const Placement& placement, const Site& site);
+
+/// The most that lies on a device while a component does.
+std::uint64_t need_in_its_phases(const ComponentNeed& component, const PhaseBytes& peak);
+
+/// Whether main memory may take blocks of a device.
+bool lends_to(const DeviceId& device, const Site& site);
+/// Lends what a device lacks of a component of the placement, if that helps.
+void lend(Placement& placement, PlacedComponent& placed, std::size_t device, const Site& site);
 
 /// Each component where its allocation says, else where it is best: see make_plan(). Throws PlacementError.
 Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,

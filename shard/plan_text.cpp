@@ -10,14 +10,6 @@
 namespace mgpu {
 namespace {
 
-/// "; cuda:1, cuda:2 idle"
-std::string idle_devices(const Plan& plan) {
-  std::vector<std::string> idle;
-  for (const PlannedDevice& device : plan.devices)
-    if (!device.in_use()) idle.push_back(device.room.id.to_string());
-  return idle.empty() ? std::string{} : fmt::format("; {} idle", fmt::join(idle, ", "));
-}
-
 /// What is said where weights that serve only before the steps leave the devices.
 std::string ahead_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
   std::uint64_t bytes = 0;
@@ -54,6 +46,12 @@ std::string coding_text(const Plan& plan) {
 
 }  // namespace
 
+PhaseBytes peak_of(const PlannedDonor& donor) {
+  PhaseBytes out = donor.lent;
+  for (const Phase phase : kPhases) out[phase] += out[phase] > 0 ? donor.room.driver_bytes : 0;
+  return out;
+}
+
 std::string shortfall_text(const Plan& plan) {
   std::vector<std::string> sentences;
   const auto add = [&](const DeviceRoom& room, const PhaseBytes& peak) {
@@ -64,12 +62,12 @@ std::string shortfall_text(const Plan& plan) {
                                     name_of(worst), bytes_text(limit), bytes_text(need - limit)));
   };
   for (const PlannedDevice& device : plan.devices) add(device.room, device.peak);
-  for (const PlannedDonor& donor : plan.donors) add(donor.room, donor.lent);
+  for (const PlannedDonor& donor : plan.donors) add(donor.room, peak_of(donor));
   return fmt::format("{}", fmt::join(sentences, "; "));
 }
 
 std::string means_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
-  return idle_devices(plan) + ahead_text(plan, components) + streamed_text(plan, components) + coding_text(plan);
+  return ahead_text(plan, components) + streamed_text(plan, components) + coding_text(plan);
 }
 
 }  // namespace mgpu

@@ -1,24 +1,37 @@
 #include "shard/plan_with.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <iterator>
-#include <optional>
 #include <tuple>
 
 #include "shard/chain.h"
-#include "shard/placement.h"
+#include "shard/job_time.h"
 #include "shard/plan_text.h"
 
 namespace mgpu {
 namespace {
 
-/// Index of the best device to hold everything alone, and how many bytes it lacks.
-struct Sole {
-  std::size_t device = 0;
-  std::uint64_t lacking = 0;
-};
+Site site_for(const Means& means, const PlanContext& context) {
+  const PlacementRequest& request = context.request;
+  return {.devices = context.devices,
+          .donors = request.donors,
+          .loans = context.loans,
+          .keeps_ahead = means.keeps_ahead,
+          .streams = means.streams,
+          .in_flight = means.passes == 1 ? one_by_one(request) : in_flight(request, means.passes),
+          .way = means.way,
+          .coders = means.coders,
+          .cut = means.cut,
+          .most_devices = means.most_devices};
+}
+
+Placement placement_with(const Means& means, const PlanContext& context) {
+  const Site site = site_for(means, context);
+  return means.alone ? place_on(context.components, site, *means.alone)
+                     : place_over(context.components, site, context.request.allocation);
+}
 
 void note_shortfalls(Plan& plan, const DeviceRoom& room, const PhaseBytes& peak) {
   for (const Phase phase : kPhases)
@@ -44,91 +57,104 @@ Plan plan_of(const Placement& placement, const Site& site) {
     for (const PlacedComponent& placed : placement.components) {
       std::ranges::move(placed.chain.assignments(placed.runs[d], placed.loans[d]),
                         std::back_inserter(planned.assignments));
-      if (placed.need->phase != Phase::Sample) continue;
-      planned.time += placed.chain.time(placed.runs[d]) / devices[d].speed;
-      plan.pass_time = std::max(plan.pass_time, pass_time(placement, placed, d, site));
+      if (placed.need->phase == Phase::Sample) planned.time += placed.chain.time(placed.runs[d]) / devices[d].speed;
     }
     note_shortfalls(plan, planned.room, planned.peak);
   }
+  plan.pass_time = job_time(placement, site);
   for (const DeviceRoom& donor : site.donors) {
     const PhaseBytes lent = placement.lent(donor.id);
     const bool computes = std::ranges::find(devices, donor.id, &DeviceRoom::id) != devices.end();
     if (computes || lent.encode + lent.sample == 0) continue;
     plan.donors.push_back({donor, lent});
-    note_shortfalls(plan, donor, lent);
+    note_shortfalls(plan, donor, peak_of(plan.donors.back()));
   }
   return plan;
 }
 
-Sole best_sole(const std::vector<ComponentNeed>& components, const Site& site) {
-  const auto rank = [&](std::size_t d) {
-    return std::tuple(plan_of(place_on(components, site, d), site).lacking_bytes(), -site.devices[d].speed,
-                      -room_for_weights(site.devices[d]));
-  };
-  std::size_t best = 0;
-  for (std::size_t d = 1; d < site.devices.size(); ++d)
-    if (rank(d) < rank(best)) best = d;
-  return {best, std::get<0>(rank(best))};
+std::size_t devices_in_use(const Plan& plan) {
+  return static_cast<std::size_t>(std::ranges::count_if(plan.devices, &PlannedDevice::in_use));
 }
 
-/// The one device that `mode: single` uses: the allocation's, or the best.
-std::size_t device_of_single(const std::vector<ComponentNeed>& components, const Site& site,
-                             const PlacementRequest& request) {
-  std::optional<std::size_t> named;
-  for (const ComponentNeed& component : components) {
-    const auto allocation = request.allocation.find(component.name);
-    if (allocation == request.allocation.end()) continue;
-    const PlacedComponent placed = place_as_told(component, allocation->second, site);
-    for (std::size_t d = 0; d < site.devices.size(); ++d) {
-      if (placed.runs[d].empty()) continue;
-      if (named && *named != d)
-        throw PlacementError(component.name,
-                             {0, "\"mode: single\" keeps everything on one device, and the allocation spreads it",
-                              "leave mode or the allocation out"});
-      named = d;
+/// Why the job is on one device, or on several.
+std::string choice_text(const Plan& plan, const Means& means, const PlanContext& context) {
+  using Mode = PlacementRequest::Mode;
+  const PlacementRequest& request = context.request;
+  if (context.devices.size() == 1) return "one device";
+  if (request.mode == Mode::Single) return "the job asks for one device";
+  if (request.mode == Mode::Shard) return "the job asks for it";
+  if (request.coding == CodingWay::Parallel && means.coders.size() > 1)
+    return "the job asks for several devices to code pictures";
+  if (!request.allocation.empty()) return "as the allocation says";
+  Means keeping = means;
+  keeping.streams = false;
+  const bool none_holds_it = best_sole(keeping, context).lacking > 0;
+  const std::vector<std::size_t> used = plan.devices_of("unet");
+  if (used.size() > 1) {
+    if (none_holds_it) return "no device alone holds it";
+    if (request.evaluations > 1)
+      return fmt::format("{} evaluations that do not wait for each other keep {} devices busy", request.evaluations,
+                         used.size());
+    return "several devices are faster than the one that holds everything";
+  }
+  if (used.empty()) return "no device alone holds it";
+  const std::string device = context.devices[used.front()].id.to_string();
+  if (devices_in_use(plan) > 1 && none_holds_it) return fmt::format("{} takes all of the steps", device);
+  if (request.evaluations == 1 && !none_holds_it && !streams(plan))
+    return fmt::format("{} holds everything, and one picture at a time would be no faster on several devices", device);
+  return fmt::format("{} alone takes the least time", device);
+}
+
+/// Whether a device that runs no block of the diffusion model could hold one, beside what lies on it.
+bool has_room_for_block(const Placement& placement, std::size_t device, const Site& site) {
+  for (const PlacedComponent& placed : placement.components) {
+    if (placed.need->phase != Phase::Sample) continue;
+    const DeviceRoom& room = site.devices[device];
+    for (int unit = 0; unit < placed.chain.units(); ++unit) {
+      Load load = placement.load(device, room.id);
+      const Run run{unit, unit + 1};
+      load.add(*placed.need, placed.chain, run, placed.chain.held(run), 0, placement.in_flight, room.id);
+      if (highest(load.peak(room, placement.lent(room.id))) <= room.limit_bytes) return true;
     }
   }
-  return named ? *named : best_sole(components, site).device;
+  return false;
 }
 
-/// Whether the job needs or wants several devices, and why.
-struct Choice {
-  bool spread = false;
-  std::size_t device = 0;  ///< where everything lies else
-  std::string reason;
-};
-
-Choice choose(const std::vector<ComponentNeed>& components, const Site& site, const PlacementRequest& request) {
-  using Mode = PlacementRequest::Mode;
-  const std::vector<DeviceRoom>& devices = site.devices;
-  if (devices.size() == 1) return {!request.allocation.empty(), 0, "one device"};
-  if (request.mode == Mode::Single)
-    return {false, device_of_single(components, site, request), "the job asks for one device"};
-  if (request.mode == Mode::Shard) return {true, 0, "the job asks for it"};
-  if (request.coding == CodingWay::Parallel && site.coders.size() > 1)
-    return {true, 0, "the job asks for several devices to code pictures"};
-  if (!request.allocation.empty()) return {true, 0, "as the allocation says"};
-  Site keeping = site;
-  keeping.streams = false;
-  const Sole sole = best_sole(components, keeping);
-  if (sole.lacking > 0) return {true, 0, "no device alone holds it"};
-  if (request.evaluations > 1)
-    return {true, 0,
-            fmt::format("{} evaluations that do not wait for each other keep {} devices busy", request.evaluations,
-                        devices.size())};
-  return {false, sole.device,
-          fmt::format("{} holds everything, and one picture at a time would be no faster on several devices",
-                      devices[sole.device].id.to_string())};
-}
-
-Site site_for(const std::vector<DeviceRoom>& devices, const PlacementRequest& request, const Means& means) {
-  return {.devices = devices,
-          .donors = request.donors,
-          .keeps_ahead = means.keeps_ahead,
-          .streams = means.streams,
-          .in_flight = means.passes == 1 ? one_by_one(request) : in_flight(request, means.passes),
-          .way = means.way,
-          .coders = coders_of(devices, request)};
+/// "; cuda:3 idle; idle: cuda:1 at 0.25, cuda:2 at 0.5 of the speed would make it slower"
+std::string idle_text(const Plan& plan, const Means& means, const PlanContext& context) {
+  const std::vector<std::size_t> used = plan.devices_of("unet");
+  const Site site = site_for(means, context);
+  const Placement placement = placement_with(means, context);
+  double fastest = 0.0;
+  for (const std::size_t d : used) fastest = std::max(fastest, plan.devices[d].room.speed);
+  const bool was_chosen =
+      context.request.mode == PlacementRequest::Mode::Auto && !context.request.allocation.contains("unet");
+  struct Reasons {
+    std::vector<std::string> none, no_room, slower;
+  };
+  Reasons idle, without_block;
+  for (std::size_t d = 0; d < plan.devices.size(); ++d) {
+    if (std::ranges::find(used, d) != used.end()) continue;
+    const PlannedDevice& device = plan.devices[d];
+    Reasons& reasons = device.in_use() ? without_block : idle;
+    const std::string id = device.room.id.to_string();
+    if (was_chosen && !has_room_for_block(placement, d, site))
+      reasons.no_room.push_back(id);
+    else if (was_chosen && device.room.speed < fastest)
+      reasons.slower.push_back(fmt::format("{} at {:.3g}", id, device.room.speed / fastest));
+    else
+      reasons.none.push_back(id);
+  }
+  std::string out;
+  if (!idle.none.empty()) out += fmt::format("; {} idle", fmt::join(idle.none, ", "));
+  for (const auto& [reasons, what] :
+       {std::pair(&idle, "idle"), std::pair(&without_block, "without a block of the unet")}) {
+    if (!reasons->no_room.empty())
+      out += fmt::format("; {}: {} with no room for a block of the unet", what, fmt::join(reasons->no_room, ", "));
+    if (!reasons->slower.empty())
+      out += fmt::format("; {}: {} of the speed would make it slower", what, fmt::join(reasons->slower, ", "));
+  }
+  return out;
 }
 
 }  // namespace
@@ -139,7 +165,8 @@ std::vector<std::size_t> coders_of(const std::vector<DeviceRoom>& devices, const
   std::vector<std::size_t> out;
   for (std::size_t d = 0; d < devices.size(); ++d) {
     const bool is_told = std::ranges::find(request.coders, devices[d].id) != request.coders.end();
-    const bool is_alike = devices[d].id.kind == fastest.id.kind && devices[d].name == fastest.name;
+    const bool is_alike =
+        devices[d].id.kind == fastest.id.kind && devices[d].name == fastest.name && devices[d].speed == fastest.speed;
     if (request.coders.empty() ? is_alike : is_told) out.push_back(d);
   }
   return out;
@@ -149,21 +176,52 @@ bool streams(const Plan& plan) {
   return !plan.streamed_bytes("unet").empty();
 }
 
-Plan plan_with(const Means& means, const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
-               const PlacementRequest& request, std::int64_t wanted) {
-  const Site site = site_for(devices, request, means);
-  const Choice choice = choose(components, site, request);
-  Plan plan = plan_of(
-      choice.spread ? place_over(components, site, request.allocation) : place_on(components, site, choice.device),
-      site);
-  const auto used = std::ranges::count_if(plan.devices, &PlannedDevice::in_use);
+Sole best_sole(const Means& means, const PlanContext& context) {
+  const Site site = site_for(means, context);
+  const auto rank = [&](std::size_t d) {
+    return std::tuple(plan_of(place_on(context.components, site, d), site).lacking_bytes(), -site.devices[d].speed,
+                      -room_for_weights(site.devices[d]));
+  };
+  std::size_t best = 0;
+  for (std::size_t d = 1; d < site.devices.size(); ++d)
+    if (rank(d) < rank(best)) best = d;
+  return {best, std::get<0>(rank(best))};
+}
+
+std::size_t device_of_single(const Means& means, const PlanContext& context) {
+  const Site site = site_for(means, context);
+  std::optional<std::size_t> named;
+  for (const ComponentNeed& component : context.components) {
+    const auto allocation = context.request.allocation.find(component.name);
+    if (allocation == context.request.allocation.end()) continue;
+    const PlacedComponent placed = place_as_told(component, allocation->second, site);
+    for (std::size_t d = 0; d < site.devices.size(); ++d) {
+      if (placed.runs[d].empty()) continue;
+      if (named && *named != d)
+        throw PlacementError(component.name,
+                             {0, "\"mode: single\" keeps everything on one device, and the allocation spreads it",
+                              "leave mode or the allocation out"});
+      named = d;
+    }
+  }
+  return named ? *named : best_sole(means, context).device;
+}
+
+Plan plan_with(const Means& means, const PlanContext& context) {
+  Plan plan = plan_of(placement_with(means, context), site_for(means, context));
+  const std::size_t used = devices_in_use(plan);
   plan.passes_at_once = used > 1 || streams(plan) ? means.passes : 1;
   plan.mode = used > 1 ? "shard" : "single";
-  plan.mode_reason = choice.reason + means_text(plan, components);
   plan.shortfall = shortfall_text(plan);
-  if (used > 1 && plan.fits() && means.passes < wanted)
-    plan.mode_reason += fmt::format("; no more than {} passes at once, for want of memory", means.passes);
   return plan;
+}
+
+std::string reason_of(const Plan& plan, const Means& means, const PlanContext& context, std::int64_t wanted) {
+  std::string out =
+      choice_text(plan, means, context) + idle_text(plan, means, context) + means_text(plan, context.components);
+  if (devices_in_use(plan) > 1 && plan.fits() && means.passes < wanted)
+    out += fmt::format("; no more than {} passes at once, for want of memory", means.passes);
+  return out;
 }
 
 }  // namespace mgpu

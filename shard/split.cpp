@@ -1,92 +1,176 @@
 #include "shard/split.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <optional>
 
 namespace mgpu {
 namespace {
 
-using Sums = std::array<double, 2>;
+constexpr double kAny = std::numeric_limits<double>::infinity();
 
-/// Finds the best way to end each device's run at each unit, where `step` gives what a run adds to what comes before
-/// it, or nothing where it is not allowed. Returns the last device's value and fills the runs.
-template <class Value, class Step>
-Value solve(int units, std::size_t devices, Value start, Step step, std::vector<Run>& runs) {
-  const auto ends = static_cast<std::size_t>(units) + 1;
-  std::vector<std::optional<Value>> before(ends);
-  before[0] = start;
-  std::vector<std::vector<int>> begins(devices, std::vector<int>(ends, 0));
-  for (std::size_t device = 0; device < devices; ++device) {
-    std::vector<std::optional<Value>> after(ends);
-    for (int first = 0; first <= units; ++first) {
-      const auto& value = before[static_cast<std::size_t>(first)];
-      if (!value) continue;
-      for (int last = first; last <= units; ++last) {
-        const std::optional<Value> next = step(*value, device, Run{first, last});
-        auto& best = after[static_cast<std::size_t>(last)];
-        if (!next || (best && !(*next < *best))) continue;
-        best = next;
-        begins[device][static_cast<std::size_t>(last)] = first;
-      }
-    }
-    before = std::move(after);
-  }
-  runs.assign(devices, {});
-  int end = units;
-  for (std::size_t device = devices; device-- > 0;) {
-    runs[device] = {begins[device][static_cast<std::size_t>(end)], end};
-    end = runs[device].first;
-  }
-  return *before.back();
-}
+/// The most that each device may cost.
+struct Bounds {
+  double lacks = kAny, lent = kAny, time = kAny;
 
-/// A cost of every run on every device, worked out once.
-class CostTable {
+  bool allow(const RunCosts& costs) const { return costs.lacks <= lacks && costs.lent <= lent && costs.time <= time; }
+};
+
+/// Finds the best cut, where add(value, costs, is_used) gives what a run's costs make of the value before it. Where
+/// there are more devices than may have a run, or a second variant to place, a state says how many have one, and
+/// whether it is placed.
+template <class Value>
+class Solver {
  public:
-  CostTable(int units, std::size_t devices, const RunCost& cost) : ends_(static_cast<std::size_t>(units) + 1) {
-    costs_.resize(devices * ends_ * ends_);
-    for (std::size_t device = 0; device < devices; ++device)
-      for (int first = 0; first <= units; ++first)
-        for (int last = first; last <= units; ++last)
-          costs_[index(device, {first, last})] = cost(device, {first, last});
+  Solver(const CostTable& table, const SplitLimits& limits)
+      : table_(table),
+        ends_(static_cast<std::size_t>(table.units()) + 1),
+        most_(limits.most_devices == 0 || limits.most_devices >= table.devices() ? 0 : limits.most_devices),
+        layers_((most_ + 1) * table.variants()) {}
+
+  template <class Add>
+  std::optional<Value> solve(const Bounds& bounds, Value start, Add add, Split* split = nullptr) {
+    std::vector<std::optional<Value>> before(layers_ * ends_);
+    before[0] = start;
+    came_.clear();
+    if (split) came_.assign(table_.devices(), std::vector<Origin>(layers_ * ends_));
+    for (std::size_t device = 0; device < table_.devices(); ++device) {
+      std::vector<std::optional<Value>> after(layers_ * ends_);
+      for (std::size_t layer = 0; layer < layers_; ++layer)
+        for (int first = 0; first <= table_.units(); ++first)
+          if (const auto& value = before[layer * ends_ + static_cast<std::size_t>(first)])
+            extend(device, layer, first, *value, bounds, add, after);
+      before = std::move(after);
+    }
+    std::optional<std::size_t> best;
+    for (std::size_t used = 0; used <= most_; ++used) {
+      const std::size_t at = (used * table_.variants() + table_.variants() - 1) * ends_ + ends_ - 1;
+      if (before[at] && (!best || *before[at] < *before[*best])) best = at;
+    }
+    if (!best) return std::nullopt;
+    if (split) *split = trace(*best);
+    return before[*best];
   }
-  double operator()(std::size_t device, Run run) const { return costs_[index(device, run)]; }
 
  private:
-  std::size_t index(std::size_t device, Run run) const {
-    return (device * ends_ + static_cast<std::size_t>(run.first)) * ends_ + static_cast<std::size_t>(run.last);
+  struct Origin {
+    std::uint32_t state = 0;
+    bool second = false;
+  };
+
+  template <class Add>
+  void extend(std::size_t device, std::size_t layer, int first, const Value& value, const Bounds& bounds, Add add,
+              std::vector<std::optional<Value>>& after) {
+    const std::size_t used = layer / table_.variants(), placed = layer % table_.variants();
+    for (int last = first; last <= table_.units(); ++last) {
+      const std::size_t now = most_ == 0 ? 0 : used + (last > first ? 1 : 0);
+      if (now > most_) return;
+      for (std::size_t variant = 0; variant + placed < table_.variants(); ++variant) {
+        const RunCosts& costs = table_.at(device, variant, {first, last});
+        if (!bounds.allow(costs)) continue;
+        const Value next = add(value, costs, last > first);
+        const std::size_t to = (now * table_.variants() + placed + variant) * ends_ + static_cast<std::size_t>(last);
+        if (after[to] && !(next < *after[to])) continue;
+        after[to] = next;
+        if (!came_.empty())
+          came_[device][to] = {static_cast<std::uint32_t>(layer * ends_ + static_cast<std::size_t>(first)),
+                               variant > 0};
+      }
+    }
   }
 
-  std::size_t ends_;
-  std::vector<double> costs_;
+  Split trace(std::size_t state) const {
+    Split out{.runs = std::vector<Run>(table_.devices())};
+    for (std::size_t device = table_.devices(); device-- > 0;) {
+      const Origin& origin = came_[device][state];
+      out.runs[device] = {static_cast<int>(origin.state % ends_), static_cast<int>(state % ends_)};
+      if (origin.second) out.second = device;
+      state = origin.state;
+    }
+    return out;
+  }
+
+  const CostTable& table_;
+  std::size_t ends_, most_, layers_;
+  std::vector<std::vector<Origin>> came_;  ///< by device and state
 };
+
+/// The least that the largest of a cost can be.
+double least_largest(const CostTable& table, const SplitLimits& limits, const Bounds& bounds, double RunCosts::*cost) {
+  return *Solver<double>(table, limits).solve(bounds, 0.0, [cost](double value, const RunCosts& costs, bool) {
+    return std::max(value, costs.*cost);
+  });
+}
+
+using Sums = std::array<double, 5>;
+
+/// The best by the sums of a cost, and of the ties.
+Split least_sum(const CostTable& table, const SplitLimits& limits, const Bounds& bounds, double RunCosts::*cost,
+                double per_device) {
+  Split out;
+  Solver<Sums>(table, limits)
+      .solve(
+          bounds, Sums{},
+          [&](Sums value, const RunCosts& costs, bool used) {
+            if (cost) value[0] += costs.*cost + (used ? per_device : 0.0);
+            for (std::size_t i = 0; i < costs.ties.size(); ++i) value[i + 1] += costs.ties[i];
+            return value;
+          },
+          &out);
+  return out;
+}
+
+Bounds least_lacks(const CostTable& table, const SplitLimits& limits) {
+  Bounds out;
+  out.lacks = least_largest(table, limits, out, &RunCosts::lacks);
+  return out;
+}
 
 }  // namespace
 
-Split best_split(int units, std::size_t devices, const std::vector<RunCost>& worst,
-                 const std::array<RunCost, 2>& sums) {
-  Split out;
-  std::vector<CostTable> tables;
-  for (const RunCost& cost : worst) tables.emplace_back(units, devices, cost);
-  const auto allowed = [&](std::size_t device, Run run) {
-    for (std::size_t i = 0; i < out.worst.size(); ++i)
-      if (tables[i](device, run) > out.worst[i]) return false;
-    return true;
+Split even_split(const CostTable& table, SplitBy by, const SplitLimits& limits) {
+  Bounds bounds = least_lacks(table, limits);
+  if (by == SplitBy::LentThenTime) bounds.lent = least_largest(table, limits, bounds, &RunCosts::lent);
+  bounds.time = least_largest(table, limits, bounds, &RunCosts::time);
+  if (by == SplitBy::TimeThenLent) bounds.lent = least_largest(table, limits, bounds, &RunCosts::lent);
+  return least_sum(table, limits, bounds, nullptr, 0.0);
+}
+
+Split quick_split(const CostTable& table, const SplitLimits& limits) {
+  Bounds bounds = least_lacks(table, limits);
+  const double least = least_largest(table, limits, bounds, &RunCosts::time);
+  // The looser the bound on each time, the less their sum: the best is where the two come to the same.
+  std::vector<double> times;
+  for (std::size_t d = 0; d < table.devices(); ++d)
+    for (std::size_t variant = 0; variant < table.variants(); ++variant)
+      for (int first = 0; first <= table.units(); ++first)
+        for (int last = first; last <= table.units(); ++last)
+          if (const RunCosts& costs = table.at(d, variant, {first, last}); bounds.allow(costs) && costs.time >= least)
+            times.push_back(costs.time);
+  std::ranges::sort(times);
+  times.erase(std::unique(times.begin(), times.end()), times.end());
+  const auto mean_within = [&](double bound) {
+    Bounds within = bounds;
+    within.time = bound;
+    const auto sum =
+        Solver<double>(table, limits).solve(within, 0.0, [&](double value, const RunCosts& costs, bool used) {
+          return value + costs.time + (used ? limits.hand_over : 0.0);
+        });
+    return (*sum - limits.hand_over) / limits.passes;
   };
-  for (const CostTable& cost : tables) {
-    const auto step = [&](double value, std::size_t device, Run run) -> std::optional<double> {
-      if (!allowed(device, run)) return std::nullopt;
-      return std::max(value, cost(device, run));
-    };
-    out.worst.push_back(solve(units, devices, 0.0, step, out.runs));
+  bounds.time = times.back();
+  if (limits.passes > 1.0) {
+    const auto first = std::ranges::partition_point(times, [&](double bound) { return mean_within(bound) > bound; });
+    bounds.time = first == times.end() ? times.back() : *first;
+    if (first != times.begin() && first != times.end() && mean_within(*(first - 1)) < *first)
+      bounds.time = *(first - 1);
   }
-  const auto step = [&](const Sums& value, std::size_t device, Run run) -> std::optional<Sums> {
-    if (!allowed(device, run)) return std::nullopt;
-    return Sums{value[0] + sums[0](device, run), value[1] + sums[1](device, run)};
-  };
-  out.sums = solve(units, devices, Sums{}, step, out.runs);
-  return out;
+  return least_sum(table, limits, bounds, &RunCosts::time, limits.hand_over);
+}
+
+Split thrifty_split(const CostTable& table, const SplitLimits& limits) {
+  return least_sum(table, limits, least_lacks(table, limits), &RunCosts::lent, 0.0);
 }
 
 }  // namespace mgpu

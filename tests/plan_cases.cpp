@@ -2,7 +2,37 @@
 
 #include <fmt/ranges.h>
 
+#include <numeric>
+
 namespace mgpu::test {
+namespace {
+
+ComponentNeed random_component(std::mt19937_64& random, const char* name, Phase phase, int kinds, bool mirrored) {
+  ComponentNeed need{
+      .name = name, .phase = phase, .blocks = {}, .activation = random() % (1024 * kMiB), .mirrored = mirrored};
+  const int count = static_cast<int>(random() % 20 + 1);
+  const bool unequal = random() % 2 == 0;
+  for (int kind = 0; kind < kinds; ++kind) {
+    const bool middle = mirrored && kind == 1;
+    BlockNeed block{fmt::format("kind{}", kind), middle ? 1 : mirrored ? count : static_cast<int>(random() % 20 + 1)};
+    for (int i = 0; i < block.count && unequal; ++i) {
+      block.each.push_back(random() % (500 * kMiB) + 1);
+      block.times.push_back(static_cast<double>(random() % 16 + 1));
+    }
+    const std::uint64_t each = random() % (500 * kMiB) + 1;
+    block.bytes = unequal ? std::accumulate(block.each.begin(), block.each.end(), std::uint64_t{0})
+                          : each * static_cast<std::uint64_t>(block.count);
+    need.bytes += block.bytes;
+    need.blocks.push_back(block);
+  }
+  need.head = random() % (300 * kMiB);
+  need.bytes += need.head + random() % (300 * kMiB);
+  need.each = random() % (50 * kMiB);
+  need.home = random() % (50 * kMiB);
+  return need;
+}
+
+}  // namespace
 
 std::vector<ComponentNeed> components() {
   std::vector<ComponentNeed> out = {
@@ -67,6 +97,16 @@ DeviceRoom main_memory(std::uint64_t bytes) {
   DeviceRoom out;
   out.id = DeviceId::cpu();
   out.total_bytes = out.limit_bytes = bytes;
+  return out;
+}
+
+std::vector<ComponentNeed> random_components(std::mt19937_64& random) {
+  const bool mirrored = random() % 2 == 0;
+  std::vector<ComponentNeed> out = {random_component(random, "clip_l", Phase::Encode, 1, false),
+                                    random_component(random, "unet", Phase::Sample, mirrored ? 3 : 2, mirrored),
+                                    random_component(random, "vae", Phase::Decode, 1, false)};
+  out.back().whole = true;
+  if (random() % 2 == 0) out.insert(out.begin() + 1, random_component(random, "t5xxl", Phase::Encode, 1, false));
   return out;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,9 @@ DeviceRoom room(std::uint64_t limit);
 std::vector<DeviceRoom> rooms(const std::vector<std::uint64_t>& limits);
 /// `cpu` as a donor of that size.
 DeviceRoom main_memory(std::uint64_t bytes);
+
+/// A job of one or two text encoders, a diffusion model of either kind and an autoencoder.
+std::vector<ComponentNeed> random_components(std::mt19937_64& random);
 
 /// "cuda:0 double 0-18, cuda:1 single 0-37*": a star marks what is streamed.
 std::string ranges_of(const Plan& plan, std::string_view component);

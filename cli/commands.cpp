@@ -179,11 +179,13 @@ Answer plan(const Arguments& arguments) {
     if (!devices.unprobed.empty()) out.error += unprobed_note(job, devices);
     out.error += driver_notes(job, devices, machine);
     const PreparedJob planned = plan_job(job, std::move(models), devices);
-    const PlanReport report{job.file, planned.plan, planned.nearest_fit, notes};
+    const std::string nearest_fit = planned.nearest_fit.text();
+    const PlanReport report{job.file, planned.plan, nearest_fit, notes};
     plans.push_back(arguments.json ? to_json(report) : to_table(report));
     if (planned.plan.fits()) continue;
     out.exit = Exit::DoesNotFit;
-    out.error += fmt::format("error: {}: {}\n  {}\n", job.file, planned.plan.shortfall, planned.nearest_fit);
+    out.error += fmt::format("error: {}: {}\n", job.file, planned.plan.shortfall);
+    if (!nearest_fit.empty()) out.error += fmt::format("  {}\n", nearest_fit);
   }
   out.text = arguments.json ? one_document(plans) : fmt::format("{}", fmt::join(plans, ""));
   return out;

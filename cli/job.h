@@ -92,10 +92,10 @@ struct Allocation {
   Marked<ComponentAllocation> vae;
 };
 
-/// A memory limit in bytes, for every device or for each.
+/// A memory limit in bytes, for every device or for each; below 0 what is to stay free.
 struct VramLimit {
-  std::optional<std::uint64_t> each;
-  std::map<DeviceId, std::uint64_t> device;
+  std::optional<std::int64_t> each;
+  std::map<DeviceId, std::int64_t> device;
 };
 
 struct PlacementOptions {

@@ -55,9 +55,28 @@ std::vector<DeviceId> all_devices(const Machine& machine, Exact exact) {
   return out.empty() ? std::vector{DeviceId::cpu()} : out;
 }
 
-enum class Use : std::uint8_t { Computes, Lends };
+/// What the job's vram_limit makes of a device that has so much free. Throws Error where it leaves nothing, or says
+/// more than the device has.
+std::uint64_t limited(const Job& job, const DeviceRoom& room, std::int64_t limit, bool is_own) {
+  const Mark& mark = job.placement.vram_limit.mark;
+  const std::uint64_t free = room.limit_bytes, amount = static_cast<std::uint64_t>(limit < 0 ? -limit : limit);
+  const std::string id = room.id.to_string();
+  if (limit < 0 && amount >= free)
+    throw job.error(
+        mark,
+        fmt::format("\"vram_limit\" leaves {} free on {}, which has {}", bytes_text(amount), id, bytes_text(free)),
+        "leave less free");
+  if (limit < 0) return free - amount;
+  if (amount > room.total_bytes && is_own)
+    throw job.error(
+        mark,
+        fmt::format("\"vram_limit\" is {} on {}, which has {}", bytes_text(amount), id, bytes_text(room.total_bytes)),
+        "without a limit it is what is free; -1GB leaves that much free");
+  return std::min(amount, room.total_bytes);
+}
 
-DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, Use use = Use::Computes) {
+/// `limit_all`: the limit of every device is this one's too.
+DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, bool limit_all) {
   const DeviceSurvey& survey = machine.survey;
   // What this program holds is no longer free, and is the CPU's to count; virtual devices share it.
   const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
@@ -75,11 +94,10 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, U
   if (const auto own = machine.virtual_cpus.find(id); own != machine.virtual_cpus.end())
     room.total_bytes = room.limit_bytes = own->second;
   const VramLimit& limit = *job.placement.vram_limit;
-  if (const auto own = limit.device.find(id); own != limit.device.end()) {
-    room.limit_bytes = own->second;
-  } else if (limit.each && use == Use::Computes) {
-    room.limit_bytes = *limit.each;
-  }
+  if (const auto own = limit.device.find(id); own != limit.device.end())
+    room.limit_bytes = limited(job, room, own->second, true);
+  else if (limit.each && limit_all)
+    room.limit_bytes = limited(job, room, *limit.each, false);
   // What other programs hold is not to be had, whatever the job allows.
   if (id.is_cuda()) room.limit_bytes = std::min(room.limit_bytes, gpu_of(id, machine).free_bytes);
   return room;
@@ -156,17 +174,16 @@ std::vector<DeviceId> donors_named(const ComponentAllocation& wanted, const std:
   return out;
 }
 
-/// `cpu`, if it does not compute, then the others that allocations name.
+/// `cpu`, which may compute too, then the others that allocations name.
 std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const std::vector<DeviceId>& computing) {
-  std::vector<DeviceId> ids;
-  if (std::ranges::find(computing, DeviceId::cpu()) == computing.end()) ids.push_back(DeviceId::cpu());
+  std::vector<DeviceId> ids{DeviceId::cpu()};
   const Allocation& a = job.placement.allocation;
   for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae})
     std::ranges::copy(donors_named(**component, computing), std::back_inserter(ids));
   std::vector<DeviceRoom> out;
   for (const DeviceId& id : ids)
     if (is_there(id, machine) && std::ranges::find(out, id, &DeviceRoom::id) == out.end())
-      out.push_back(room_of(job, id, machine, Use::Lends));
+      out.push_back(room_of(job, id, machine, /*limit_all=*/false));
   return out;
 }
 
@@ -290,7 +307,9 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
   for (const DeviceId& id : ids) check_device(job, id, machine);
   out.all_cuda = std::ranges::all_of(ids, &DeviceId::is_cuda);
   out.all_bf16 = std::ranges::all_of(ids, [&](const DeviceId& id) { return has_bf16(id, machine); });
-  for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine));
+  // Main memory beside GPUs is none of theirs, and lends to them.
+  const bool some_cuda = std::ranges::any_of(ids, &DeviceId::is_cuda);
+  for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine, !some_cuda || id != DeviceId::cpu()));
   check_coders(job, out);
   set_speeds(job, machine, out);
   out.unmeasured = unmeasured_kinds(out.rooms, machine);

@@ -9,15 +9,37 @@
 namespace mgpu {
 namespace {
 
+/// A size, or one with a minus before it.
+Type<std::int64_t> memory_limit() {
+  const Type<std::uint64_t> size = memory_size();
+  return {[=] {
+            Shape shape = size.shape();
+            shape.schema.insert(shape.schema.find('^') + 1, "-?");
+            return shape;
+          },
+          size.accepts,
+          [=](const Value& value) {
+            if (!value.node.text.starts_with('-')) return static_cast<std::int64_t>(size.read(value));
+            YamlNode amount = value.node;
+            amount.text.erase(0, 1);
+            try {
+              return -static_cast<std::int64_t>(size.read({amount, value.source, value.path}));
+            } catch (const Error&) {
+              value.wrong(size.shape().words, "with a minus, as in -1GB, so much is left free");
+            }
+          },
+          [](const std::int64_t& shown) { return fmt::format("{}", shown); }};
+}
+
 Type<VramLimit> vram_limit() {
-  const auto each = made_from<VramLimit, std::uint64_t>(
-      memory_size(),
-      [](std::uint64_t bytes, const Value&) {
+  const auto each = made_from<VramLimit, std::int64_t>(
+      memory_limit(),
+      [](std::int64_t bytes, const Value&) {
         return VramLimit{bytes, {}};
       },
       [](const VramLimit&) { return std::string{}; });
-  const auto apart = made_from<VramLimit, std::map<DeviceId, std::uint64_t>>(
-      per_device(memory_size()),
+  const auto apart = made_from<VramLimit, std::map<DeviceId, std::int64_t>>(
+      per_device(memory_limit()),
       [](auto map, const Value&) {
         return VramLimit{std::nullopt, std::move(map)};
       },
@@ -128,7 +150,8 @@ Type<ComputeTypes> compute_types() {
 
 void state_placement(Section& s, PlacementOptions& placement) {
   s.key("gpu_ids", placement.gpu_ids, list(device(), false), "devices to render on; absent: all GPUs, else cpu");
-  s.key("vram_limit", placement.vram_limit, vram_limit(), "most memory to use; absent: what is free");
+  s.key("vram_limit", placement.vram_limit, vram_limit(),
+        "most memory to use; -1GB: what is free but that; absent: what is free");
   s.key("mode", placement.mode, mode(), "how one copy of the model is spread over devices");
   s.key("replicas", placement.replicas, integer_or_auto(1, 1024), "copies of the model; images are dealt to them");
   s.key("split_cfg", placement.split_cfg,

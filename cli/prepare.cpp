@@ -11,6 +11,7 @@
 #include "cli/init_image.h"
 #include "cli/inversion_files.h"
 #include "cli/sampling.h"
+#include "cli/text_lengths.h"
 #include "core/error.h"
 #include "core/strings.h"
 #include "shard/coding_needs.h"
@@ -97,9 +98,12 @@ at::ScalarType scalar_type_of(ComputeType type) {
   }
 }
 
-LargestPicture largest_picture(const Job& job, const Training& training) {
+LargestPicture largest_picture(const Job& job, const ModelSet& set) {
   LargestPicture out;
-  RunTimesteps timesteps(training);
+  RunTimesteps timesteps(set.training());
+  const TextLengths lengths = text_lengths(job, set);
+  out.clip_tokens = lengths.clip;
+  out.text_tokens = std::max({out.text_tokens, lengths.t5, lengths.clip});
   out.tiling = {.tile = *job.decode.tile, .overlap = *job.decode.overlap};
   out.tiling_is_told = job.decode.tile.given || job.decode.overlap.given;
   std::set<std::string_view> prompts;
@@ -111,9 +115,6 @@ LargestPicture largest_picture(const Job& job, const Training& training) {
     prompts.insert(told.begin(), told.end());
     if (std::int64_t{*image.width} * *image.height > out.width * out.height)
       out.width = *image.width, out.height = *image.height;
-    // A token is at least one byte of a prompt, and most are several: no prompt needs more than this.
-    for (const std::string_view prompt : prompts_of(image))
-      out.text_tokens = std::max<std::int64_t>(out.text_tokens, static_cast<std::int64_t>(prompt.size() / 2));
   }
   out.prompts = static_cast<std::int64_t>(prompts.size());
   return out;
@@ -127,13 +128,10 @@ std::vector<ComponentNeed> needs_of(const Job& job, const ModelSet& models, cons
   return out;
 }
 
-/// What would fit instead of a job that does not: the same in bf16, its largest picture made smaller, or more memory.
+/// The largest picture of the same shape that fits, its longer side counted in the model's unit, where one of
+/// kSmallestOffer does.
 template <class Fits>
-std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, const LargestPicture& picture,
-                        const Plan& refused, Fits fits) {
-  const ComputeDtypes narrow{at::kBFloat16, at::kBFloat16, at::kBFloat16};
-  if (dtypes.unet == at::kFloat && fits(narrow, picture)) return "dtype: bf16 would fit";
-  const std::int64_t unit = models.training().size_multiple;
+std::optional<LargestPicture> smaller_picture(const LargestPicture& picture, std::int64_t unit, Fits fits) {
   const std::int64_t longer = std::max(picture.width, picture.height);
   const auto scaled = [&](std::int64_t side) {
     const auto length = [&](std::int64_t whole) { return std::max(unit, whole * side * unit / longer / unit * unit); };
@@ -141,20 +139,38 @@ std::string nearest_fit(const ModelSet& models, const ComputeDtypes& dtypes, con
     smaller.width = length(picture.width), smaller.height = length(picture.height);
     return smaller;
   };
-  // The largest that fits, its longer side counted in units: a smaller picture never needs more.
   std::int64_t largest = kSmallestOffer / unit, too_large = longer / unit;
-  if (largest < too_large && fits(dtypes, scaled(largest))) {
-    while (too_large - largest > 1) {
-      const std::int64_t side = std::midpoint(largest, too_large);
-      (fits(dtypes, scaled(side)) ? largest : too_large) = side;
-    }
-    const LargestPicture smaller = scaled(largest);
-    return fmt::format("pictures of {}x{} would fit", smaller.width, smaller.height);
+  if (largest >= too_large || !fits(scaled(largest))) return std::nullopt;
+  while (too_large - largest > 1) {
+    const std::int64_t side = std::midpoint(largest, too_large);
+    (fits(scaled(side)) ? largest : too_large) = side;
   }
-  const auto in_use = std::ranges::count_if(refused.devices, &PlannedDevice::in_use);
-  if (in_use > 1) return fmt::format("{}MB more on each device would fit", (refused.lacking_bytes() >> 20) + 1);
-  const auto device = std::ranges::find_if(refused.devices, &PlannedDevice::in_use);
-  return fmt::format("it takes a device or a vram_limit of {}MB", (highest(device->peak) >> 20) + 1);
+  return scaled(largest);
+}
+
+/// What would fit instead: the same in bf16, its largest picture made smaller, or more memory.
+NearestFit find_nearest_fit(const Job& job, const ModelSet& models, const ComputeDtypes& dtypes,
+                            const LargestPicture& picture, const JobDevices& devices, const PlacementRequest& request,
+                            const Plan& refused) {
+  using enum NearestFit::Kind;
+  const auto fits = [&](const ComputeDtypes& types, const LargestPicture& largest) {
+    return can_fit(needs_of(job, models, types, largest), devices.rooms, request);
+  };
+  if (dtypes.unet == at::kFloat && fits({at::kBFloat16, at::kBFloat16, at::kBFloat16}, picture))
+    return {.kind = Narrow};
+  const auto smaller = smaller_picture(picture, models.training().size_multiple,
+                                       [&](const LargestPicture& largest) { return fits(dtypes, largest); });
+  if (smaller) return {.kind = SmallerSize, .width = smaller->width, .height = smaller->height};
+  std::vector<DeviceId> used;
+  for (const PlannedDevice& device : refused.devices)
+    if (device.in_use()) used.push_back(device.room.id);
+  if (used.empty()) return {};
+  const auto more =
+      missing_memory(needs_of(job, models, dtypes, picture), devices.rooms, request, used, refused.lacking_bytes());
+  if (!more) return {};
+  if (used.size() > 1) return {.kind = MoreMemory, .mebibytes = *more};
+  const auto room = std::ranges::find(devices.rooms, used.front(), &DeviceRoom::id);
+  return {.kind = Device, .mebibytes = ((room->limit_bytes + (std::uint64_t{1} << 20) - 1) >> 20) + *more};
 }
 
 /// Throws Error at a clip_skip that would change nothing, and where an encoder's file lacks the layer that is read.
@@ -227,14 +243,12 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   out.dtypes.vae = scalar_type_of(out.types.vae);
   if (out.types.clip != ComputeType::Fp32) out.dtypes.encoders = scalar_type_of(out.types.clip);
   const PlacementRequest request = placement_request(job, devices);
-  const auto fits = [&](const ComputeDtypes& types, const LargestPicture& picture) {
-    return can_fit(needs_of(job, models.set, types, picture), devices.rooms, request);
-  };
-  const LargestPicture picture = largest_picture(job, models.set.training());
+  const LargestPicture picture = largest_picture(job, models.set);
   out.needs = needs_of(job, models.set, out.dtypes, picture);
   try {
     out.plan = make_plan(out.needs, devices.rooms, request);
-    if (!out.plan.fits()) out.nearest_fit = nearest_fit(models.set, out.dtypes, picture, out.plan, fits);
+    if (!out.plan.fits())
+      out.nearest_fit = find_nearest_fit(job, models.set, out.dtypes, picture, devices, request, out.plan);
   } catch (const PlacementError& error) {
     throw placement_error(job, error);
   }
@@ -248,8 +262,24 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
 
 PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices) {
   PreparedJob out = plan_job(job, std::move(models), devices);
-  if (!out.plan.fits()) throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall, out.nearest_fit);
+  if (!out.plan.fits()) throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall, out.nearest_fit.text());
   return out;
+}
+
+std::string NearestFit::text() const {
+  switch (kind) {
+    case Kind::None:
+      return {};
+    case Kind::Narrow:
+      return "dtype: bf16 would fit";
+    case Kind::SmallerSize:
+      return fmt::format("pictures of {}x{} would fit", width, height);
+    case Kind::MoreMemory:
+      return fmt::format("{}MB more on each device would fit", mebibytes);
+    case Kind::Device:
+      return fmt::format("it takes a device or a vram_limit of {}MB", mebibytes);
+  }
+  return {};
 }
 
 std::optional<Plan> smaller_plan(const PreparedJob& job, const DeviceId& device) {

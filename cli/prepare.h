@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -33,6 +34,23 @@ struct JobModels {
 /// place in the job.
 JobModels open_job(Job& job);
 
+/// What would fit instead of a job that does not: tried by planning it.
+struct NearestFit {
+  enum class Kind : std::uint8_t {
+    None,         ///< nothing was found
+    Narrow,       ///< the same in bf16
+    SmallerSize,  ///< pictures of at most this size
+    MoreMemory,   ///< so many MiB more on each device that the plan uses
+    Device,       ///< a limit of so many MiB on the one device that it uses
+  };
+  Kind kind = Kind::None;
+  std::int64_t width = 0, height = 0;
+  std::uint64_t mebibytes = 0;
+
+  /// "pictures of 512x512 would fit"; empty where nothing was found.
+  std::string text() const;
+};
+
 /// A job whose devices have been found and that has a plan.
 struct PreparedJob {
   const Job* job = nullptr;
@@ -40,7 +58,7 @@ struct PreparedJob {
   ComputeDtypes dtypes;
   ResolvedTypes types;  ///< the same, as a picture's metadata names them
   Plan plan;
-  std::string nearest_fit;  ///< of a plan that does not fit: what would
+  NearestFit nearest_fit;  ///< of a plan that does not fit: what would
   /// What it was made of.
   std::vector<ComponentNeed> needs;
   std::vector<DeviceRoom> rooms;

@@ -14,7 +14,6 @@ namespace mgpu {
 namespace {
 
 constexpr std::uint64_t kFluxHeadDim = 128;
-constexpr std::uint64_t kShortText = 256;  // tokens: LargestPicture's least
 // That a sampler keeps of a picture: noise, x, what was denoised, a few of earlier steps and what is being computed.
 constexpr std::uint64_t kLatentsOfPicture = 10;
 
@@ -312,17 +311,17 @@ ComponentNeed unet_need(const Part& part, at::ScalarType dtype, const LargestPic
 }
 
 /// What encoders give for a prompt, in fp32; put together it is at most as much. CLIP reads a long prompt in chunks.
-std::uint64_t conditioning_bytes(const ModelSet& models, std::uint64_t text) {
-  std::uint64_t values = models.t5xxl ? text * size(models.t5xxl->t5().hidden) : 0;
+std::uint64_t conditioning_bytes(const ModelSet& models, const LargestPicture& picture) {
+  std::uint64_t values = models.t5xxl ? size(picture.text_tokens) * size(models.t5xxl->t5().hidden) : 0;
   for (const std::optional<Part>* clip : {&models.clip_l, &models.clip_g})
-    if (*clip) values += (text > kShortText ? text : size((*clip)->clip().positions)) * size((*clip)->clip().hidden);
+    if (*clip) values += size(picture.clip_tokens) * size((*clip)->clip().hidden);
   return values * kFp32;
 }
 
 /// Adds every prompt's conditioning: beside the encoders, then once more as it is put together; from there on beside
 /// the diffusion model's first block.
 void add_conditionings(std::vector<ComponentNeed>& needs, const ModelSet& models, const LargestPicture& picture) {
-  const std::uint64_t bytes = size(picture.prompts) * conditioning_bytes(models, size(picture.text_tokens));
+  const std::uint64_t bytes = size(picture.prompts) * conditioning_bytes(models, picture);
   for (ComponentNeed& need : needs) {
     if (need.phase == Phase::Sample) need.home += bytes;
     if (need.phase != Phase::Encode) continue;

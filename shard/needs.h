@@ -20,7 +20,8 @@ struct ComputeDtypes {
 struct LargestPicture {
   std::int64_t width = 0;  ///< in pixels
   std::int64_t height = 0;
-  std::int64_t text_tokens = 256;  ///< of the longest prompt, in T5 tokens
+  std::int64_t text_tokens = 256;  ///< of the longest prompt, as the diffusion model is told of it
+  std::int64_t clip_tokens = 77;   ///< of the longest prompt in CLIP's chunks
   std::int64_t levels = 1;         ///< noise levels at which a run evaluates the model
   std::int64_t texts = 1;          ///< conditionings of a picture, each a pass a level at least
   std::int64_t batch = 1;          ///< pictures of a run

@@ -61,12 +61,18 @@ Answer inspect_weights(const std::string& path, bool json) {
     parts.push_back(part_json(summary));
     text += part_text(summary);
   }
+  const std::vector<std::string> rest = left_over(file);
+  for (const std::string& name : rest) {
+    const TensorInfo& info = *file->find(name);
+    text += fmt::format("left over      {} {} {}\n", in_quotes(name), info.type_name(), shape_text(info.shape));
+  }
   if (!json) return {Exit::Ok, text};
   return {Exit::Ok, dump({{"file", path},
                           {"tensors", file->tensors().size()},
                           {"bytes", file->file_bytes()},
                           {"header_sha256", file->header_sha256()},
-                          {"parts", std::move(parts)}})};
+                          {"parts", std::move(parts)},
+                          {"left_over", rest}})};
 }
 
 Answer inspect_picture(const std::string& path, const std::string& bytes, bool json) {

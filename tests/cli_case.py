@@ -39,6 +39,19 @@ def run(*words, folder=None, text=None, **more):
     return subprocess.run([BINARY, *words], cwd=folder, input=text, capture_output=True, text=True, timeout=120, **more)
 
 
+def write_typed(path, tensors):
+    """A safetensors file: tensors' names with type, shape and, where they are not zeros, bytes."""
+    size = {"F16": 2, "F32": 4, "U8": 1}
+    header, data = {}, b""
+    for name, (dtype, shape, *given) in tensors.items():
+        values = given[0] if given else bytes(size[dtype] * math.prod(shape))
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [len(data), len(data) + len(values)]}
+        data += values
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
 def write_weights(path, shapes, values=b""):
     """A safetensors file of fp16: tensors' names and their shapes. Zeros, or these values again and again."""
     header, end = {}, 0

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import unittest
 
-from cli_case import BINARY, GOLDENS, GOOD, Case, run, write_weights
+from cli_case import BINARY, GOLDENS, GOOD, Case, run, write_typed, write_weights
 
 JOB = f"""checkpoint: MODEL.safetensors
 vae: vae.safetensors
@@ -77,6 +77,61 @@ class Sets(Case):
         self.refused(["validate", "sd1.yaml", "--set", "checkpoint=model.ckpt"],
                      "model.ckpt: is a pickled checkpoint, which can run code when it is loaded\n  convert it to safetensors first, on a "
                      "machine you can spare: torch.load(file, weights_only=True), then safetensors.torch.save_file")
+
+    def test_a_folder_of_diffusers(self):
+        os.makedirs(self.path("d"))
+        self.write("d/model_index.json", "{}")
+        said = "is a diffusers folder, which is not supported yet"
+        hint = "use the model's single-file release"
+        self.refused(["validate", "sd1.yaml", "--set", "checkpoint=d"],
+                     f'--set checkpoint=d: "d" {said}\n  {hint}')
+        self.refused(["inspect", "d"], f"d: {said}\n  {hint}")
+
+    def test_a_quantisation_shows_in_the_header(self):
+        text = json.dumps({"format": "mxfp8"}).encode()
+        weight = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q."
+        shapes = {name: ("F16", shape) for name, shape in (unet("sd1") | clip("cond_stage_model.transformer.", 128)).items()}
+        write_typed(self.path("sd1.safetensors"), shapes | {weight + "comfy_quant": ("U8", [len(text)], text)})
+        for command in ("validate", "plan", "run"):
+            self.refused([command, "sd1.yaml"],
+                         f'sd1.safetensors: tensor "{weight}weight" is quantised as "mxfp8", which is not supported yet\n'
+                         "  use the model's fp8 or bf16 release")
+
+    def test_a_missing_block(self):
+        shapes = {name: shape for name, shape in (unet("sd1") | clip("cond_stage_model.transformer.", 128)).items()
+                  if ".output_blocks.4." not in name}
+        write_weights(self.path("sd1.safetensors"), shapes)
+        block = "model.diffusion_model.output_blocks"
+        for command in ("validate", "plan", "run"):
+            self.refused([command, "sd1.yaml"],
+                         f'sd1.safetensors: tensor "{block}.4.0.in_layers.2.weight" is missing ({block}.5 is there)')
+
+    def test_inspect_lists_what_is_left_over(self):
+        shapes = unet("sd1") | {"x.lora_down.weight": [4, 2]}
+        write_weights(self.path("sd1.safetensors"), shapes)
+        text = run("inspect", "sd1.safetensors", folder=self.folder).stdout
+        self.assertEqual(text.splitlines()[-1], 'left over      "x.lora_down.weight" F16 [4, 2]')
+        answer = json.loads(run("inspect", "sd1.safetensors", "--json", folder=self.folder).stdout)
+        self.assertEqual(answer["left_over"], ["x.lora_down.weight"])
+        self.assertEqual(answer["parts"][0]["tensors"], len(unet("sd1")))
+
+    def test_an_autoencoder_of_another_factor(self):
+        vae = os.path.join(GOLDENS, "vae_sd.safetensors")
+        self.refused(["validate", "sd1.yaml", "--set", "vae=" + vae],
+                     f"{vae}: does not belong to sd1.safetensors: it makes 2x2 pixels of a latent value, and that model is made "
+                     "for 8x8\n  name the autoencoder that the model was released with")
+
+    def test_layers_that_a_file_leaves_out(self):
+        layer = "text_model.encoder.layers.11.layer_norm1.weight"
+        write_weights(self.path("l.safetensors"), clip("", 128, 11))
+        job = ["validate", "sd1.yaml", "--set", "encoders.clip_l=l.safetensors"]
+        self.refused(job, f'l.safetensors: tensor "{layer}" is missing\n  sd1 reads it: name the whole encoder\'s file under '
+                          '"encoders.clip_l"')
+        self.accepted(job + ["--set", "sampler.clip_skip=2"], "sd1")
+        self.accepted(self.sdxl(), "sdxl")
+        self.refused(["validate", "sd1.yaml", "--set", "sampler.clip_skip=2"],
+                     "sd1.safetensors: the CLIP encoder has 1 layers, and layer -2 was asked for\n"
+                     "  a clip_skip that passes the first layer cannot be rendered")
 
     def test_encoders_that_are_missing(self):
         self.refused(["validate", "sdxl.yaml"],

@@ -9,6 +9,8 @@
 #include "core/text/prompt_encoder.h"
 #include "core/text/size_conditioning.h"
 #include "tests/cpu_pieces.h"
+#include "tests/drawn_weights.h"
+#include "tests/tensor_writer.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -133,6 +135,49 @@ TEST_CASE("OpenCLIP's layout gives the bits of transformers', in every type") {
     CHECK(at::equal(a.hidden, b.hidden));
     CHECK(relative_l2(b.pooled, a.pooled) < 1e-6);
   }
+}
+
+TEST_CASE("layers count from the architecture's last: a file may leave that out") {
+  // 24 layers as narrow as they may be, and the same file less its last.
+  const test::Folder folder;
+  std::vector<test::Entry> whole;
+  const auto add = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
+    whole.push_back(test::drawn("text_model." + name, shape));
+  };
+  add("embeddings.token_embedding.weight", {100, 64}), add("embeddings.position_embedding.weight", {77, 64});
+  for (const char* end : {"weight", "bias"}) {
+    add(std::string("final_layer_norm.") + end, {64});
+    for (int i = 0; i < 24; ++i) {
+      const std::string layer = fmt::format("encoder.layers.{}.", i);
+      const bool is_weight = std::string_view(end) == "weight";
+      const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
+        add(layer + name + "." + end, is_weight ? std::vector<std::int64_t>{out, in} : std::vector<std::int64_t>{out});
+      };
+      for (const char* name : {"layer_norm1.", "layer_norm2."}) add(layer + name + end, {64});
+      for (const char* name : {"q_proj", "k_proj", "v_proj", "out_proj"})
+        linear(std::string("self_attn.") + name, 64, 64);
+      linear("mlp.fc1", 8, 64), linear("mlp.fc2", 64, 8);
+    }
+  }
+  std::vector<test::Entry> less = whole;
+  std::erase_if(less, [](const test::Entry& entry) { return entry.name.find(".layers.23.") != std::string::npos; });
+  const auto encoder = [&](const std::vector<test::Entry>& entries, const std::string& name) {
+    const auto file = TensorFile::open(folder.write(name, test::safetensors(entries)));
+    return ClipEncoder(Weights(file, "", at::kFloat, at::kCPU), {.end = 99, .quick_gelu = false});
+  };
+  const ClipEncoder all = encoder(whole, "24.safetensors"), most = encoder(less, "23.safetensors");
+  CHECK(most.blocks() == 23);
+  at::Tensor ids = at::randint(0, 99, {1, 77}, at::detail::createCPUGenerator(7), at::kLong);
+  ids[0][40] = 99;
+  for (const bool norm : {true, false}) {
+    const ClipLayer last_but_one{.layer = -2, .norm = norm};
+    const ClipOutput ours = most.forward(ids, LocalOps(), last_but_one);
+    CHECK(at::equal(ours.hidden, all.forward(ids, LocalOps(), last_but_one).hidden));
+    CHECK_FALSE(ours.pooled.defined());  // the last layer's
+  }
+  CHECK_THROWS_WITH_AS(
+      most.forward(ids, LocalOps()),
+      doctest::Contains("its layer 23 was asked for, and the file holds 23 of the encoder's 24 layers"), Error);
 }
 
 TEST_CASE("the level text_model may be left out, as early SD 1.x files do") {

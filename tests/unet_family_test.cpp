@@ -57,6 +57,11 @@ Entries clip(const std::string& prefix, int width, int layers = 1) {
   return out + norm(model + "final_layer_norm", width);
 }
 
+/// CLIP-G, whose pooled output is projected.
+Entries clip_g() {
+  return clip("", 64, 32) + Entries{zeros("text_projection.weight", {64, 64})};
+}
+
 /// The same in OpenCLIP's.
 Entries open_clip(const std::string& prefix, int width, int layers = 1) {
   Entries out{zeros(prefix + "token_embedding.weight", {100, width}),
@@ -220,7 +225,7 @@ TEST_CASE("single-file checkpoints hold their encoders under the original names"
 
 TEST_CASE("an encoder's own file wins over the checkpoint's, and is known by its depth") {
   const std::string l = write("l.safetensors", clip("", 128, 12));
-  const std::string g = write("g.safetensors", clip("", 64, 32)), h = write("h.safetensors", clip("", 64, 24));
+  const std::string g = write("g.safetensors", clip_g()), h = write("h.safetensors", clip("", 64, 24));
   const Entries whole = unet("sdxl") + clip(kClipL, 128) + open_clip(kClipG, 64);
   const ModelSet set = open(whole, {.clip_l = l, .clip_g = g});
   CHECK(set.clip_l->clip().layers == 12);
@@ -246,7 +251,7 @@ TEST_CASE("what a set lacks or has no use for is named with its key") {
         "model.safetensors: does not hold a CLIP-G text encoder | name one under \"encoders.clip_g\"");
   CHECK(fault(unet("refiner")) ==
         "model.safetensors: does not hold a CLIP-G text encoder | name one under \"encoders.clip_g\"");
-  const std::string g = write("g.safetensors", clip("", 64, 32));
+  const std::string g = write("g.safetensors", clip_g());
   CHECK(fault(unet("sd1") + clip("cond_stage_model.transformer.", 128), {.clip_g = g}) ==
         "g.safetensors: is of no use to model.safetensors, which is a Stable Diffusion 1.x checkpoint | leave "
         "\"encoders.clip_g\" out");
@@ -276,7 +281,7 @@ TEST_CASE("CLIP's merges belong to its encoders") {
   CHECK(fault(unet("sd1") + clip("cond_stage_model.transformer.", 128), {.clip_tokenizer = merges}) ==
         "model.safetensors: does not belong to " + merges + ": it knows 100 tokens, and those merges make 607 | " +
             hint + " under \"tokenizers.clip\"");
-  Entries g = clip("", 64, 32);
+  Entries g = clip_g();
   for (Entry& entry : g)
     if (entry.name.ends_with("token_embedding.weight")) entry.shape[0] = 607;
   CHECK(fault(unet("refiner"), {.clip_g = write("g.safetensors", g), .clip_tokenizer = merges}).empty());

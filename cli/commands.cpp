@@ -201,7 +201,7 @@ Answer inspect(const Arguments& arguments) {
   const std::string& path = arguments.files.front();
   std::error_code fault;
   if (!std::filesystem::exists(path, fault)) fail_file(path, "no such file");
-  if (is_no_png(path)) return inspect_weights(path, arguments.json);
+  if (!begins_as_png(path)) return inspect_weights(path, arguments.json);
   return inspect_picture(path, read_file(path), arguments.json);
 }
 

@@ -61,7 +61,7 @@ JobRun::JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const
     // Once a signal has come, nothing will be rendered: what is there need not be looked at.
     const bool keep = caught_signal() == 0 &&
                       existing_picture(picture.path, record, options.overwrite, options.resume) == Existing::Keep;
-    if (keep && !options.resume && is_no_png(picture.path)) progress_.note(no_png_note(picture.path));
+    if (keep && !options.resume && !begins_as_png(picture.path)) progress_.note(no_png_note(picture.path));
     pictures_.add(std::move(picture), std::move(record), keep);
   }
 }

@@ -199,12 +199,10 @@ Existing existing_picture(const std::string& path, const std::string& record, bo
   }
 }
 
-bool is_no_png(const std::string& path) {
+bool begins_as_png(const std::string& path) {
   const Descriptor file(path, O_RDONLY | O_NONBLOCK);
-  struct stat info {};
-  if (!file.is_open() || ::fstat(file.get(), &info) != 0) return false;
   char begin[8] = {};
-  return ::pread(file.get(), begin, sizeof begin, 0) >= 0 && !is_png({begin, sizeof begin});
+  return file.is_open() && ::pread(file.get(), begin, sizeof begin, 0) == sizeof begin && is_png({begin, sizeof begin});
 }
 
 std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<PartOfRun>& part) {

@@ -51,8 +51,8 @@ enum class Existing : std::uint8_t { Render, Keep };
 /// file is damaged.
 Existing existing_picture(const std::string& path, const std::string& record, bool overwrite, bool resume);
 
-/// Whether a file that can be read does not begin as a PNG does.
-bool is_no_png(const std::string& path);
+/// Whether there is a file that can be read and begins as a PNG does.
+bool begins_as_png(const std::string& path);
 
 /// Where each job's report goes ("" for none): its name in the output directory, under --part with the part. Jobs that
 /// would share a file get their own names in it: report-JOB.json.

@@ -226,7 +226,8 @@ std::string no_png_note(const std::string& path) {
 std::vector<std::string> no_png_notes(std::span<const Picture> pictures) {
   std::vector<std::string> out;
   for (const Picture& picture : pictures)
-    if (is_no_png(picture.path)) out.push_back(no_png_note(picture.path));
+    if (std::error_code fault; fs::exists(picture.path, fault) && !begins_as_png(picture.path))
+      out.push_back(no_png_note(picture.path));
   return out;
 }
 

@@ -144,8 +144,8 @@ std::string MappedFile::damage() const {
   const auto now = static_cast<std::uint64_t>(info.st_size);
   if (now < bytes_) return fmt::format("was cut from {} to {} bytes", bytes_, now);
   if (now > bytes_) return fmt::format("grew from {} to {} bytes", bytes_, now);
-  if (slot_->damaged) return "could not be read everywhere: the disk or the network failed";
   if (info.st_mtim.tv_sec != seconds_ || info.st_mtim.tv_nsec != nanoseconds_) return "was written to";
+  if (slot_->damaged) return "could not be read everywhere: the disk or the network failed";
   return {};
 }
 

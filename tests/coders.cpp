@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "core/family_sizes.h"
+#include "core/part_shapes.h"
 #include "core/fault_point.h"
 #include "tests/testing.h"
 
@@ -49,7 +50,8 @@ Weights coder_weights(const std::string& name) {
 }
 
 VaeSizes coder_sizes(const Weights& weights) {
-  return std::get<VaeSizes>(read_vae_sizes(weights.file(), weights.prefix()));
+  PartShapes shapes(weights.file(), weights.prefix());
+  return std::get<VaeSizes>(read_vae_sizes(shapes));
 }
 
 }  // namespace mgpu

@@ -17,7 +17,8 @@ constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 /// A folder of files in place of /. The machine has 64 GiB, 60 of them available.
 class FakeRoot {
  public:
-  explicit FakeRoot(const std::map<std::string, std::string>& files) {
+  using Files = std::map<std::string, std::string>;
+  explicit FakeRoot(const Files& files) {
     write("proc/meminfo", "MemTotal:       67108864 kB\nMemFree:  1 kB\nMemAvailable:   62914560 kB\n");
     for (const auto& [name, text] : files) write(name, text);
   }
@@ -54,7 +55,7 @@ TEST_SUITE_BEGIN("host_limits");
 
 TEST_CASE("without cgroups, and where nothing can be read of them, memory is the machine's") {
   check(FakeRoot({}).memory(), 65536 * kMiB, 61440 * kMiB, "");
-  check(FakeRoot({{"proc/self/cgroup", "0::/a\n"}}).memory(), 65536 * kMiB, 61440 * kMiB, "");
+  check(FakeRoot(FakeRoot::Files{{"proc/self/cgroup", "0::/a\n"}}).memory(), 65536 * kMiB, 61440 * kMiB, "");
   check(FakeRoot({{"proc/self/cgroup", "garbage\n0:\n"}, {"proc/self/mountinfo", "1 2\n - \n" + v2_mount}}).memory(),
         65536 * kMiB, 61440 * kMiB, "");
   CHECK(FakeRoot({}).quota() == 0);

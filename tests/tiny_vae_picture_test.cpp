@@ -45,7 +45,7 @@ TEST_CASE("a job renders with it: the reference's latent, decoded") {
   const RenderResult result = test::render_all({job_with(folder, "picture_schnell.yaml", "out")});
   REQUIRE(result.code == Exit::Ok);
   const Part vae = find_part(TensorFile::open(golden("tiny_vae_flux.safetensors")), Role::Vae);
-  const LatentFormat format{16, 0.3611, 0.1159};
+  const LatentFormat format{16, 8, 0.3611, 0.1159};
   const at::Tensor latent = read(*TensorFile::open(golden("picture_cases.safetensors")), "schnell.0.latent");
   const at::Tensor expected =
       decode(latent, format, tiny_decoding(vae.tiny_vae(), weights_of(vae, at::kFloat, at::kCPU), format))[0];

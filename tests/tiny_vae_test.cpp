@@ -23,7 +23,7 @@ TEST_SUITE_BEGIN("tiny_vae");
 
 namespace {
 
-const LatentFormat kFlux{16, 0.3611, 0.1159};
+const LatentFormat kFlux{16, 8, 0.3611, 0.1159};
 
 Part golden_part(const std::string& name) {
   return find_part(TensorFile::open(golden(name + ".safetensors")), Role::Vae);
@@ -61,11 +61,6 @@ Entries alone(const std::string& coder) {
   return renamed("tiny_vae_flux", [&](const std::string& name) {
     return name.starts_with(coder) ? name.substr(coder.size()) : std::string();
   });
-}
-
-Entries without(Entries entries, const std::string& name) {
-  std::erase_if(entries, [&](const test::Entry& entry) { return entry.name == name; });
-  return entries;
 }
 
 Entries reshaped(Entries entries, const std::string& name, const Shape& shape) {

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/family_sizes.h"
+#include "core/part_shapes.h"
 #include "tests/testing.h"
 #include "vae/autoencoder.h"
 #include "vae/codec.h"
@@ -19,15 +20,16 @@ TEST_SUITE_BEGIN("vae");
 
 namespace {
 
-const LatentFormat kPlain{16, 1.0, 0.0};
-const LatentFormat kFlux{16, 0.3611, 0.1159};
+const LatentFormat kPlain{16, 8, 1.0, 0.0};
+const LatentFormat kFlux{16, 8, 0.3611, 0.1159};
 
 Weights open(const std::string& path, const std::string& prefix = "") {
   return Weights(TensorFile::open(path), prefix, at::kFloat, at::kCPU);
 }
 
 VaeSizes sizes_of(const Weights& weights) {
-  return std::get<VaeSizes>(read_vae_sizes(weights.file(), weights.prefix()));
+  PartShapes shapes(weights.file(), weights.prefix());
+  return std::get<VaeSizes>(read_vae_sizes(shapes));
 }
 
 /// A small autoencoder of tests/goldens with its cases, in fp32 on the CPU.

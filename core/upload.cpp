@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/gpu_event.h"
 #include "core/pinned.h"
+#include "core/quietly.h"
 
 namespace mgpu {
 namespace {
@@ -33,12 +34,8 @@ Uploader::Uploader(at::Device device) : device_(device) {
 
 // The buffers go back to LibTorch's host allocator, which knows nothing of the copies that still read them.
 Uploader::~Uploader() {
-  for (const auto& slot : slots_) {
-    try {
-      slot->sent.synchronize();
-    } catch (const c10::Error&) {  // a device that failed reads nothing any more, and whoever uses it is told
-    }
-  }
+  for (const auto& slot : slots_)  // a device that failed reads nothing any more
+    quietly([&] { slot->sent.synchronize(); });
 }
 
 at::Tensor Uploader::upload(std::span<const std::byte> bytes, at::IntArrayRef shape, at::ScalarType dtype) {

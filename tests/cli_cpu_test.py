@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import unittest
 
-from cli_case import BINARY, GOOD, Case
+from cli_case import BINARY, GOLDENS, GOOD, Case
 
 SMALL = GOOD.replace("width: 64, height: 64", "width: 96, height: 80")  # parts of tensors for every thread
 PLAIN = {k: v for k, v in os.environ.items() if not re.match(r"OMP_|GOMP_|MKL_|ATEN_|ONEDNN_|DNNL_", k)}
@@ -53,7 +53,7 @@ class Cpu(Case):
         self.assertTrue(self.render("--portable", "job.yaml", environment=widest) == picture)
         self.assertIn("exact: \"portable\"\n", self.call("inspect", "out/job-0000-3.png").stdout)
         shutil.move(self.path("out/job-0000-3.png"), self.path("job.png"))
-        self.assertTrue(self.render("job.png") == picture)
+        self.assertTrue(self.render("job.png", "--set", f"model_paths=[{GOLDENS}]") == picture)
         for command in ("validate", "plan"):
             self.call(command, "--portable", "job.yaml")
 

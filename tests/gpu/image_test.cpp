@@ -3,6 +3,7 @@
 
 #include "core/arithmetic.h"
 #include "core/family_sizes.h"
+#include "core/part_shapes.h"
 #include "core/image_nn.h"
 #include "tests/testing.h"
 #include "vae/slabs.h"
@@ -107,7 +108,8 @@ TEST_CASE("the autoencoders' goldens in fp32, and in bf16") {
     const std::string model = name.substr(0, name.find('.'));
     const auto file = TensorFile::open(golden(model + ".safetensors"));
     const std::string prefix = model == "vae_sd" ? "first_stage_model." : "";
-    const VaeSizes sizes = std::get<VaeSizes>(read_vae_sizes(*file, prefix));
+    PartShapes shapes(*file, prefix);
+    const VaeSizes sizes = std::get<VaeSizes>(read_vae_sizes(shapes));
     const at::Tensor latent = read(*cases, name + "latent"), image = read(*cases, name + "image");
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       const Decoder decoder(sizes, Weights(file, prefix, dtype, at::kCUDA));
@@ -121,7 +123,8 @@ TEST_CASE("the autoencoders' goldens in fp32, and in bf16") {
 TEST_CASE("slabs have the bits of bands, decoding and encoding") {
   set_exact_arithmetic();
   const auto file = TensorFile::open(golden("vae_flux.safetensors"));
-  const VaeSizes sizes = std::get<VaeSizes>(read_vae_sizes(*file, ""));
+  PartShapes shapes(*file, "");
+  const VaeSizes sizes = std::get<VaeSizes>(read_vae_sizes(shapes));
   const BandRules small{.unit_values = 1 << 12, .strip_values = 1 << 14, .score_values = 1 << 14};
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const Weights weights(file, "", dtype, at::kCUDA);

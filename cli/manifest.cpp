@@ -22,8 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMostTries = 16;  // of a file that others replace, or whose folder they remove
-constexpr auto kLockPatience = std::chrono::seconds(5);
+constexpr int kMostTries = 1000;  // of a file that others replace, or whose folder they remove
+constexpr auto kLockPatience = std::chrono::seconds(30);
 constexpr std::size_t kLongestLine = std::size_t{1} << 20;
 
 /// The manifest, open and locked until this goes.

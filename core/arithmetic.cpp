@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/host_limits.h"
+#include "core/host_memory.h"
 
 namespace mgpu {
 namespace {
@@ -59,6 +60,7 @@ void load_mkl() {
   const bool gone = ::getcwd(path, sizeof path) == nullptr;
   const int folder = gone ? ::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
   bool kept = !gone || (folder >= 0 && ::chdir("/") == 0);
+  const HostDeviceScope nobody;  // it is the program's, not a device's
   const at::Tensor square = at::ones({8, 8});
   if (kept) at::mm(square, square);
   if (gone) kept = kept && ::fchdir(folder) == 0;  // the job's relative paths stay those of the folder that is gone

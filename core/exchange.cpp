@@ -78,7 +78,7 @@ Exchange::Round Exchange::show(std::size_t rank, std::vector<at::Tensor> tensors
   work_.changed_.notify_all();
   // A rank can be at most one call ahead of the others.
   work_.changed_.wait(lock, [&] { return work_.cause_ || came_ >= (call + 1) * ranks_; });
-  if (work_.cause_) throw JointWork::Broken();
+  if (came_ < (call + 1) * ranks_) throw JointWork::Broken();
   Round out;
   out.shown_ = &rounds_[call % 2];
   out.self_ = rank;

@@ -230,8 +230,8 @@ constexpr std::string_view kHarmless[] = {
     // T5: the decoder of the whole model, the embedding under its other name, the tokenizer's model.
     "*decoder.block.*", "*decoder.final_layer_norm.weight", "*decoder.embed_tokens.weight", "*lm_head.weight",
     "*encoder.embed_tokens.weight", "*shared.weight", "*spiece_model",
-    // An autoencoder without its encoder.
-    "*quant_conv.weight", "*quant_conv.bias"};
+    // An autoencoder without its encoder; ComfyUI's scale and shift of a tiny one's latents, which the model's row has.
+    "*quant_conv.weight", "*quant_conv.bias", "vae_scale", "vae_shift"};
 
 bool is_harmless(std::string_view name) {
   return std::ranges::any_of(kHarmless, [&](std::string_view pattern) {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "core/elementwise.h"
 #include "core/error.h"
@@ -59,15 +60,20 @@ at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tens
 
 RotaryTable rotary_table(const at::Tensor& ids, at::IntArrayRef axes_dim, double theta, at::Device device) {
   MGPU_CHECK_EQ(ids.size(1), static_cast<std::int64_t>(axes_dim.size()));
-  std::vector<at::Tensor> cos, sin;
+  const std::int64_t half = std::accumulate(axes_dim.begin(), axes_dim.end(), std::int64_t{0}) / 2;
+  const at::TensorOptions options = at::TensorOptions(at::kFloat).device(device);
+  RotaryTable out{at::empty({ids.size(0), half}, options), at::empty({ids.size(0), half}, options)};
+  std::int64_t begin = 0;
   for (std::size_t axis = 0; axis < axes_dim.size(); ++axis) {
     const at::Tensor places = ids.select(1, static_cast<std::int64_t>(axis));
     const AxisTable table = axis_table(places.max().item<std::int64_t>() + 1, axes_dim[axis], theta);
     const at::Tensor there = places.to(device);
-    cos.push_back(table.cos.to(device).index_select(0, there));
-    sin.push_back(table.sin.to(device).index_select(0, there));
+    const std::int64_t width = axes_dim[axis] / 2;
+    out.cos.narrow(1, begin, width).copy_(table.cos.to(device).index_select(0, there));
+    out.sin.narrow(1, begin, width).copy_(table.sin.to(device).index_select(0, there));
+    begin += width;
   }
-  return {at::cat(cos, 1), at::cat(sin, 1)};
+  return out;
 }
 
 Qkv empty_qkv(const at::Tensor& x, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim) {

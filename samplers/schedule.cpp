@@ -28,14 +28,11 @@ std::vector<double> sigmas_at(const SigmaTable& table, const std::vector<double>
   return sigmas;
 }
 
-/// torch.linspace in fp32, from both ends to the middle. LibTorch's own differs between CPUs in the last bit.
+/// torch.linspace in fp32, each value rounded once: LibTorch's own differs between CPUs in the last bit.
 std::vector<double> linspace(double start, double end, int count) {
-  const auto first = static_cast<float>(start), last = static_cast<float>(end);
-  const float step = count > 1 ? (last - first) / static_cast<float>(count - 1) : 0.0F;
+  const double first = fp32(start), last = fp32(end);
   std::vector<double> out;
-  for (int i = 0; i < count; ++i)
-    out.push_back(count == 1 || i < count / 2 ? first + step * static_cast<float>(i)
-                                              : last - step * static_cast<float>(count - i - 1));
+  for (int i = 0; i < count; ++i) out.push_back(count == 1 ? first : fp32(first + (last - first) * i / (count - 1)));
   return out;
 }
 

@@ -53,7 +53,7 @@ class Files(RunCase):
 
     def test_names_that_are_refused(self):
         refused = self.refused_output
-        refused(r'"output.name" gives a name with a control character: "x\x00', name="x\0{index}.png")
+        refused('"output.name" holds the control character U+0000', name="x\0{index}.png")
         refused("with a control character", name="x\n{index}.png")
         refused('"output.report" has a control character', report="r\t.json")
         refused('"output.directory" has a control character', directory="o\n")

@@ -57,7 +57,7 @@ class Sets(Case):
             self.write(model + ".yaml", JOB.replace("MODEL", model))
         write_weights(self.path("sd1.safetensors"), unet("sd1") | clip("cond_stage_model.transformer.", 128))
         write_weights(self.path("sdxl.safetensors"), unet("sdxl"))
-        write_weights(self.path("l.safetensors"), clip("", 128))
+        write_weights(self.path("l.safetensors"), clip("", 128, 2))
         write_weights(self.path("g.safetensors"), clip("", 64, 32) | {"text_projection.weight": [64, 64]})
 
     def sdxl(self, *more):
@@ -220,7 +220,7 @@ class Inversions(Case):
         write_weights(self.path("comfy/ti/theirs.safetensors"), {"emb_params": [1, 128]})
         self.write("extra.yaml", "comfyui:\n  base_path: comfy\n  embeddings: ti\n")
         self.job("a sun, embedding:mine", ', negative: "(embedding:ours:1.2)", conditions: [{prompt: "embedding:theirs"}]')
-        self.accepted("--set", "model_paths=[shared, extra.yaml]")
+        self.accepted("--set", "model_paths=[shared, extra.yaml]", "--set", "sampler.cfg=5.0")
 
     def test_one_that_is_missing(self):
         write_weights(self.path("embeddings/easynegative.safetensors"), {"emb_params": [2, 128]})

@@ -11,10 +11,10 @@ import unittest
 import zlib
 
 from cli_case import GOLDENS, GOOD, Case, run, write_weights
-from cli_models_test import clip, unet
+from cli_models_test import clip, part, unet
 
 SD1 = f"""checkpoint: sd1.safetensors
-vae: "{GOLDENS}/vae_sd.safetensors"
+vae: vae.safetensors
 tokenizers: {{clip: "{GOLDENS}/picture_merges.txt"}}
 gpu_ids: [cpu]
 sampler: {{steps: 3, SAMPLER}}
@@ -39,6 +39,7 @@ class Notes(Case):
     def setUp(self):
         super().setUp()
         write_weights(self.path("sd1.safetensors"), unet("sd1") | clip("cond_stage_model.transformer.", 128))
+        write_weights(self.path("vae.safetensors"), part("vae"))
         write_png(self.path("init.png"), 96, 64, lambda x, y: (2 * x, 3 * y, x + y))
 
     def notes(self, prompt="a boat", more=SIZE, sampler="cfg: 5.0", text=SD1, extra=""):
@@ -140,7 +141,7 @@ class Notes(Case):
 
     def test_plan_and_run_say_them_too(self):
         self.write("job.yaml", GOOD.replace("seed: 3", "seed: 3, negative: ugly").replace("steps: 2", "steps: 1"))
-        note = 'note: job.yaml:8:70: "negative" is not used at cfg 1: a cfg above 1 uses it\n'
+        note = 'note: job.yaml:8:77: "negative" is not used at cfg 1: a cfg above 1 uses it\n'
         planned = run("plan", "job.yaml", "--json", folder=self.folder)
         self.assertEqual((planned.stderr, planned.returncode), (note, 0))
         self.assertEqual(["note: " + n + "\n" for n in json.loads(planned.stdout)["notes"]], [note])

@@ -175,10 +175,10 @@ TEST_CASE("a run that fails anywhere ends, and the others give what they give") 
   for (int n = 0; n < 160; ++n) {
     CAPTURE(n);
     std::atomic<int> count{0};
+    Devices devices(static_cast<Devices::Are>(n / 40));
     fault_hook = [&](std::string_view) {
       if (count++ % 40 == n % 40) throw std::runtime_error("injected");
     };
-    Devices devices(static_cast<Devices::Are>(n / 40));
     const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 6);
     fault_hook = nullptr;
     for (std::size_t i = 0; i < found.size(); ++i)

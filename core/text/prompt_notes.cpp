@@ -103,7 +103,7 @@ void add_inversions(std::string_view prompt, std::vector<PromptNote>& out) {
     const char* why = !small ? "the mark is written in small letters, embedding:NAME"
                       : word.size() == kMark.size()
                           ? "a name has to follow"
-                          : "only a blank, a comma, a parenthesis or the beginning of the prompt may stand before it";
+                          : "only a blank, a parenthesis or the beginning of the prompt may stand before it";
     out.push_back({"embedding", fmt::format("{} is read as words: {}", shown(word), why)});
     return;
   }

@@ -101,11 +101,12 @@ bool ends_word(std::string_view text, std::size_t at) {
 /// The mark that stands at `at`, if any, and where it ends.
 std::optional<std::pair<PromptPart, std::size_t>> mark_at(std::string_view text, std::size_t at) {
   constexpr std::string_view kBreak = "BREAK", kInversion = "embedding:";
-  if (at > 0 && !is_blank(text[at - 1]) && text[at - 1] != ',') return std::nullopt;
+  const bool after_blank = at == 0 || is_blank(text[at - 1]);
+  if (!after_blank && text[at - 1] != ',') return std::nullopt;
   const std::string_view rest = text.substr(at);
   if (rest.starts_with(kBreak) && ends_word(text, at + kBreak.size()))
     return {{{PromptPart::Kind::Break, rest.substr(0, kBreak.size())}, at + kBreak.size()}};
-  if (!rest.starts_with(kInversion)) return std::nullopt;
+  if (!rest.starts_with(kInversion) || !after_blank) return std::nullopt;  // as ComfyUI
   std::size_t begin = at + kInversion.size();
   while (begin < text.size() && is_blank(text[begin])) ++begin;  // ComfyUI takes "embedding: name" too
   std::size_t end = begin;

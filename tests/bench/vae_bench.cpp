@@ -21,6 +21,7 @@
 #include "core/clock.h"
 #include "core/exchange.h"
 #include "core/family_sizes.h"
+#include "core/part_shapes.h"
 #include "core/memory.h"
 #include "shard/worker.h"
 #include "vae/slabs.h"
@@ -67,7 +68,8 @@ class Bench {
  public:
   explicit Bench(const std::string& path) : file_(TensorFile::open(path)) {
     const Weights weights(file_, "", at::kFloat, at::kCUDA);
-    sizes_ = std::get<VaeSizes>(read_vae_sizes(*file_, ""));
+    PartShapes shapes(*file_, "");
+    sizes_ = std::get<VaeSizes>(read_vae_sizes(shapes));
   }
 
   void run(const Case& c) {

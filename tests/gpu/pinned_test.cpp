@@ -11,6 +11,7 @@
 #include "core/device_notes.h"
 #include "core/devices.h"
 #include "core/exchange.h"
+#include "core/joint_work.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
 #include "core/memory.h"
@@ -134,7 +135,8 @@ TEST_CASE("peer access that changes bytes is not used, by hand-overs, exchanges 
   const at::Tensor values = at::arange(1 << 22, at::TensorOptions(at::kInt).device(other));
   CHECK(at::equal(hand_over(values, kGpu).cpu(), values.cpu()));
   check_streaming(DeviceId::cuda(1));
-  Exchange exchange(2);
+  JointWork together;
+  Exchange exchange(2, together);
   std::future<at::Tensor> taken = std::async(std::launch::async, [&] {
     const at::Tensor own = at::zeros({1}, kGpu);
     return exchange.show(0, {own}).take(1, 0, own).cpu();

@@ -7,8 +7,8 @@
 #include <stdexcept>
 
 #include "core/family_sizes.h"
-#include "core/part_shapes.h"
 #include "core/fault_point.h"
+#include "core/part_shapes.h"
 #include "tests/testing.h"
 
 namespace mgpu {

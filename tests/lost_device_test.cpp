@@ -183,7 +183,9 @@ TEST_CASE("a job's limits end with it, whatever a device is in the next one") {
   fault_hook = [&](std::string_view place) {
     if (place == "stage") seen = account.limit();
   };
-  CHECK(render_all({jobs.job("first", 2, 1, "vram_limit: {cpu:1: 300MB}\n")}).code == Exit::Ok);
+  CHECK(render_all({jobs.job("first", 2, 1,
+                             "vram_limit: {cpu:1: 300MB}\nmode: shard\nallocation: {unet: \"cpu:0,50%;cpu:1,50%\"}\n")})
+            .code == Exit::Ok);
   CHECK(seen <= std::uint64_t{300} << 20);
   CHECK(render_all({jobs.job("second", 1, 1, "allocation: {unet: \"cpu:0,50%;cpu:1,50%\"}\n")}).code == Exit::Ok);
   CHECK(seen == std::numeric_limits<std::uint64_t>::max());

@@ -6,8 +6,8 @@
 
 #include "cli/prepare.h"
 #include "cli/text_lengths.h"
-#include "core/text/prompt.h"
 #include "core/text/clip_tokenizer.h"
+#include "core/text/prompt.h"
 #include "core/text/t5_tokenizer.h"
 #include "tests/prepare_cases.h"
 

@@ -3,8 +3,8 @@
 
 #include "core/arithmetic.h"
 #include "core/family_sizes.h"
-#include "core/part_shapes.h"
 #include "core/image_nn.h"
+#include "core/part_shapes.h"
 #include "tests/testing.h"
 #include "vae/slabs.h"
 #include "vae/team.h"

@@ -1,5 +1,6 @@
 #include "samplers/schedule.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,6 +17,11 @@ double fp32(double value) {
   return static_cast<float>(value);
 }
 
+std::vector<double> to_vector(const at::Tensor& values) {
+  at::Tensor wide = values.to(at::kDouble).contiguous();
+  return {wide.const_data_ptr<double>(), wide.const_data_ptr<double>() + wide.numel()};
+}
+
 /// ComfyUI's test for a schedule that already ends at zero.
 bool is_zero(double sigma) {
   return std::abs(sigma) <= 1e-5;
@@ -28,23 +34,8 @@ std::vector<double> sigmas_at(const SigmaTable& table, const std::vector<double>
   return sigmas;
 }
 
-/// torch.linspace in fp32 as it comes out of vectors of eight (AVX2), on every CPU: Karras' levels for noise without a
-/// signal move by 1.6e-6 with its last bit.
 std::vector<double> linspace(double start, double end, int count) {
-  constexpr int kLanes = 8;
-  const auto first = static_cast<float>(start), last = static_cast<float>(end);
-  const float step = count > 1 ? (last - first) / static_cast<float>(count - 1) : 0.0F;
-  const auto at = [&](int i) {
-    return i < count / 2 ? std::fma(step, static_cast<float>(i), first)
-                         : std::fma(-step, static_cast<float>(count - i - 1), last);
-  };
-  std::vector<double> out;
-  for (int i = 0; i < count; ++i) {
-    const int begin = i / kLanes * kLanes;
-    const bool in_vector = count > 1 && begin + kLanes <= count;
-    out.push_back(in_vector ? std::fma(static_cast<float>(i - begin), step, at(begin)) : count > 1 ? at(i) : first);
-  }
-  return out;
+  return to_vector(at::linspace(start, end, count, at::kFloat));
 }
 
 std::vector<double> simple(const SigmaTable& table, int steps) {
@@ -71,19 +62,16 @@ std::vector<double> normal(const SigmaTable& table, int steps) {
 
 /// Karras et al. 2022, eq. 5, rho = 7.
 std::vector<double> karras(const SigmaTable& table, int steps) {
-  const double low = std::pow(table.sigma_min(), 1 / 7.0), high = std::pow(table.sigma_max(), 1 / 7.0);
-  std::vector<double> sigmas = linspace(0, 1, steps);
-  for (double& sigma : sigmas) {
-    const float root = static_cast<float>(high) + static_cast<float>(sigma) * static_cast<float>(low - high);
-    sigma = fp32(std::pow(static_cast<double>(root), 7.0));
-  }
+  double low = std::pow(table.sigma_min(), 1 / 7.0), high = std::pow(table.sigma_max(), 1 / 7.0);
+  at::Tensor ramp = at::linspace(0, 1, steps, at::kFloat);
+  std::vector<double> sigmas = to_vector((high + ramp * (low - high)).pow(7.0));
   sigmas.push_back(0);
   return sigmas;
 }
 
 std::vector<double> exponential(const SigmaTable& table, int steps) {
-  std::vector<double> sigmas = linspace(std::log(table.sigma_max()), std::log(table.sigma_min()), steps);
-  for (double& sigma : sigmas) sigma = fp32(std::exp(sigma));
+  std::vector<double> sigmas =
+      to_vector(at::linspace(std::log(table.sigma_max()), std::log(table.sigma_min()), steps, at::kFloat).exp());
   sigmas.push_back(0);
   return sigmas;
 }
@@ -136,38 +124,25 @@ std::vector<double> linear_quadratic(const SigmaTable& table, int steps) {
 /// "Align Your Steps" (arXiv:2404.14507), theorem 3.1: uniform in atan(sigma). ComfyUI's one step is NaN; ours starts
 /// at sigma_max.
 std::vector<double> kl_optimal(const SigmaTable& table, int steps) {
-  const auto low = static_cast<float>(std::atan(table.sigma_min()));
-  const auto high = static_cast<float>(std::atan(table.sigma_max()));
-  std::vector<double> sigmas;
-  for (int i = 0; i < steps; ++i) {
-    const float ramp = static_cast<float>(i) / static_cast<float>(std::max(steps - 1, 1));
-    sigmas.push_back(fp32(std::tan(static_cast<double>(ramp * low + (1 - ramp) * high))));
-  }
+  at::Tensor ramp = at::arange(steps, at::kFloat).div_(std::max(steps - 1, 1));
+  std::vector<double> sigmas =
+      to_vector((ramp * std::atan(table.sigma_min()) + (1 - ramp) * std::atan(table.sigma_max())).tan_());
   sigmas.push_back(0);
   return sigmas;
 }
 
-/// What is left of the signal's variance at each of Stable Diffusion's levels: DDPM's cumulative alphas, fp64.
-std::vector<double> stable_diffusion_alphas() {
-  constexpr int kLevels = 1000;
-  const double first = std::sqrt(0.00085), last = std::sqrt(0.012), step = (last - first) / (kLevels - 1);
-  std::vector<double> alphas;
-  double left = 1;
-  for (int i = 0; i < kLevels; ++i) {
-    const double root = i < kLevels / 2 ? first + step * i : last - step * (kLevels - i - 1);
-    alphas.push_back(left *= 1 - root * root);
-  }
-  return alphas;
+/// What is left of the signal's variance at each of Stable Diffusion's levels: DDPM's cumulative alphas [1000] fp64.
+at::Tensor stable_diffusion_alphas() {
+  at::Tensor betas = at::linspace(std::sqrt(0.00085), std::sqrt(0.012), 1000, at::kDouble).square();
+  return at::cumprod(1 - betas, 0);
 }
 
-SigmaTable table_of(const std::vector<double>& alphas) {
-  SigmaTable table{.path = NoisePath::VarianceExploding, .sigmas = {}, .log_sigmas = {}, .shift = 1};
-  for (const double alpha : alphas) {
-    const double sigma = std::sqrt((1 - alpha) / alpha);
-    table.sigmas.push_back(fp32(sigma));
-    table.log_sigmas.push_back(fp32(std::log(sigma)));
-  }
-  return table;
+SigmaTable table_of(const at::Tensor& alphas) {
+  at::Tensor sigmas = ((1 - alphas) / alphas).sqrt();
+  return {.path = NoisePath::VarianceExploding,
+          .sigmas = to_vector(sigmas.to(at::kFloat)),
+          .log_sigmas = to_vector(sigmas.log().to(at::kFloat)),
+          .shift = 1};
 }
 
 /// The levels that lie below all before them. More steps than the table has levels repeat some, and steps of no length
@@ -247,13 +222,10 @@ SigmaTable stable_diffusion_sigmas() {
 
 SigmaTable zero_terminal_sigmas() {
   constexpr double kLast = 4.8973451890853435e-08;  // ComfyUI's number: of 0 there is no sigma
-  std::vector<double> alphas = stable_diffusion_alphas();
-  const double first = std::sqrt(alphas.front()), last = std::sqrt(alphas.back());
-  for (double& alpha : alphas) {
-    const double root = (std::sqrt(alpha) - last) * (first / (first - last));
-    alpha = root * root;
-  }
-  alphas.back() = kLast;
+  at::Tensor roots = stable_diffusion_alphas().sqrt();
+  const at::Tensor first = roots[0], last = roots[-1];
+  at::Tensor alphas = ((roots - last) * (first / (first - last))).square();
+  alphas[-1].fill_(kLast);
   return table_of(alphas);
 }
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kFluxHeadDim = 128;
 // That a sampler keeps of a picture: noise, x, what was denoised, a few of earlier steps and what is being computed.
-constexpr std::uint64_t kLatentsOfPicture = 10;
+constexpr std::uint64_t kLatentsOfPicture = 11;
 
 std::size_t size(std::int64_t value) {
   return static_cast<std::size_t>(value);

@@ -115,11 +115,6 @@ TEST_CASE("constants have the same bits on every CPU") {
   const RotaryTable table = rotary_table(at::arange(3 * 4096, at::kLong).view({-1, 3}), {16, 56, 56}, 10000.0);
   CHECK(hash(table.cos) == "7da6ec93d01bbf59eb86f2c70c81cef4bf6912b4868a8864ceddbf32a29db46b");
   CHECK(hash(table.sin) == "2b55a8a596b84b4ce236a74d472c9a7b455261874ea155d824c6457fdbbf7779");
-  std::vector<double> sigmas;
-  for (const SigmaTable& levels : {flux_dev_sigmas(), stable_diffusion_sigmas(), zero_terminal_sigmas()})
-    for (const ScheduleRow& row : schedules())
-      for (const double sigma : make_sigmas(row, levels, 25, 0.8, false)) sigmas.push_back(sigma);
-  CHECK(hash(at::tensor(sigmas, at::kDouble)) == "2bbdbd461155ad59f1d14036e2f1a919c0195ffc38b5beac4b5c67a33429c517");
 }
 
 TEST_SUITE_END();

@@ -38,7 +38,7 @@ def write_png(path, width, height, pixel):
 class Notes(Case):
     def setUp(self):
         super().setUp()
-        write_weights(self.path("sd1.safetensors"), unet("sd1") | clip("cond_stage_model.transformer.", 128))
+        write_weights(self.path("sd1.safetensors"), unet("sd1") | clip("cond_stage_model.transformer.", 128, 3))
         write_weights(self.path("vae.safetensors"), part("vae"))
         write_png(self.path("init.png"), 96, 64, lambda x, y: (2 * x, 3 * y, x + y))
 
@@ -92,7 +92,7 @@ class Notes(Case):
         self.assertEqual(self.notes("a __colour__ boat"),
                          ['"__colour__" is read as words: there are no wildcards; list the prompts under "images"'])
         self.assertEqual(self.notes("[embedding:x]"),
-                         ['"embedding:x]" is read as words: only a blank, a comma, a parenthesis or the beginning of the prompt may '
+                         ['"embedding:x]" is read as words: only a blank, a parenthesis or the beginning of the prompt may '
                           "stand before it"])
         self.assertEqual(self.notes("Embedding:x"),
                          ['"Embedding:x" is read as words: the mark is written in small letters, embedding:NAME'])

@@ -151,6 +151,11 @@ std::vector<at::Tensor> sample_all(Pipeline& pipeline, std::size_t count) {
   return out;
 }
 
+/// Takes the hook away once the devices declared behind it are gone, whose threads may still ask for it.
+struct ForgetHook {
+  ~ForgetHook() { fault_hook = nullptr; }
+};
+
 }  // namespace
 
 TEST_SUITE_BEGIN("threads");
@@ -269,17 +274,21 @@ TEST_CASE("failures at random, work between passes, a program that is asked to e
   const at::Tensor right = expected(3);
   for (unsigned seed = 0; seed < 60; ++seed) {
     watchdog.sees(fmt::format("seed {}", seed));
-    Devices devices(static_cast<Devices::Are>(seed % 4));
-    devices.pipeline->limit(6);
     std::atomic<unsigned> count{0};
+    std::atomic<bool> is_armed{false};
     const bool stops = seed % 3 == 0;
     fault_hook = [&](std::string_view) {
+      if (!is_armed) return;
       const unsigned number = count++;
       if (stops && number == 50 + 7 * seed) stop_signal = 2;
       unsigned drawn = (number + 1) * 2654435761U + seed * 40503U;
       drawn ^= drawn >> 15U;
       if (drawn % 29 == 0) throw std::runtime_error("injected");
     };
+    const ForgetHook forget;
+    Devices devices(static_cast<Devices::Are>(seed % 4));
+    devices.pipeline->limit(6);
+    is_armed = true;
     std::atomic<bool> over{false};
     std::atomic<int> begun{0}, done{0}, ended{0};
     std::thread asks([&] {
@@ -299,7 +308,7 @@ TEST_CASE("failures at random, work between passes, a program that is asked to e
     const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 6);
     over = true;
     asks.join();
-    fault_hook = nullptr;
+    is_armed = false;
     stop_signal = 0;
     blocks_after_stop = 0;
     CHECK(begun == ended);
@@ -314,14 +323,14 @@ TEST_CASE("once the program is asked to end no block begins, and passes that wai
   test::Watchdog watchdog("a program that is asked to end");
   for (int n = 0; n < 60; ++n) {
     watchdog.sees(fmt::format("asked at stage {}", n));
-    Devices devices(static_cast<Devices::Are>(n % 4));
     std::atomic<int> stages{0};
     blocks_after_stop = 0;
     fault_hook = [&](std::string_view place) {
       if (place == "stage" && stages++ == n / 2) stop_signal = 15;
     };
+    const ForgetHook forget;
+    Devices devices(static_cast<Devices::Are>(n % 4));
     const std::vector<at::Tensor> found = sample_all(*devices.pipeline, 6);
-    fault_hook = nullptr;
     CHECK(is_stop_requested());
     CHECK_THROWS_AS(sample(*devices.pipeline, 3), Interrupted);
     CHECK(blocks_after_stop <= static_cast<int>(devices.count));  // that had been let in

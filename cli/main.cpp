@@ -135,8 +135,8 @@ int main(int argc, char** argv) {
   mgpu::install_signal_handlers();
   mgpu::open_standard_streams();
   mgpu::prefer_separate_queues();
-  mgpu::set_exact_arithmetic();
   try {
+    mgpu::set_exact_arithmetic();
     return static_cast<int>(mgpu::dispatch(mgpu::parse_arguments(argc, argv)));
   } catch (const mgpu::Error& e) {
     mgpu::print(stderr, fmt::format("error: {}\n", e.what()));

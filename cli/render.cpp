@@ -131,7 +131,6 @@ RenderResult render(CheckedJobs checked, const RenderOptions& options, Progress&
   const std::vector<std::string>& report_files = checked.reports;
   for (std::size_t i = 0; i < jobs.size(); ++i)
     for (const std::string& note : job_notes(jobs[i], checked.models[i])) progress.note("note: " + note);
-  load_mkl();
   Machine machine{survey_devices()};
   const DeviceNoteListener listener([&](const std::string& note) { progress.note(note); });
   const SpeedSource speeds{[&](const std::string& note) { progress.note(note); }};

@@ -1,18 +1,14 @@
 #include "core/arithmetic.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <fcntl.h>
-#include <unistd.h>
 
-#include <climits>
 #include <cstdlib>
 
 #include "core/error.h"
 #include "core/host_limits.h"
-#include "core/host_memory.h"
+#include "core/passive_threads.h"
 
 namespace mgpu {
 namespace {
@@ -30,6 +26,7 @@ void set_thread_count() {
 }  // namespace
 
 void set_exact_arithmetic() {
+  return_to_working_directory();
   setenv("MKL_CBWR", "AUTO,STRICT", /*overwrite=*/0);
   set_thread_count();
   at::Context& context = at::globalContext();
@@ -52,20 +49,6 @@ void set_portable_arithmetic() {
     throw Error(Exit::Usage, Mark{}, fmt::format("LibTorch computes with {} already, not with AVX2", chosen),
                 "set ATEN_CPU_CAPABILITY=avx2 in the environment");
   at::set_num_threads(kPortableThreads);
-}
-
-void load_mkl() {
-  // MKL asks for the working directory to find the library that it is in, though the library's path is absolute.
-  char path[PATH_MAX];
-  const bool gone = ::getcwd(path, sizeof path) == nullptr;
-  const int folder = gone ? ::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
-  bool kept = !gone || (folder >= 0 && ::chdir("/") == 0);
-  const HostDeviceScope nobody;  // it is the program's, not a device's
-  const at::Tensor square = at::ones({8, 8});
-  if (kept) at::mm(square, square);
-  if (gone) kept = kept && ::fchdir(folder) == 0;  // the job's relative paths stay those of the folder that is gone
-  if (folder >= 0) ::close(folder);
-  if (!kept) throw Error(Exit::Usage, Mark{}, "the working directory is gone", "change to one that is there");
 }
 
 }  // namespace mgpu

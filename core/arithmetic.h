@@ -16,8 +16,4 @@ void set_exact_arithmetic();
 /// has already chosen other instructions.
 void set_portable_arithmetic();
 
-/// Has MKL load itself. It does so at its first product, and ends the process if the working directory is gone by then;
-/// here it works all the same.
-void load_mkl();
-
 }  // namespace mgpu

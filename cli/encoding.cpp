@@ -80,8 +80,11 @@ void Encodings::encode_init_images(Engine& engine, PictureCoder& coder, std::spa
         encoded.fault = std::current_exception();
         return;
       }
-      encoded.latent = encode(pixels, format, encoding).cpu();
-      if (mask.defined()) encoded.channels = inpaint_channels(pixels, mask, format, encoding).cpu();
+      const at::Tensor latent = encode(pixels, format, encoding);
+      const at::Tensor channels = mask.defined() ? inpaint_channels(pixels, mask, format, encoding) : at::Tensor();
+      const HostDeviceScope home(engine.home());  // runs begin there, not where the autoencoder is
+      encoded.latent = hand_over(latent, at::kCPU);
+      encoded.channels = hand_over(channels, at::kCPU);
     });
   }
   if (is_loaded) coder.drop_encoders();

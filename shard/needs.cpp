@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kFluxHeadDim = 128;
 // That a sampler keeps of a picture: noise, x, what was denoised, a few of earlier steps and what is being computed.
-constexpr std::uint64_t kLatentsOfPicture = 11;
+constexpr std::uint64_t kLatentsOfPicture = 10;
 
 std::size_t size(std::int64_t value) {
   return static_cast<std::size_t>(value);
@@ -144,9 +144,8 @@ std::uint64_t unet_activation_on_cpu(const UNetSizes& sizes, const LargestPictur
   std::uint64_t tokens = 0;
   for (std::size_t i = 0; i < sizes.down.size(); ++i)
     if (sizes.down[i].depth > 0) tokens = std::max(tokens, 8 * positions[i] * size(sizes.down[i].out));
-  constexpr std::uint64_t kNormRows = std::uint64_t{128} << 10;  // what a normalisation has beside its rows
-  return kNormRows + std::max(unet_activation(sizes, picture, width),
-                              unet_waiting(sizes, picture, width) + tokens * width + attention_scratch(kWidestHead));
+  return std::max(unet_activation(sizes, picture, width),
+                  unet_waiting(sizes, picture, width) + tokens * width + attention_scratch(kWidestHead));
 }
 
 /// Sets what a UNet's blocks keep: of a pass the skips, of a text the keys and values of each transformer block.

@@ -201,7 +201,8 @@ Answer inspect(const Arguments& arguments) {
   const std::string& path = arguments.files.front();
   std::error_code fault;
   if (!std::filesystem::exists(path, fault)) fail_file(path, "no such file");
-  if (!begins_as_png(path)) return inspect_weights(path, arguments.json);
+  const bool is_folder = std::filesystem::is_directory(path, fault);  // which a weight file's reader has words for
+  if (is_folder || !begins_as_png(path)) return inspect_weights(path, arguments.json);
   return inspect_picture(path, read_file(path), arguments.json);
 }
 

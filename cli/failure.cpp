@@ -90,6 +90,10 @@ Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device, con
     if (is_out_of_memory(error, text) || (may_be_out_of_memory(text) && is_full(free_bytes(device))))
       return out_of_memory(device_in(text, device), text);
     if (device.is_cuda()) return {Exit::Device, fmt::format("{} failed: {}", device.to_string(), first_line(text)), {}};
+    if (has_any(text, {"CUDA error:"})) {  // a GPU's work that this device was waiting for
+      const std::optional<DeviceId> gpu = failed_gpu();
+      return {Exit::Device, fmt::format("{} failed: {}", gpu ? gpu->to_string() : "a GPU", first_line(text)), {}};
+    }
     return {Exit::ImageFailed, first_line(text) + std::string(kReport), {}};
   } catch (const std::bad_alloc&) {
     return out_of_memory(DeviceId::cpu(), "main memory is used up");

@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 
 #include "cli/arguments.h"
 #include "cli/commands.h"
@@ -90,16 +89,8 @@ Exit answer(const Answer& reply) {
   return std::max(reply.exit, printed);
 }
 
-/// MKL ends the program with a message of its own where there is none, and no relative path means anything.
-void check_working_directory() {
-  std::error_code fault;
-  static_cast<void>(std::filesystem::current_path(fault));
-  if (fault) throw Error(Exit::Usage, {}, "the working directory has been removed", "change to one that is there");
-}
-
 Exit dispatch(const Arguments& arguments) {
   using Command = Arguments::Command;
-  if (arguments.command != Command::Help && arguments.command != Command::Schema) check_working_directory();
   switch (arguments.command) {
     case Command::Help:
       return answer({Exit::Ok, arguments.text});

@@ -1,6 +1,7 @@
 #include "core/memory.h"
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContextLight.h>
 #include <c10/cuda/CUDAAllocatorConfig.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
@@ -102,6 +103,25 @@ void reset_peak_bytes(const DeviceId& device) {
   } else {
     HostAccount::of(device).reset_peak();
   }
+}
+
+std::optional<DeviceId> failed_gpu() {
+  std::optional<DeviceId> out;
+  int before = 0;
+  const bool is_known = cudaGetDevice(&before) == cudaSuccess;
+  for (c10::DeviceIndex i = 0; i < c10::cuda::device_count() && !out; ++i) {
+    if (!c10::cuda::hasPrimaryContext(i)) continue;
+    cudaError_t found = cudaSetDevice(i);
+    if (found == cudaSuccess) found = cudaStreamQuery(nullptr);
+    if (found != cudaSuccess && found != cudaErrorNotReady) out = DeviceId::cuda(i);
+  }
+  if (is_known) static_cast<void>(cudaSetDevice(before));
+  static_cast<void>(cudaGetLastError());
+  return out;
+}
+
+void release_workspaces() {
+  at::cuda::clearCublasWorkspaces();
 }
 
 void release_cached(const DeviceId& device) {

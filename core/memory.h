@@ -29,6 +29,14 @@ std::optional<std::uint64_t> free_gpu_bytes(const DeviceId& device) noexcept;
 std::uint64_t peak_bytes(const DeviceId& device);
 void reset_peak_bytes(const DeviceId& device);
 
+/// Gives back what cuBLAS works in, which LibTorch keeps for every thread and stream until the program ends: a job's
+/// threads are not the next one's.
+void release_workspaces();
+
+/// The GPU whose work fails, whatever it is asked: the one that another device's worker was waiting for. Nothing where
+/// all answer.
+std::optional<DeviceId> failed_gpu();
+
 /// Gives cached but unused memory back to the device, once its queued work is done.
 void release_cached(const DeviceId& device);
 

@@ -75,6 +75,7 @@ RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const 
 
 Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
     : models_(std::move(models)), dtypes_(dtypes), plan_(std::move(plan)) {
+  release_workspaces();
   const auto runs = goes_one_by_one() ? Worker::Runs::InCaller : Worker::Runs::InThread;
   for (const PlannedDevice& planned : plan_.devices) {
     const DeviceRoom& room = planned.room;

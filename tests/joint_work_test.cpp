@@ -182,7 +182,7 @@ TEST_CASE("a decode of which any rank fails anywhere ends for all: in bands, in 
   const Tiling tiling{.tile = 32, .overlap = 10, .levels = 1};
   for (std::size_t count = 1; count <= kMostRanks; ++count) {
     const std::span<const Decoder> own = std::span(decoders).first(count);
-    const int allocations = count == 2 ? 60 : 8;
+    const int allocations = count == 2 ? 16 : 3;
     check_every_failure(watchdog, "a decode in bands", count, allocations,
                         [&](const Team& team) { decode_in_bands(own, team, z, kSmallBands); });
     for (const bool together : {false, true})
@@ -200,7 +200,7 @@ TEST_CASE("an encode of which any rank fails anywhere ends for all: in bands, in
   const at::Tensor image = noise({1, 3, 64, 48}).clamp(-1, 1);
   for (std::size_t count = 1; count <= kMostRanks; ++count) {
     const std::span<const Encoder> own = std::span(encoders).first(count);
-    const int allocations = count == 2 ? 60 : 8;
+    const int allocations = count == 2 ? 16 : 3;
     check_every_failure(watchdog, "an encode in bands", count, allocations,
                         [&](const Team& team) { encode_in_bands(own, team, image, kSmallBands); });
     check_every_failure(watchdog, "an encode in slabs", count, allocations,

@@ -326,7 +326,7 @@ TEST_CASE("once the program is asked to end no block begins, and passes that wai
     std::atomic<int> stages{0};
     blocks_after_stop = 0;
     fault_hook = [&](std::string_view place) {
-      if (place == "stage" && stages++ == n / 2) stop_signal = 15;
+      if (place == "stage" && stages++ == n / 8) stop_signal = 15;
     };
     const ForgetHook forget;
     Devices devices(static_cast<Devices::Are>(n % 4));

@@ -101,7 +101,7 @@ TEST_CASE("CUDA's own refusal is one: what is left over is main memory's") {
   for (const PinnedFrom from : {PinnedFrom::Driver, PinnedFrom::Cache}) {
     std::string why;
     try {
-      staging_bytes(std::int64_t{1} << 46, from, DeviceId::cuda(0));
+      staging_bytes(std::int64_t{1} << 48, from, DeviceId::cuda(0));
     } catch (const c10::Error& error) {
       why = error.what_without_backtrace();
     }

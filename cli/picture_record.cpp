@@ -45,8 +45,8 @@ void whole(const Json& value, const std::string& key) {
   if (!value.is_number_integer()) refuse(key, "is no whole number");
 }
 
-void boolean(const Json& value, const std::string& key) {
-  if (!value.is_boolean()) refuse(key, "is neither true nor false");
+void exactness(const Json& value, const std::string& key) {
+  if (!value.is_boolean() && value != "portable") refuse(key, "is neither true, false nor \"portable\"");
 }
 
 void hash(const Json& value, const std::string& key) {
@@ -109,7 +109,7 @@ Form record_form() {
                            {"vae", name},
                            {"tokenizers", object({{"clip", name}, {"t5xxl", name}})},
                            {"dtype", object({{"unet", text}, {"clip", text}, {"vae", text}})},
-                           {"exact", boolean},
+                           {"exact", exactness},
                            {"sampler", sampler},
                            {"images", list(image, 1)}});
   const Form used = object({{"name", name}, {"bytes", whole}, {"sha256", hash}});

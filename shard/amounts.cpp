@@ -52,11 +52,11 @@ std::size_t sole_device(const AllocationTail& tail, const std::vector<DeviceRoom
 }
 
 /// Cuts at the units nearest to the shares' bounds.
-std::vector<Run> cut_by_share(const Chain& chain, Run whole, const std::vector<double>& shares) {
+std::vector<UnitRange> cut_by_share(const Chain& chain, UnitRange whole, const std::vector<double>& shares) {
   double sum = 0.0, before = 0.0;
   for (const double share : shares) sum += share;
   const auto total = static_cast<double>(chain.bytes(whole));
-  std::vector<Run> runs;
+  std::vector<UnitRange> runs;
   int end = whole.first;
   for (std::size_t k = 0; k < shares.size(); ++k) {
     before += shares[k];
@@ -112,15 +112,15 @@ std::vector<double> wanted_bytes(const std::vector<AllocationEntry>& entries, do
 
 /// Fills capacities from the front up to the first "*", then from the back down to the last; the rest goes between. A
 /// small rest without any "*" goes to the last entry.
-std::vector<Run> fill(const Chain& chain, const std::vector<AllocationEntry>& entries,
-                      const std::vector<double>& capacities, const ComponentNeed& need) {
+std::vector<UnitRange> fill(const Chain& chain, const std::vector<AllocationEntry>& entries,
+                            const std::vector<double>& capacities, const ComponentNeed& need) {
   const auto is_rest = [&](std::size_t k) { return entries[k].amount.kind == Kind::Rest; };
-  std::vector<Run> runs(entries.size());
-  Run left{0, chain.units()};
-  const auto fits = [&](Run run, std::size_t k) { return static_cast<double>(chain.held(run)) <= capacities[k]; };
+  std::vector<UnitRange> runs(entries.size());
+  UnitRange left{0, chain.units()};
+  const auto fits = [&](UnitRange run, std::size_t k) { return static_cast<double>(chain.held(run)) <= capacities[k]; };
   std::size_t front = 0, back = entries.size();
   for (; front < back && !is_rest(front); ++front) {
-    Run& run = runs[front] = {left.first, left.first};
+    UnitRange& run = runs[front] = {left.first, left.first};
     while (run.last < left.last && fits({run.first, run.last + 1}, front)) ++run.last;
     if (run.empty() && !left.empty()) refuse_amount(entries[front], need);
     left.first = run.last;
@@ -136,7 +136,7 @@ std::vector<Run> fill(const Chain& chain, const std::vector<AllocationEntry>& en
     return runs;
   }
   for (; !is_rest(back - 1); --back) {
-    Run& run = runs[back - 1] = {left.last, left.last};
+    UnitRange& run = runs[back - 1] = {left.last, left.last};
     while (run.first > left.first && fits({run.first - 1, run.last}, back - 1)) --run.first;
     if (run.empty() && !left.empty()) refuse_amount(entries[back - 1], need);
     left.last = run.first;
@@ -181,12 +181,13 @@ std::vector<std::size_t> computing_devices(const AllocationString& allocation, c
 }
 
 /// The entries' parts of the chain, in their order.
-std::vector<Run> cut_entries(const std::vector<AllocationEntry>& entries, const ComponentNeed& need, const Chain& chain,
-                             const std::vector<DeviceRoom>& devices, const std::vector<DeviceRoom>& donors) {
+std::vector<UnitRange> cut_entries(const std::vector<AllocationEntry>& entries, const ComponentNeed& need,
+                                   const Chain& chain, const std::vector<DeviceRoom>& devices,
+                                   const std::vector<DeviceRoom>& donors) {
   const std::vector<double> wanted = wanted_bytes(entries, static_cast<double>(chain.bytes()), devices, donors);
   const auto is_share = [](const AllocationEntry& entry) { return entry.amount.kind == Kind::Percent; };
-  std::vector<Run> runs = std::ranges::any_of(entries, is_share) ? cut_by_share(chain, {0, chain.units()}, wanted)
-                                                                 : fill(chain, entries, wanted, need);
+  std::vector<UnitRange> runs = std::ranges::any_of(entries, is_share) ? cut_by_share(chain, {0, chain.units()}, wanted)
+                                                                       : fill(chain, entries, wanted, need);
   for (std::size_t k = 0; k < entries.size(); ++k)
     if (is_share(entries[k]) && runs[k].empty()) refuse_amount(entries[k], need);
   return runs;
@@ -196,7 +197,7 @@ std::vector<Run> cut_entries(const std::vector<AllocationEntry>& entries, const 
 
 Allotment allot(const AllocationString& allocation, const ComponentNeed& need, const Chain& chain,
                 const std::vector<DeviceRoom>& devices, const std::vector<DeviceRoom>& donors) {
-  Allotment out{std::vector<Run>(devices.size()), std::vector<std::vector<DonorShare>>(devices.size())};
+  Allotment out{std::vector<UnitRange>(devices.size()), std::vector<std::vector<DonorShare>>(devices.size())};
   const std::vector<AllocationEntry>& entries = allocation.entries;
   const std::optional<AllocationTail>& tail = allocation.tail;
   for (const AllocationEntry& entry : entries) check_present(entry.device, entry.column, devices, donors);
@@ -212,11 +213,11 @@ Allotment allot(const AllocationString& allocation, const ComponentNeed& need, c
     return out;
   }
   const std::vector<std::size_t> computing = computing_devices(allocation, devices);
-  const std::vector<Run> runs = cut_entries(entries, need, chain, devices, donors);
+  const std::vector<UnitRange> runs = cut_entries(entries, need, chain, devices, donors);
   for (std::size_t k = 0; k < entries.size(); ++k) {
     const std::size_t device = computing[k];
-    Run& run = out.runs[device];  // of neighbouring entries: the device's own and those of its donors
-    run = run.empty() ? runs[k] : runs[k].empty() ? run : Run{run.first, runs[k].last};
+    UnitRange& run = out.runs[device];  // of neighbouring entries: the device's own and those of its donors
+    run = run.empty() ? runs[k] : runs[k].empty() ? run : UnitRange{run.first, runs[k].last};
     if (entries[k].device != devices[device].id)
       out.lent[device].push_back({entries[k].device, static_cast<double>(chain.bytes(runs[k]))});
   }

@@ -10,7 +10,7 @@ namespace mgpu {
 
 /// What an allocation gives of a component.
 struct Allotment {
-  std::vector<Run> runs;                      ///< of each device
+  std::vector<UnitRange> runs;                ///< of each device
   std::vector<std::vector<DonorShare>> lent;  ///< likewise: what others keep of its run
 };
 

@@ -78,7 +78,7 @@ std::uint64_t Chain::activation_on(const DeviceId& device) const {
   return keeps_ahead_ ? work : std::max(work, ahead);
 }
 
-Run Chain::blocks_of(std::size_t kind, Run run) const {
+UnitRange Chain::blocks_of(std::size_t kind, UnitRange run) const {
   const int count = need_->blocks[kind].count;
   if (need_->whole) return {0, count};
   if (need_->mirrored) {
@@ -92,24 +92,24 @@ Run Chain::blocks_of(std::size_t kind, Run run) const {
   return {first, std::clamp(run.last - before, first, count)};
 }
 
-std::vector<LendableBlock> Chain::lendable(Run run) const {
+std::vector<LendableBlock> Chain::lendable(UnitRange run) const {
   std::vector<LendableBlock> out;
   if (run.empty()) return out;
   for (std::size_t kind = 0; kind < need_->blocks.size(); ++kind) {
-    const Run blocks = blocks_of(kind, run);
+    const UnitRange blocks = blocks_of(kind, run);
     const BlockNeed& need = need_->blocks[kind];
     for (int i = blocks.first; i < blocks.last; ++i) out.push_back({need.bytes_of_step(i), need.time_of(i)});
   }
   return out;
 }
 
-std::vector<Assignment> Chain::assignments(Run run, const Loan& loan) const {
+std::vector<Assignment> Chain::assignments(UnitRange run, const Loan& loan) const {
   std::vector<Assignment> out;
   if (run.empty()) return out;
   std::size_t block = 0;  // of the run, whatever the kind
   for (std::size_t kind = 0; kind < need_->blocks.size(); ++kind) {
     const BlockNeed& need = need_->blocks[kind];
-    const Run blocks = blocks_of(kind, run);
+    const UnitRange blocks = blocks_of(kind, run);
     for (int i = blocks.first; i < blocks.last; ++i, ++block) {
       const std::optional<DeviceId> donor = loan.donor_of(block);
       const std::string from = donor ? donor->to_string() : "";

@@ -52,7 +52,7 @@ class Cutter {
     const double fastest = fastest_of(site_.devices), limit = static_cast<double>(room.limit_bytes);
     for (int first = 0; first <= chain_.units(); ++first) {
       for (int last = first; last <= chain_.units(); ++last) {
-        const Run run{first, last};
+        const UnitRange run{first, last};
         RunCosts& costs = table.at(d, variant, run);
         const auto peak_with = [&](std::uint64_t held) {
           Load load = beside;

@@ -70,8 +70,8 @@ double hand_over_time(const Chain& chain, const Site& site) {
 double job_time(const Placement& placement, const Site& site) {
   const PlacedComponent* diffusion = placed_in(placement, Phase::Sample);
   if (!diffusion) return 0.0;
-  const auto used =
-      static_cast<std::size_t>(std::ranges::count_if(diffusion->runs, [](const Run& run) { return !run.empty(); }));
+  const auto used = static_cast<std::size_t>(
+      std::ranges::count_if(diffusion->runs, [](const UnitRange& run) { return !run.empty(); }));
   double slowest = 0.0, all = hand_over_time(diffusion->chain, site) * static_cast<double>(used - 1);
   for (std::size_t d = 0; d < site.devices.size(); ++d) {
     const double time = stage_time(placement, *diffusion, d, site, used);

@@ -49,10 +49,14 @@ std::uint64_t flux_tokens(const LargestPicture& picture) {
   return size(picture.text_tokens + picture.width * picture.height / 256);  // 8 pixels a latent value, 2 of them a side
 }
 
-/// A state that waits: image and text, and the rotary table's cosines and sines.
+/// A state that waits: image and text.
 std::uint64_t flux_state(const FluxSizes& sizes, std::uint64_t tokens, std::uint64_t width) {
-  const std::uint64_t hidden = size(sizes.hidden), head_width = hidden / size(sizes.heads);
-  return tokens * (hidden * width + head_width * kFp32);
+  return tokens * size(sizes.hidden) * width;
+}
+
+/// A text's rotary table, cosines and sines, for all passes that are told it.
+std::uint64_t flux_rotary(const FluxSizes& sizes, std::uint64_t tokens) {
+  return tokens * size(sizes.hidden / sizes.heads) * kFp32;
 }
 
 /// Sets what runs compute ahead for Flux's blocks: the modulation of all steps, six vectors for image and for text in a
@@ -82,7 +86,7 @@ std::uint64_t flux_activation_on_cpu(const FluxSizes& sizes, const LargestPictur
   const std::uint64_t attend = tokens * (8 * hidden + mlp) * width + attention_scratch(kFluxHeadDim);
   const std::uint64_t join = tokens * (6 * hidden + 3 * mlp) * width;
   const std::uint64_t project_out = (tokens * (7 * hidden + 2 * mlp) + last) * width;
-  return std::max({project_in, turn, attend, join, project_out}) + flux_state(sizes, tokens, 0) +
+  return std::max({project_in, turn, attend, join, project_out}) + flux_rotary(sizes, tokens) +
          flux_modulation(sizes, picture.levels, width);
 }
 
@@ -276,6 +280,7 @@ ComponentNeed flux_need(const Part& part, at::ScalarType dtype, const LargestPic
           .activation = flux_activation(flux, tokens, width) + kWorkspace,
           .ahead_activation = ahead_weights(part, dtype) + kWorkspace,
           .passing = flux_state(flux, tokens, width),
+          .of_text = flux_rotary(flux, tokens),
           .head = bytes_below(part, "final_layer.", dtype),
           .each = bytes_below(part, "time_in.", dtype) + bytes_below(part, "vector_in.", dtype) +
                   bytes_below(part, "guidance_in.", dtype),

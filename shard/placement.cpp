@@ -103,7 +103,7 @@ PlacedComponent nowhere(const ComponentNeed& need, const Site& site) {
   const std::size_t devices = site.devices.size();
   return {.need = &need,
           .chain = Chain(need, site.keeps_ahead),
-          .runs = std::vector<Run>(devices),
+          .runs = std::vector<UnitRange>(devices),
           .loans = std::vector<Loan>(devices),
           .coding_bytes = std::vector<std::uint64_t>(devices)};
 }
@@ -146,7 +146,7 @@ void lend(Placement& placement, PlacedComponent& placed, std::size_t device, con
   placed.loans[device] = choices.loan(choices.that_frees(needed - room.limit_bytes));
 }
 
-const LoanChoices& LoanCache::of(const ComponentNeed& need, const Chain& chain, Run run) {
+const LoanChoices& LoanCache::of(const ComponentNeed& need, const Chain& chain, UnitRange run) {
   const auto ends = static_cast<std::size_t>(chain.units()) + 1;
   auto& all = choices_[&need];
   all.resize(ends * ends);
@@ -175,8 +175,8 @@ InFlight in_flight(const PlacementRequest& request, std::int64_t passes) {
           .decoding = {most(passes, others), most(texts, others)}};
 }
 
-void Load::add(const ComponentNeed& need, const Chain& chain, Run run, std::uint64_t held, std::uint64_t coding_bytes,
-               const InFlight& in_flight, const DeviceId& device) {
+void Load::add(const ComponentNeed& need, const Chain& chain, UnitRange run, std::uint64_t held,
+               std::uint64_t coding_bytes, const InFlight& in_flight, const DeviceId& device) {
   if (run.empty()) return;
   used = true;
   const bool home = run.first == 0;
@@ -190,7 +190,7 @@ void Load::add(const ComponentNeed& need, const Chain& chain, Run run, std::uint
   // Conditionings come there, wherever the encoders are, and are put together.
   if (home && need.phase != Phase::Encode) turn.encode = std::max(turn.encode, 2 * need.home);
   const std::uint64_t pass = need.passing + chain.of_pass(run) + (home ? need.latents : 0);
-  const std::uint64_t text = chain.of_text(run);
+  const std::uint64_t text = need.of_text + chain.of_text(run);
   resident.sample += in_flight.sampling.passes * pass + in_flight.sampling.texts * text;
   resident.decode += in_flight.decoding.passes * pass + in_flight.decoding.texts * text;
 }

@@ -34,7 +34,7 @@ enum class Cut : std::uint8_t {
 /// What main memory may take of rows of blocks, worked out once for many placements of the same components.
 class LoanCache {
  public:
-  const LoanChoices& of(const ComponentNeed& need, const Chain& chain, Run run);
+  const LoanChoices& of(const ComponentNeed& need, const Chain& chain, UnitRange run);
 
  private:
   std::map<const ComponentNeed*, std::vector<std::unique_ptr<LoanChoices>>> choices_;  ///< by first and last
@@ -63,7 +63,7 @@ struct Site {
 struct PlacedComponent {
   const ComponentNeed* need = nullptr;
   Chain chain;
-  std::vector<Run> runs;
+  std::vector<UnitRange> runs;
   std::vector<Loan> loans;
   const CodingNeed* coding = nullptr;            ///< the autoencoder's way
   std::vector<std::uint64_t> coding_bytes = {};  ///< that it asks of each device
@@ -80,7 +80,7 @@ struct Load {
   bool used = false;
 
   /// Adds a run of a component; `held`: bytes of its weights there, those of a ring included.
-  void add(const ComponentNeed& need, const Chain& chain, Run run, std::uint64_t held, std::uint64_t coding_bytes,
+  void add(const ComponentNeed& need, const Chain& chain, UnitRange run, std::uint64_t held, std::uint64_t coding_bytes,
            const InFlight& in_flight, const DeviceId& device);
   /// All 0 where nothing lies on it and it lends nothing.
   PhaseBytes peak(const DeviceRoom& room, const PhaseBytes& lends) const;

@@ -68,6 +68,7 @@ struct ComponentNeed {
                                  ///< job's largest picture
   std::uint64_t ahead_activation = 0;  ///< highest need while what serves only before the steps is read from the file
   std::uint64_t passing = 0;           ///< bytes that travel with a pass, and lie on the device that it waits for
+  std::uint64_t of_text = 0;           ///< bytes that each device with any of its blocks keeps for a text
   std::uint64_t head = 0;  ///< weights behind the last block; what is in no block and not here precedes the first
   bool whole = false;      ///< stays on one device: the autoencoder
   /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between

@@ -112,7 +112,7 @@ bool has_room_for_block(const Placement& placement, std::size_t device, const Si
     const DeviceRoom& room = site.devices[device];
     for (int unit = 0; unit < placed.chain.units(); ++unit) {
       Load load = placement.load(device, room.id);
-      const Run run{unit, unit + 1};
+      const UnitRange run{unit, unit + 1};
       load.add(*placed.need, placed.chain, run, placed.chain.held(run), 0, placement.in_flight, room.id);
       if (highest(load.peak(room, placement.lent(room.id))) <= room.limit_bytes) return true;
     }

@@ -81,7 +81,7 @@ class Solver {
   }
 
   Split trace(std::size_t state) const {
-    Split out{.runs = std::vector<Run>(table_.devices())};
+    Split out{.runs = std::vector<UnitRange>(table_.devices())};
     for (std::size_t device = table_.devices(); device-- > 0;) {
       const Origin& origin = came_[device][state];
       out.runs[device] = {static_cast<int>(origin.state % ends_), static_cast<int>(state % ends_)};

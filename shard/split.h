@@ -30,13 +30,13 @@ class CostTable {
   int units() const { return units_; }
   std::size_t devices() const { return devices_; }
   std::size_t variants() const { return variants_; }
-  RunCosts& at(std::size_t device, std::size_t variant, Run run) { return costs_[index(device, variant, run)]; }
-  const RunCosts& at(std::size_t device, std::size_t variant, Run run) const {
+  RunCosts& at(std::size_t device, std::size_t variant, UnitRange run) { return costs_[index(device, variant, run)]; }
+  const RunCosts& at(std::size_t device, std::size_t variant, UnitRange run) const {
     return costs_[index(device, variant, run)];
   }
 
  private:
-  std::size_t index(std::size_t device, std::size_t variant, Run run) const {
+  std::size_t index(std::size_t device, std::size_t variant, UnitRange run) const {
     return ((device * variants_ + variant) * ends_ + static_cast<std::size_t>(run.first)) * ends_ +
            static_cast<std::size_t>(run.last);
   }
@@ -48,7 +48,7 @@ class CostTable {
 
 /// A chain cut into one run per device, in the devices' order; runs may be empty.
 struct Split {
-  std::vector<Run> runs;
+  std::vector<UnitRange> runs;
   std::size_t second = 0;  ///< the device that takes the second variant
 };
 

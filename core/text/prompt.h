@@ -35,7 +35,8 @@ using FindVectors = std::function<at::Tensor(std::string_view name)>;
 /// Tokens of a prompt in at least one chunk. Every segment is encoded by itself. One of fewer than 8 tokens that no
 /// longer fits moves whole to the next chunk, a longer one is cut. `embedding:name`, at a segment's beginning or after
 /// a blank or comma and up to a blank or comma, is a segment of as many tokens as the textual inversion has vectors;
-/// without `find` it is text. (After a comma alone ComfyUI reads words, or drops both names.) BREAK stands between blanks, commas or a segment's ends; nothing follows a last one. Reference:
+/// without `find` it is text. (After a comma alone ComfyUI reads words, or drops both names.) BREAK stands between
+/// blanks, commas or a segment's ends; nothing follows a last one. Reference:
 /// comfy/sd1_clip.py (SDTokenizer.tokenize_with_weights); A1111 (modules/sd_hijack_clip.py) for BREAK.
 std::vector<Chunk> tokenize(std::string_view prompt, const EncodeText& encode, const ChunkRule& rule,
                             const FindVectors& find = {});

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 #include <utility>
@@ -73,7 +74,7 @@ class FluxShard final : public DiffusionShard {
   struct FluxText {
     FluxCondition condition;
     Steps steps;
-    RotaryTable rotary = {};  ///< once a pass has come by
+    std::shared_ptr<const RotaryTable> rotary = {};  ///< once a pass has come by
     /// Of the last level that was not foretold.
     double other_timestep = 0.0;
     std::optional<FluxModulation> other = {};
@@ -170,10 +171,19 @@ class FluxShard final : public DiffusionShard {
   FluxState& state_of(DiffusionPass& pass, Told& told, const Ops& ops) const {
     FluxText& one = static_cast<FluxTold&>(told).texts.at(pass.text);
     FluxState& state = static_cast<PassOf<FluxState>&>(pass).state;
-    if (!one.rotary.cos.defined()) one.rotary = model_.rotary(state);
+    if (!one.rotary) one.rotary = rotary_of(state);
     state.modulation = &modulation_at(pass.timestep, one, ops);
-    state.rotary = &one.rotary;
+    state.rotary = one.rotary.get();
     return state;
+  }
+
+  /// One for all runs of a size and a length of text.
+  std::shared_ptr<const RotaryTable> rotary_of(const FluxState& state) const {
+    const std::array key{state.text_tokens, state.rows, state.columns};
+    if (auto known = rotary_.find(key)) return known;
+    const auto out = std::make_shared<const RotaryTable>(model_.rotary(state));
+    rotary_.add(key, out);
+    return out;
   }
 
   const FluxModulation& modulation_at(double timestep, FluxText& text, const Ops& ops) const {
@@ -189,6 +199,7 @@ class FluxShard final : public DiffusionShard {
   at::Device device_;
   bool keeps_ahead_;
   LiveValues<Asked, const std::map<double, FluxModulation>> known_;
+  mutable LiveValues<std::array<std::int64_t, 3>, const RotaryTable> rotary_;  ///< of the device's worker alone
   std::vector<Asked> to_come_;                      ///< each once
   std::map<std::size_t, FluxModulation> foreseen_;  ///< of those, in main memory
 };

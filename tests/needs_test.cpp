@@ -211,12 +211,13 @@ TEST_CASE("a UNet's activations are counted where it is widest") {
   CHECK(unet.blocks.back().of_text == Bytes(2, text));
 }
 
-TEST_CASE("what a waiting pass and a run keep of Flux: the state with its rotary table, every step's modulation") {
+TEST_CASE("what a waiting pass and a run keep of Flux: the state; a text's rotary table, every step's modulation") {
   const FluxSizes flux = test::flux_set().diffusion.flux();
   const auto hidden = static_cast<std::uint64_t>(flux.hidden), head_width = hidden / flux.heads;
   const ComponentNeed need = needs({at::kBFloat16, at::kBFloat16, std::nullopt},
                                    {.width = 512, .height = 256, .text_tokens = 300, .levels = 7})[2];
-  CHECK(need.passing == (300 + 32 * 16) * (hidden * 2 + head_width * 4));
+  CHECK(need.passing == (300 + 32 * 16) * hidden * 2);
+  CHECK(need.of_text == (300 + 32 * 16) * head_width * 4);
   CHECK(need.blocks[0].of_text == std::vector<std::uint64_t>(flux.depth, 12 * hidden * 7 * 2));
   CHECK(need.blocks[1].of_text == std::vector<std::uint64_t>(flux.depth_single, 3 * hidden * 7 * 2));
   CHECK(need.blocks[0].of_pass.empty());

@@ -172,6 +172,19 @@ TEST_CASE("what other programs act on and is read as words is noted, each kind o
   CHECK(kinds("EMBEDDING:x") == "embedding");
   CHECK(kinds("(fox:1.2) embedding:") == "embedding");
   CHECK(kinds("<lora:x:1> AND [a|b]") == "lora and scheduled");
+  CHECK(kinds("<LoRA:x:1>") == "lora");
+  CHECK(kinds("(red:1,2) fox") == "comma");
+  CHECK(kinds("(red:1.2, blue), (a: b, 2 c) :( and \\(x") == "");
+  CHECK(kinds("(red fox:1.2") == "unclosed");
+  CHECK(kinds("a (red (fox:1.2) cat") == "unclosed");
+  CHECK(kinds("a smile :) and a (red:1.2) fox") == "unopened");
+  CHECK(kinds("a) b) c) and (d) :( (") == "unopened");
+  CHECK(kinds("a) b) c) :)") == "");
+  CHECK(kinds("(at 10:30)") == "heavy");
+  CHECK(prompt_notes("(a fox:16:9)", true).front().text ==
+        "\"a fox:16\" has the weight 9: where none is meant, write \\( and \\)");
+  CHECK(prompt_notes("a (red fox", true).front().text ==
+        "\"(red fox\" is read as words: its \"(\" is not closed; \\( is a parenthesis by itself");
   CHECK(prompt_notes("<lora:" + std::string(300, 'x') + ":1>", true).front().text.size() < 200);
   CHECK(prompt_notes(std::string(100000, '['), true).empty());
 }

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <optional>
+#include <utility>
 
 #include "core/strings.h"
 #include "core/text/prompt_text.h"
@@ -59,13 +61,27 @@ bool is_number(std::string_view text) {
   return !text.empty() && text.find_first_not_of("0123456789. ") == npos && text.find_first_of("0123456789") != npos;
 }
 
-bool is_network(std::string_view inside) {
+std::string lower(std::string_view text) {
+  std::string out(text);
+  std::ranges::transform(out, out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return out;
+}
+
+bool is_network(std::string_view written) {
+  const std::string inside = lower(written.substr(0, 9));
   return inside.starts_with("lora:") || inside.starts_with("lyco:") || inside.starts_with("hypernet:");
 }
 
 bool is_scheduled(std::string_view inside) {
   const std::size_t last = inside.rfind(':');
   return inside.find('|') != npos || (last != npos && is_number(inside.substr(last + 1)));
+}
+
+/// "red:1,2"
+bool has_comma_weight(std::string_view inside) {
+  const std::size_t colon = inside.rfind(':'), comma = inside.rfind(',');
+  return colon != npos && comma != npos && comma > colon && is_number(inside.substr(colon + 1, comma - colon - 1)) &&
+         is_number(inside.substr(comma + 1));
 }
 
 bool is_choice(std::string_view inside) {
@@ -84,6 +100,34 @@ std::optional<std::string_view> find_wildcard(std::string_view text) {
   return std::nullopt;
 }
 
+/// A stretch whose parentheses weigh nothing, since one of them has no other: from a ")" without its "(" on, where more
+/// follow, or from a "(" that is not closed.
+std::optional<std::string_view> find_unpaired(std::string_view text) {
+  std::size_t outermost = 0;
+  int level = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 1 < text.size() && (text[i + 1] == '(' || text[i + 1] == ')')) {
+      ++i;
+    } else if (text[i] == '(') {
+      if (level++ == 0) outermost = i;
+    } else if (text[i] == ')' && --level < 0) {
+      const std::size_t next = text.find('(', i);
+      if (next != npos) return text.substr(i);
+      return std::nullopt;
+    }
+  }
+  const bool weighs = level > 0 && outermost + 1 < text.size() && !is_blank(text[outermost + 1]);
+  return weighs ? std::optional(text.substr(outermost)) : std::nullopt;
+}
+
+/// The first segment that weighs far more than anybody means: "(at 10:30)" weighs 30.
+std::optional<Segment> find_heavy(std::string_view prompt) {
+  constexpr double kHeavy = 5.0;
+  for (Segment& segment : parse_weights(prompt))
+    if (std::abs(segment.weight) >= kHeavy) return std::move(segment);
+  return std::nullopt;
+}
+
 /// The word that begins at `at`, up to a blank or comma.
 std::string_view word_at(std::string_view text, std::size_t at) {
   std::size_t end = at;
@@ -94,9 +138,7 @@ std::string_view word_at(std::string_view text, std::size_t at) {
 void add_inversions(std::string_view prompt, std::vector<PromptNote>& out) {
   constexpr std::string_view kMark = "embedding:";
   for (const std::string& text : texts_without_marks(prompt)) {
-    std::string lower(text);
-    std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    const std::size_t at = lower.find(kMark);
+    const std::size_t at = lower(text).find(kMark);
     if (at == std::string::npos) continue;
     const bool small = std::string_view(text).substr(at).starts_with(kMark);
     const std::string_view word = word_at(text, at);
@@ -123,6 +165,16 @@ std::vector<PromptNote> prompt_notes(std::string_view prompt, bool breaks) {
   add("choice", find_bracketed(prompt, '{', '}', is_choice),
       "nothing is drawn from it; list the prompts under \"images\"");
   add("wildcard", find_wildcard(prompt), "there are no wildcards; list the prompts under \"images\"");
+  add("comma", find_bracketed(prompt, '(', ')', has_comma_weight), "a weight is written with a point, as 1.2");
+  if (const auto unpaired = find_unpaired(prompt)) {
+    const bool is_open = unpaired->front() == '(';
+    add(is_open ? "unclosed" : "unopened", unpaired,
+        is_open ? "its \"(\" is not closed; \\( is a parenthesis by itself"
+                : "its \")\" closes nothing, and parentheses behind it are no weights; \\) is a parenthesis by itself");
+  }
+  if (const auto heavy = find_heavy(prompt))
+    out.push_back({"heavy", fmt::format("{} has the weight {}: where none is meant, write \\( and \\)",
+                                        shown(heavy->text), heavy->weight)});
   if (!breaks) add("break", find_word(prompt, "BREAK"), "this model reads its prompt in one piece");
   add_inversions(prompt, out);
   return out;

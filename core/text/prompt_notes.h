@@ -14,7 +14,8 @@ struct PromptNote {
 
 /// What of a prompt is read as words though it was hardly meant so, each kind once, in order: A1111's <lora:...>, AND,
 /// [a:b:0.5] and [a|b], wildcards, marks of textual inversions that do not stand where ComfyUI takes them, and BREAK
-/// where the model has none (`breaks`).
+/// where the model has none (`breaks`); also parentheses that weigh nothing since one is missing, and weights that are
+/// no weights ("(red:1,2)", "(at 10:30)"). Throws Error as parse_weights does.
 std::vector<PromptNote> prompt_notes(std::string_view prompt, bool breaks);
 
 }  // namespace mgpu

@@ -186,7 +186,8 @@ void Section::finish() const {
   for (const YamlNode::Entry& entry : value_->node.entries) {
     if (std::find(stated_.begin(), stated_.end(), entry.key) != stated_.end()) continue;
     std::string hint = unknown_key_hint(entry.key, value_->path, stated_);
-    if (entry.value.kind == YamlNode::Kind::Null && is_without_colon(value_->source, entry.mark, entry.key))
+    if (entry.value.kind == YamlNode::Kind::Null && entry.key.find(':') == std::string::npos &&
+        is_without_colon(value_->source, entry.mark, entry.key))
       hint = "the comma ends the text before it: put that text in quotes";
     throw value_->source.error(entry.mark, fmt::format("unknown key \"{}\"{}", entry.key, in(value_->path)), hint);
   }

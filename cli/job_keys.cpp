@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <map>
 #include <vector>
 
@@ -122,6 +123,12 @@ std::string place_for(std::string_view key, std::string_view here) {
   return first->second;
 }
 
+/// Whether the keys there are parts of a model, which other programs' keys share names with.
+bool names_parts(std::string_view here) {
+  constexpr std::string_view kPlaces[] = {"dtype", "allocation", "encoders", "tokenizers"};
+  return std::ranges::find(kPlaces, here) != std::end(kPlaces);
+}
+
 std::string renamed_hint(std::string_view theirs, std::string_view here) {
   const auto found = std::ranges::find(synonyms, theirs, &Synonym::theirs);
   if (found == synonyms.end()) return {};
@@ -180,7 +187,10 @@ std::string unknown_key_hint(std::string_view key, std::string_view path, std::s
     if (place.empty()) return fmt::format("\"{}\" belongs to the job itself, not under {}", key, spoken(here));
     return fmt::format("\"{}\" belongs under {}", key, spoken(place));
   }
-  if (std::string hint = renamed_hint(key, here); !hint.empty()) return hint;
+  if (const std::size_t colon = key.find(':'); colon != std::string_view::npos && is_job_key(key.substr(0, colon)))
+    return fmt::format("a blank follows the colon: \"{}: {}\"", key.substr(0, colon), key.substr(colon + 1));
+  if (key == "<<") return "merge keys are of an older YAML: write the keys out";
+  if (std::string hint = names_parts(here) ? "" : renamed_hint(key, here); !hint.empty()) return hint;
   if (std::string hint = did_you_mean(key, known); !hint.empty()) return hint;
   return fmt::format("known are {}", fmt::join(known, ", "));
 }

@@ -128,6 +128,65 @@ bool is_taken_otherwise(std::string_view text, std::size_t value, std::size_t at
   return std::string_view("]}*&!%@`|>,").find(c) != npos;
 }
 
+/// The texts in quotes up to byte `until`, and where the brackets stand that are open there.
+std::vector<QuotedText> walk(std::string_view text, std::size_t until, std::vector<std::size_t>& open) {
+  std::vector<QuotedText> out;
+  for (std::size_t i = 0; i < std::min(until, text.size());) {
+    const char c = text[i];
+    if (c == '"' || c == '\'') {
+      out.push_back({i, end_of_quoted(text, i), !open.empty()});
+      if (out.back().end == npos) return out;
+      i = out.back().end;
+    } else if (c == '#' && (i == 0 || is_space(text[i - 1]))) {
+      i = end_of_line(text, i);
+    } else if (is_space(c) || c == ',' ||
+               ((c == '-' || c == '?' || c == ':') && (stands_alone(text, i) || !open.empty()))) {
+      ++i;
+    } else if (c == '[' || c == '{') {
+      open.push_back(i++);
+    } else if (c == ']' || c == '}') {
+      if (!open.empty()) open.pop_back();
+      ++i;
+    } else if ((c == '|' || c == '>') && open.empty() && opens_block(text, i)) {
+      i = end_of_block(text, i);
+    } else if (c == '&' || c == '*' || c == '!') {
+      while (i < text.size() && !is_space(text[i]) && !(!open.empty() && is_flow_mark(text[i]))) ++i;
+    } else {
+      i = std::max(end_of_plain(text, i, !open.empty()), i + 1);
+    }
+  }
+  return out;
+}
+
+/// The innermost bracket that is open at `at`, or npos.
+std::size_t open_bracket(std::string_view text, std::size_t at) {
+  std::vector<std::size_t> open;
+  walk(text, at, open);
+  return open.empty() ? npos : open.back();
+}
+
+/// Behind a value inside brackets: before the comma or bracket that ends it, or the end of its line.
+std::size_t end_of_flow_value(std::string_view text, std::size_t at) {
+  while (!ends_line(text, at) && std::string_view(",]}").find(text[at]) == npos) {
+    const char c = text[at];
+    const bool quoted = c == '"' || c == '\'', nested = c == '[' || c == '{';
+    const std::size_t end = quoted ? end_of_quoted(text, at) : nested ? end_of_flow(text, at) : at + 1;
+    at = std::min(end, text.size());
+  }
+  return at;
+}
+
+/// Of a bracket that is still open where the text ends.
+Error unclosed_bracket(const Source& source, std::size_t begin) {
+  const std::string_view text(source.text());
+  const Mark mark = source.mark_at(begin);
+  const std::string_view line = text.substr(begin, end_of_line(text, begin) - begin);
+  const bool comment = line.find(" #") != npos;
+  return source.error(mark, fmt::format("nothing closes the \"{}\" at {}", text[begin], mark.to_string()),
+                      comment ? "# begins a comment: put the text in quotes"
+                              : fmt::format("put a {} at its end", text[begin] == '[' ? ']' : '}'));
+}
+
 std::string backslash_hint(std::string_view text, std::size_t at) {
   const std::string_view escape = text.substr(text.rfind('\\', at) == npos ? at : text.rfind('\\', at), 2);
   if (escape == "\\u" || escape == "\\U" || escape == "\\x")
@@ -152,32 +211,8 @@ std::size_t end_of_quoted(std::string_view text, std::size_t begin) {
 }
 
 std::vector<QuotedText> quoted_texts(std::string_view text) {
-  std::vector<QuotedText> out;
-  int depth = 0;
-  for (std::size_t i = 0; i < text.size();) {
-    const char c = text[i];
-    if (c == '"' || c == '\'') {
-      out.push_back({i, end_of_quoted(text, i), depth > 0});
-      if (out.back().end == npos) return out;
-      i = out.back().end;
-    } else if (c == '#' && (i == 0 || is_space(text[i - 1]))) {
-      i = end_of_line(text, i);
-    } else if (is_space(c) || c == ',' ||
-               ((c == '-' || c == '?' || c == ':') && (stands_alone(text, i) || depth > 0))) {
-      ++i;
-    } else if (c == '[' || c == '{') {
-      ++depth, ++i;
-    } else if (c == ']' || c == '}') {
-      depth = std::max(0, depth - 1), ++i;
-    } else if ((c == '|' || c == '>') && depth == 0 && opens_block(text, i)) {
-      i = end_of_block(text, i);
-    } else if (c == '&' || c == '*' || c == '!') {
-      while (i < text.size() && !is_space(text[i]) && !(depth > 0 && is_flow_mark(text[i]))) ++i;
-    } else {
-      i = std::max(end_of_plain(text, i, depth > 0), i + 1);
-    }
-  }
-  return out;
+  std::vector<std::size_t> open;
+  return walk(text, text.size(), open);
 }
 
 Error unclosed_quote(const Source& source, std::size_t begin, std::string hint) {
@@ -188,7 +223,10 @@ Error unclosed_quote(const Source& source, std::size_t begin, std::string hint) 
 }
 
 std::string quoting_hint(const Source& source, std::size_t begin) {
-  std::string_view text = std::string_view(source.text()).substr(begin, end_of_line(source.text(), begin) - begin);
+  const std::string_view all(source.text());
+  const bool in_flow = open_bracket(all, begin) != npos;
+  std::string_view text =
+      all.substr(begin, (in_flow ? end_of_flow_value(all, begin) : end_of_line(all, begin)) - begin);
   if (const std::size_t comment = text.find(" #"); comment != npos) text = text.substr(0, comment);
   while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
   const bool plain = text.find_first_of("\"\\") == npos;
@@ -218,14 +256,21 @@ Error syntax_error(const Source& source, std::size_t at, const std::string& said
                         apostrophe ? "an apostrophe in single quotes is written twice: put the text in double quotes"
                                    : quoting_hint(source, quoted.begin));
   }
-  const std::size_t line = begin_of_line(text, at), first = skip_blanks(text, line);
+  std::vector<std::size_t> open;
+  walk(text, text.size(), open);
+  if (said.ends_with("flow not found") && !open.empty()) return unclosed_bracket(source, open.back());
+  constexpr std::string_view kFlow = "inside [ ] and { }, put text that holds any of , : # ? [ ] { } in quotes";
+  if (const std::size_t bracket = open_bracket(text, at); said == "illegal flow end" && bracket != npos)
+    return source.error(
+        mark, message,
+        fmt::format("the \"{}\" at {} is open here; {}", text[bracket], source.mark_at(bracket).to_string(), kFlow));
+  const std::size_t line = begin_of_line(text, at), first = begin_of_entry(text, line);
   if (text.find('\t', line) < first) return source.error(mark, message, "YAML indents with spaces, not tabs");
   const std::size_t value = value_in_line(text, at);
   if (value == npos) return source.error(mark, message);
   if (is_taken_otherwise(text, value, at))
     return source.error(source.mark_at(value), message, quoting_hint(source, value));
-  if (text[value] == '[' || text[value] == '{')
-    return source.error(mark, message, "inside [ ] and { }, put text that holds any of , : # [ ] { } in quotes");
+  if (text[value] == '[' || text[value] == '{') return source.error(mark, message, std::string(kFlow));
   const std::size_t colon = end_of_plain(text, value, false);
   if (colon < text.size() && text[colon] == ':')
     return source.error(

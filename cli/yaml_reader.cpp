@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <map>
 #include <sstream>
 #include <unordered_map>
@@ -186,7 +187,10 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   void check_tag(const YAML::Mark& mark, const std::string& tag) const {
-    if (tag.empty() || tag == "?" || tag == "!" || tag.starts_with("tag:yaml.org,2002:")) return;
+    constexpr std::string_view kCore = "tag:yaml.org,2002:";
+    constexpr std::string_view kKnown[] = {"str", "int", "float", "bool", "null", "seq", "map"};
+    if (tag.empty() || tag == "?" || tag == "!") return;
+    if (tag.starts_with(kCore) && std::ranges::find(kKnown, tag.substr(kCore.size())) != std::end(kKnown)) return;
     throw source_.error(place(mark), fmt::format("unknown tag \"{}\"", tag), quoting_hint(source_, offset(mark)));
   }
 
@@ -249,8 +253,12 @@ const YamlNode::Entry* YamlNode::find(std::string_view key) const {
 void check_characters(const Source& source) {
   const std::size_t invalid = find_invalid_utf8(source.text());
   if (invalid != std::string_view::npos)
-    throw Error(Exit::Usage, Mark{source.name()}, fmt::format("byte {} is not UTF-8 text", invalid),
-                "a job file is YAML");
+    throw Error(Exit::Usage, source.mark_at(invalid), fmt::format("byte {} is not UTF-8 text", invalid),
+                "write it in UTF-8");
+  for (std::size_t at = source.text().find('\r'); at != std::string::npos; at = source.text().find('\r', at + 1))
+    if (at + 1 < source.text().size() && source.text()[at + 1] != '\n')
+      throw Error(Exit::Usage, source.mark_at(at), "a carriage return (CR) that no line feed (LF) follows",
+                  "lines end in LF, or in CR LF");
   if (const std::size_t control = find_control(source.text()); control != std::string_view::npos)
     throw source.error(source.mark_at(control),
                        fmt::format("the control character U+{:04X}", static_cast<int>(source.text()[control])),

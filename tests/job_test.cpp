@@ -209,7 +209,7 @@ TEST_CASE("a job in JSON may escape a character as a surrogate pair") {
 
 TEST_CASE("what is not YAML") {
   CHECK(fault_of("checkpoint: [a\nimages: x").starts_with("job.yaml:2:"));
-  CHECK(fault_of(std::string("a: \xff")) == "job.yaml: byte 3 is not UTF-8 text\n  a job file is YAML");
+  CHECK(fault_of(std::string("a: \xff")) == "job.yaml:1:4: byte 3 is not UTF-8 text\n  write it in UTF-8");
   CHECK(fault_of("") ==
         "job.yaml:1:1: a job is a map of keys\n   1 | \n     | ^\n  as in \"checkpoint: flux1-dev.safetensors\"");
   CHECK(fault_of(start + "---\n" + start).find("a second document\n") != std::string::npos);

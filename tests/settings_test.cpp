@@ -80,7 +80,7 @@ TEST_CASE("other keys take YAML") {
   CHECK(with("gpu_ids", "[0, 1]").placement.gpu_ids->size() == 2);
   CHECK(fault_of("sampler.steps", "[").starts_with("--set sampler.steps=[: not valid YAML"));
   CHECK(fault_of("images.0.prompt", "a\xff") ==
-        "--set images.0.prompt=a\xff: byte 1 is not UTF-8 text\n  a job file is YAML");
+        "--set images.0.prompt=a\xff: byte 1 is not UTF-8 text\n  write it in UTF-8");
   CHECK(fault_of("checkpoint", "") ==
         "--set checkpoint=: \"checkpoint\" must be the name of a file, not the text \"\"");
 }

@@ -107,7 +107,35 @@ TEST_CASE("a prompt that has to be in quotes is shown in them") {
         "  \\ in double quotes begins an escape, and \"\\m\" is none: put the text in single quotes, or write \\\\");
   CHECK(last_line(fault_of("checkpoint: x\nimages: [{prompt: a fox, in the snow, width: 64}]")) ==
         "  the comma ends the text before it: put that text in quotes");
-  CHECK(last_line(fault_of("checkpoint: x\nimages: [{prompt: x}\n")).empty() == false);
+  const auto flow = [](const std::string& prompt) {
+    return last_line(fault_of("checkpoint: x\nimages: [{prompt: " + prompt + ", width: 64}]"));
+  };
+  CHECK(flow("[a, fox]") == "  put the text in quotes: \"[a, fox]\"");
+  CHECK(flow("*fox") == "  put the text in quotes: \"*fox\"");
+  CHECK(flow("\"a\" fox") == "  put the text in quotes: '\"a\" fox'");
+  CHECK(flow("a fox?").starts_with("  inside [ ] and { }, put text that holds any of , : # ? [ ] { } in quotes"));
+}
+
+TEST_CASE("a bracket that is not closed is named") {
+  const auto fault = [](const std::string& images) { return fault_of("checkpoint: x\nimages: " + images); };
+  CHECK(fault("[{prompt: x}\n") ==
+        "job.yaml:2:9: nothing closes the \"[\" at job.yaml:2:9\n   2 | images: [{prompt: x}\n     |         ^\n"
+        "  put a ] at its end");
+  CHECK(last_line(fault("[{prompt: a #1 fox}]\n")) == "  # begins a comment: put the text in quotes");
+  CHECK(last_line(fault("[{prompt: x]\n")) ==
+        "  the \"{\" at job.yaml:2:10 is open here; inside [ ] and { }, put text that holds any of , : # ? [ ] { } in "
+        "quotes");
+}
+
+TEST_CASE("text of other systems, tags and tabs") {
+  const auto fault = [](const std::string& text) { return fault_of(text); };
+  CHECK(fault("checkpoint: x\rimages: [{prompt: x}]\r") ==
+        "job.yaml:1:14: a carriage return (CR) that no line feed (LF) follows\n  lines end in LF, or in CR LF");
+  CHECK(fault("checkpoint: x\r\nimages: [{prompt: x}]\r\n") == "no error");
+  CHECK(last_line(fault("checkpoint: x\nimages:\n  -\tprompt: x\n    width: 64\n")) ==
+        "  YAML indents with spaces, not tabs");
+  CHECK(first_line(fault(prompted("!!binary aGVsbG8="))) == "job.yaml:3:13: unknown tag \"tag:yaml.org,2002:binary\"");
+  CHECK(fault(prompted("!!str 5")) == "no error");
 }
 
 TEST_CASE("a key of another place is sent there") {
@@ -124,6 +152,9 @@ TEST_CASE("a key of another place is sent there") {
   CHECK(hint("model: x") == "  did you mean \"checkpoint\"?");
   CHECK(hint("negative_prompt: x") == "  did you mean \"negative\", under images?");
   CHECK(hint("cfg_scale: 7") == "  did you mean \"cfg\", under sampler?");
+
+  CHECK(hint("<<: {}") == "  merge keys are of an older YAML: write the keys out");
+  CHECK(hint("dtype: {text: fp32}") == "  known are unet, clip, vae");
   CHECK(hint("sampler: {seed: 5}") == "  \"seed\" belongs under images");
   CHECK(hint("sampler: {cfg_scale: 5}") == "  did you mean \"cfg\"?");
   CHECK(hint("output: {vae: x}") == "  \"vae\" belongs to the job itself, not under output");
@@ -134,6 +165,7 @@ TEST_CASE("a key of another place is sent there") {
   CHECK(in_image("denoise: 0.5") == "  \"denoise\" belongs under images.sampler");
   CHECK(in_image("start: 0.5") == "  \"start\" belongs under images.conditions");
   CHECK(in_image("negative_prompt: x") == "  did you mean \"negative\"?");
+  CHECK(in_image("width:64") == "  a blank follows the colon: \"width: 64\"");
   CHECK(in_image("sedd: 4") == "  did you mean \"seed\"?");
   CHECK(first_line(fault_of("checkpoint: x\nimages:\n  - prompt:\n    width: 64\n")) ==
         "job.yaml:3:5: \"images.0.prompt\" has no value");

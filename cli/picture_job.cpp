@@ -87,8 +87,9 @@ void write_yaml(const Json& json, const std::string& indent, std::string& text) 
 
 Json parse_record(std::string_view record, const std::string& file) {
   Json json = Json::parse(record, nullptr, false);
-  const bool sound = json.is_object() && json.value("version", 0) == 1 && json.contains("job") &&
-                     json["job"].is_object() && json.contains("files") && json["files"].is_array();
+  const bool sound = json.is_object() && json.contains("version") && json["version"] == 1 && json.contains("job") &&
+                     json["job"].is_object() && json.contains("files") && json["files"].is_array() &&
+                     !json["files"].empty();
   if (!sound) fail_file(file, "its mgpu_job record is damaged, or of a later version");
   check_record(json, file);
   return json;
@@ -207,8 +208,13 @@ Job read_picture_job(std::string_view png, const std::string& file, const std::v
   const Json json = parse_record(record->second, file);
   Job job = read_job(yaml_of(json, file), file, std::filesystem::path(file).parent_path().string(), settings);
   job.expected_files = files_of(json, file);
-  if (json.contains("in_batch") && json["in_batch"].is_number_integer())
-    job.only_in_batch = json["in_batch"].get<int>();
+  if (json.contains("in_batch")) {
+    const auto place = json["in_batch"].get<std::uint64_t>();
+    const auto batch = static_cast<std::uint64_t>(*job.images.front().batch);
+    if (place >= batch)
+      fail_file(file, fmt::format("is picture {} of its batch, from 0, and the batch has {}", place, batch));
+    job.only_in_batch = static_cast<int>(place);
+  }
   job.output.directory.from_option = true;  // relative to the working directory, not to the picture
   return job;
 }

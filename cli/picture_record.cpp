@@ -42,7 +42,7 @@ void number(const Json& value, const std::string& key) {
 }
 
 void whole(const Json& value, const std::string& key) {
-  if (!value.is_number_integer()) refuse(key, "is no whole number");
+  if (!value.is_number_unsigned()) refuse(key, "is no whole number");
 }
 
 void exactness(const Json& value, const std::string& key) {

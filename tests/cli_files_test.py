@@ -260,10 +260,20 @@ class Files(RunCase):
                               ('"job.images.0.init_image" is no file name', {"job__images__0__init_image": "/etc/passwd"}),
                               ('"job.images.0.count" is a key', {"job__images__0__count": 5}),
                               ('"files.0.sha256" is no hash', {"files__0__sha256": "ab\noutput: {directory: /tmp}"}),
-                              ('"job.vae" is no file name', {"job__vae": ".."})):
+                              ('"job.vae" is no file name', {"job__vae": ".."}),
+                              ('"files.0.bytes" is no whole number', {"files__0__bytes": -1}),
+                              ('"job.exact" is neither true, false nor portable', {"job__exact": "maybe"})):
             result = with_record(**changes)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertIn("p.png: its mgpu_job record is damaged: " + what, result.stderr)
+        for changes in ({"version": "1"}, {"version": 2}, {"files": []}, {"files": "x"}):
+            result = with_record(**changes)
+            self.assertEqual((result.stderr, result.returncode),
+                             ("error: p.png: its mgpu_job record is damaged, or of a later version\n", 2))
+        for place, batch in ((2, 2), (1 << 40, 1)):  # 1 << 40 is 0 in 32 bits
+            result = with_record(in_batch=place, job__images__0__batch=batch)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn(f"p.png: is picture {place} of its batch, from 0, and the batch has {batch}", result.stderr)
 
     def test_a_png_whose_sizes_lie_is_refused_at_once(self):
         job = JOB[:JOB.index("images:")] + "images: [{prompt: a boat, init_image: in.png}]\n"

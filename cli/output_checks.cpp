@@ -24,8 +24,14 @@ namespace fs = std::filesystem;
 constexpr std::size_t kSuffixRoom = 32;  // of a temporary file's name
 constexpr std::size_t kUsualNameMax = 255;
 
+/// U+0000 to U+001F, U+007F to U+009F.
 bool has_control(std::string_view name) {
-  return std::ranges::any_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; });
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    const auto c = static_cast<unsigned char>(name[i]);
+    const auto next = i + 1 < name.size() ? static_cast<unsigned char>(name[i + 1]) : 0U;
+    if (c < 0x20 || c == 0x7F || (c == 0xC2 && next >= 0x80 && next < 0xA0)) return true;
+  }
+  return false;
 }
 
 bool leads_out(const fs::path& name) {

@@ -1,6 +1,6 @@
 #include "cli/job.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -11,6 +11,7 @@
 #include "cli/pictures.h"
 #include "cli/settings.h"
 #include "cli/yaml_reader.h"
+#include "shard/allocation.h"
 
 namespace mgpu {
 namespace {
@@ -115,6 +116,36 @@ Job read_job(const std::string& text, const std::string& name, const std::string
   check_masks(job);
   check_output_names(job);
   return job;
+}
+
+Error coder_error(const Job& job, const DeviceId& id) {
+  return job.error(job.placement.allocation.vae.mark,
+                   fmt::format("the vae cannot lie on \"{}\", which is not in gpu_ids", id.to_string()),
+                   "add it to gpu_ids, or leave it out here");
+}
+
+void check_computing(const Job& job) {
+  const auto& ids = job.placement.gpu_ids;
+  if (!ids.given) return;
+  const auto computes = [&](const DeviceId& id) { return std::ranges::find(*ids, id) != ids->end(); };
+  const Allocation& a = job.placement.allocation;
+  for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae}) {
+    const ComponentAllocation& wanted = **component;
+    const std::optional<AllocationTail> tail =
+        wanted.expert->empty() ? std::nullopt : parse_allocation(*wanted.expert).tail;
+    if (component == &a.vae && wanted.compute.size() > 1) {
+      const auto absent = std::ranges::find_if_not(wanted.compute, computes);
+      if (absent != wanted.compute.end()) throw coder_error(job, *absent);
+    }
+    const DeviceId* sole = tail ? &tail->compute : wanted.compute.size() == 1 ? &wanted.compute.front() : nullptr;
+    if (!sole || computes(*sole)) continue;
+    const Mark mark =
+        tail && job.source ? job.source->inside(wanted.expert.mark, *wanted.expert, tail->column) : component->mark;
+    std::vector<std::string> names;
+    for (const DeviceId& id : *ids) names.push_back(id.to_string());
+    throw job.error(mark, fmt::format("{} does not compute in this job", sole->to_string()),
+                    fmt::format("its devices are {}: \"gpu_ids\" names them", fmt::join(names, ", ")));
+  }
 }
 
 void check_sizes(const Job& job, int multiple, std::string_view family) {

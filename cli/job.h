@@ -104,8 +104,8 @@ struct PlacementOptions {
   Marked<Mode> mode;
   Marked<int> replicas;  ///< 0: auto
   Marked<AutoBool> split_cfg;
-  std::map<DeviceId, double> speed;  ///< empty: probed
-  bool drop_missing_devices = false;
+  Marked<std::map<DeviceId, double>> speed;  ///< empty: probed
+  Marked<bool> drop_missing_devices;
   Allocation allocation;
 };
 
@@ -242,6 +242,12 @@ std::vector<std::string_view> prompts_of(const ImageJob& image);
 
 /// The pictures that an entry names: its init image, its mask and its conditions' masks, as far as there are any.
 std::vector<const FileReference*> picture_files(const ImageJob& image);
+
+/// Throws Error at an allocation that makes a device compute which is not among those that the job names.
+void check_computing(const Job& job);
+
+/// Of a device that the autoencoder is to be spread over, and that does not compute.
+Error coder_error(const Job& job, const DeviceId& id);
 
 /// Throws Error at the first key that asks for something this version cannot do yet.
 void refuse_unsupported(const Job& job);

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <set>
@@ -105,7 +106,7 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
 
 /// The speed that somebody has said.
 std::optional<double> given_speed(const Job& job, const DeviceId& id, const Machine& machine) {
-  for (const auto* speeds : {&job.placement.speed, &machine.speed})
+  for (const auto* speeds : {&*job.placement.speed, &machine.speed})
     if (const auto own = speeds->find(id); own != speeds->end()) return own->second;
   return std::nullopt;
 }
@@ -289,18 +290,27 @@ void check_coders(const Job& job, const JobDevices& devices) {
   for (const DeviceId& id : vae->compute) {
     const bool computes = std::ranges::find(devices.rooms, id, &DeviceRoom::id) != devices.rooms.end();
     if (vae->compute.size() > 1 && !computes && std::ranges::find(devices.dropped, id) == devices.dropped.end())
-      throw job.error(vae.mark, fmt::format("the vae cannot lie on \"{}\", which is not in gpu_ids", id.to_string()),
-                      "add it to gpu_ids, or leave it out here");
+      throw coder_error(job, id);
   }
 }
 
 }  // namespace
 
+bool may_use(const Job& job, const DeviceId& id) {
+  const auto& ids = job.placement.gpu_ids;
+  if (!ids.given || id == DeviceId::cpu() || std::ranges::find(*ids, id) != ids->end()) return true;
+  const Allocation& a = job.placement.allocation;
+  return std::ranges::any_of(std::array{&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae}, [&](const auto* c) {
+    const std::vector<DeviceId> donors = donors_named(**c, *ids);
+    return std::ranges::find(donors, id) != donors.end();
+  });
+}
+
 JobDevices job_devices(const Job& job, const Machine& machine) {
   JobDevices out;
   const auto& wanted = job.placement.gpu_ids;
   std::vector<DeviceId> ids = wanted.given ? *wanted : all_devices(machine, *job.exact);
-  if (wanted.given && job.placement.drop_missing_devices) {
+  if (wanted.given && *job.placement.drop_missing_devices) {
     std::ranges::copy_if(ids, std::back_inserter(out.dropped), [&](const auto& id) { return !is_there(id, machine); });
     if (out.dropped.size() < ids.size()) std::erase_if(ids, [&](const auto& id) { return !is_there(id, machine); });
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "cli/job_devices.h"
 #include "cli/sampling.h"
 #include "cli/source.h"
 #include "core/text/prompt_notes.h"
@@ -171,15 +172,48 @@ void note_steps(const Job& job, const ModelSet& set, NoteList& notes) {
   }
 }
 
-void note_component(const Marked<ComponentAllocation>& allocation, std::string_view name, NoteList& notes) {
+void note_component(const Job& job, const Marked<ComponentAllocation>& allocation, std::string_view name,
+                    NoteList& notes) {
   if (!allocation.given) return;
   const bool expert = !allocation->expert->empty();
   if (expert && allocation->virtual_vram_gb > 0.0)
     notes.add("virtual_vram_gb", allocation.mark,
               fmt::format("\"allocation.{}.virtual_vram_gb\" is not used beside \"expert\"", name));
+  const auto& ids = job.placement.gpu_ids;
+  const std::vector<DeviceId>& sole = allocation->compute.empty() && ids.given ? *ids : allocation->compute;
+  if (!expert && allocation->virtual_vram_gb > 0.0 && !sole.empty() && allocation->donors == std::vector{sole.front()})
+    notes.add("donor", allocation.mark,
+              fmt::format("\"allocation.{}.donor\" lends nothing: {} is the device that computes", name,
+                          sole.front().to_string()));
   if (!expert && allocation->virtual_vram_gb == 0.0 && !allocation->donors.empty())
     notes.add("donor", allocation.mark,
               fmt::format("\"allocation.{}.donor\" lends nothing without \"virtual_vram_gb\"", name));
+}
+
+/// Options for devices that the job, which names its own, has no use for.
+void note_devices(const Job& job, NoteList& notes) {
+  const PlacementOptions& placement = job.placement;
+  const auto& ids = placement.gpu_ids;
+  if (!ids.given) {
+    if (*placement.drop_missing_devices)
+      notes.add("missing_devices", placement.drop_missing_devices.mark,
+                "\"missing_devices\" is not used without \"gpu_ids\", which names devices that may be missing");
+    return;
+  }
+  for (const auto& [id, limit] : placement.vram_limit->device)
+    if (!may_use(job, id))
+      notes.add("vram_limit", placement.vram_limit.mark,
+                fmt::format("\"vram_limit.{0}\" is not used: the job does not use {0}", id.to_string()));
+  for (const auto& [id, speed] : *placement.speed) {
+    const bool computes = std::ranges::find(*ids, id) != ids->end();
+    if (!computes || ids->size() == 1)
+      notes.add("speed", placement.speed.mark,
+                computes ? fmt::format("\"speed\" is not used: {} alone computes", id.to_string())
+                         : fmt::format("\"speed.{0}\" is not used: {0} does not compute in this job", id.to_string()));
+  }
+  if (*job.decode.way == DecodeWay::Parallel && ids->size() == 1)
+    notes.add("parallel", job.decode.way.mark,
+              fmt::format("\"way: parallel\" is not used: {} alone decodes", ids->front().to_string()));
 }
 
 void note_placement(const Job& job, const ModelSet& set, NoteList& notes) {
@@ -198,7 +232,7 @@ void note_placement(const Job& job, const ModelSet& set, NoteList& notes) {
                                          {"clip_l", &a.clip_l},
                                          {"clip_g", &a.clip_g},
                                          {"vae", &a.vae}})
-    note_component(*allocation, name, notes);
+    note_component(job, *allocation, name, notes);
   if (job.files.t5xxl_tokenizer && !set.t5xxl)
     notes.add("tokenizer", job.files.t5xxl_tokenizer.mark,
               fmt::format("\"tokenizers.t5xxl\" is not used: {} has no T5", family));
@@ -216,6 +250,7 @@ void note_placement(const Job& job, const ModelSet& set, NoteList& notes) {
 std::vector<std::string> job_notes(const Job& job, const JobModels& models) {
   NoteList notes(job);
   note_placement(job, models.set, notes);
+  note_devices(job, notes);
   for (const ImageJob& image : job.images) {
     note_prompts(job, image, models.set, notes);
     note_sampling(image, models.set, notes);

@@ -203,6 +203,7 @@ std::vector<FileIdentity> JobModels::files_of(const ImageJob& image) const {
 }
 
 JobModels open_job(Job& job) {
+  check_computing(job);
   const ModelFiles& files = job.files;
   ModelSet set = open_models({.checkpoint = files.checkpoint.path,
                               .clip_l = files.clip_l.path,

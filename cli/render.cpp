@@ -40,6 +40,17 @@ std::vector<PreparedJob> prepare_all(const std::vector<Job>& jobs, std::vector<J
   return out;
 }
 
+/// A preview is made before the last step, so that few steps have none.
+void note_previews(const std::vector<Job>& jobs, int every, Progress& progress) {
+  for (const Job& job : jobs) {
+    int most = 0;
+    for (const ImageJob& image : job.images) most = std::max(most, *image.sampler.steps);
+    if (every >= most)
+      progress.note(fmt::format("note: --preview {} makes none of {}: its pictures take at most {} step{}", every,
+                                job.file, most, most == 1 ? "" : "s"));
+  }
+}
+
 /// What the GPUs of a job's devices turned out to take beside its tensors is for the next run to count.
 void learn_driver_bytes(const PreparedJob& job, Machine& machine, const SpeedSource& source) {
   for (const PlannedDevice& device : job.plan.devices) {
@@ -131,6 +142,7 @@ RenderResult render(CheckedJobs checked, const RenderOptions& options, Progress&
   const std::vector<std::string>& report_files = checked.reports;
   for (std::size_t i = 0; i < jobs.size(); ++i)
     for (const std::string& note : job_notes(jobs[i], checked.models[i])) progress.note("note: " + note);
+  if (options.preview > 0) note_previews(jobs, options.preview, progress);
   Machine machine{survey_devices()};
   const DeviceNoteListener listener([&](const std::string& note) { progress.note(note); });
   const SpeedSource speeds{[&](const std::string& note) { progress.note(note); }};

@@ -130,8 +130,28 @@ class Notes(Case):
                 ("allocation: {unet: {compute: cpu, donor: cpu}}\n", '"allocation.unet.donor" lends nothing without "virtual_vram_gb"'),
                 ("allocation: {unet: {virtual_vram_gb: 1, expert: \"cpu,*\"}}\n",
                  '"allocation.unet.virtual_vram_gb" is not used beside "expert"'),
+                ("allocation: {unet: {compute: cpu, virtual_vram_gb: 1, donor: cpu}}\n",
+                 '"allocation.unet.donor" lends nothing: cpu is the device that computes'),
+                ("vram_limit: {cuda:1: 8GB, cpu: 1GB}\n", '"vram_limit.cuda:1" is not used: the job does not use cuda:1'),
+                ("speed: {cuda:1: 0.5}\n", '"speed.cuda:1" is not used: cuda:1 does not compute in this job'),
+                ("speed: {cpu: 0.5}\n", '"speed" is not used: cpu alone computes'),
+                ("missing_devices: drop\n", None),
+                ("vram_limit: {cpu:1: 1GB}\nallocation: {unet: {virtual_vram_gb: 1, donor: cpu:1}}\n", None),
+                ("decode: {way: parallel}\n", '"way: parallel" is not used: cpu alone decodes'),
                 ("decode: {way: whole, tile: 512}\n", '"decode.tile" is not used with "way: whole"')):
-            self.assertEqual(self.notes(extra=extra), [note])
+            self.assertEqual(self.notes(extra=extra), [note] if note else [])
+        self.assertEqual(self.notes(text=SD1.replace("gpu_ids: [cpu]\n", ""), extra="missing_devices: drop\nspeed: {cuda:0: 1}\n"),
+                         ['"missing_devices" is not used without "gpu_ids", which names devices that may be missing'])
+
+    def test_devices_that_do_not_compute_are_refused_without_a_machine(self):
+        for allocation, column, what, hint in (
+                ("{unet: {compute: cuda:0}}", 20, "cuda:0 does not compute in this job", 'its devices are cpu: "gpu_ids" names them'),
+                ('{unet: "cpu,*#cuda:3"}', 27, "cuda:3 does not compute in this job", 'its devices are cpu: "gpu_ids" names them'),
+                ("{vae: [cpu, cpu:1]}", 19, 'the vae cannot lie on "cpu:1", which is not in gpu_ids',
+                 "add it to gpu_ids, or leave it out here")):
+            line = f"allocation: {allocation}"
+            self.refused_job(GOOD + line + "\n",
+                             f"bad.yaml:9:{column}: {what}\n   9 | {line}\n     | {' ' * (column - 1)}^\n  {hint}")
 
     def test_many_entries_have_one_note_together(self):
         images = ", ".join(f'{{prompt: "{i} <lora:x:1>", negative: ugly, {SIZE}, seed: {i}}}' for i in range(30))
@@ -151,6 +171,8 @@ class Notes(Case):
         with open(self.path("log.txt"), encoding="utf-8") as f:
             self.assertEqual(f.read().count(note), 1)
         self.assertNotIn("note:", run("run", "job.yaml", "-q", "--overwrite", folder=self.folder).stderr)
+        previews = run("run", "job.yaml", "--preview", "1", folder=self.folder)
+        self.assertIn("note: --preview 1 makes none of job.yaml: its pictures take at most 1 step\n", previews.stderr)
         # A picture's job is ours: of it only what --set gives is noted.
         picture = "out/" + next(name for name in os.listdir(self.path("out")) if name.endswith(".png"))
         again = run("validate", picture, "--set", f"model_paths=[{GOLDENS}]", folder=self.folder)

@@ -105,6 +105,16 @@ std::string worded(std::string message) {
   return message;
 }
 
+/// Throws Error at an option or file that is an empty text, as an unset variable of the shell leaves: it would mean
+/// another thing than what was asked for.
+void refuse_empty(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& value : option->results())
+      if (value.empty())
+        throw Error(Exit::Usage, Mark{}, fmt::format("{} is empty", option->get_name()),
+                    "leave it out, or give it a value");
+}
+
 /// The first word that is neither a flag nor a flag's value.
 std::vector<std::string>::iterator first_plain_word(std::vector<std::string>& words) {
   constexpr std::array<std::string_view, 7> take_a_value{"--set",        "--only",    "--part",   "--log",
@@ -157,6 +167,7 @@ Arguments parse_arguments(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& e) {
     throw Error(Exit::Usage, Mark{}, worded(e.what()), "mgpu-render --help lists what there is");
   }
+  refuse_empty(*app.get_subcommands().front());
   const std::string name = app.get_subcommands().front()->get_name();
   constexpr std::array values{Command::Run,     Command::Plan,   Command::Validate, Command::Inspect,
                               Command::Devices, Command::Sigmas, Command::Compare,  Command::Schema};

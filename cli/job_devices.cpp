@@ -205,13 +205,14 @@ void count_evaluations(PlacementRequest& request, const Job& job) {
 }
 
 /// "24GB@0.5"
-void suppose_device(Machine& machine, std::string_view entry) {
+void suppose_device(Machine& machine, std::set<DeviceId>& seen, std::string_view entry) {
   const auto fail = [&](const std::string& why) {
     throw Error(Exit::Usage, Mark{"--devices"}, why, "as in --devices \"cuda:0=8GB,cuda:1=24GB@0.5,cpu=16GB\"");
   };
   const std::size_t equals = std::min(entry.find('='), entry.size()), at = std::min(entry.find('@'), entry.size());
   const auto id = parse_device(entry.substr(0, equals));
   if (!id) fail(fmt::format("{} is no device", in_quotes(entry.substr(0, equals))));
+  if (!seen.insert(*id).second) fail(fmt::format("{} is given twice", id->to_string()));
   if (equals == entry.size()) fail(fmt::format("{} has no memory", id->to_string()));
   // The grammar of allocations has amounts of memory.
   std::uint64_t bytes = 0;
@@ -263,9 +264,10 @@ std::optional<std::uint64_t> known_driver_bytes(const DeviceId& id, const Machin
 
 Machine suppose_machine(std::string_view devices) {
   Machine machine;
+  std::set<DeviceId> seen;
   while (true) {
     const std::size_t end = devices.find(',');
-    suppose_device(machine, devices.substr(0, end));
+    suppose_device(machine, seen, devices.substr(0, end));
     if (end == std::string_view::npos) return machine;
     devices.remove_prefix(end + 1);
   }

@@ -151,9 +151,40 @@ void note_masks(const ImageJob& image, const JobModels& models, NoteList& notes)
     if (condition.mask) note_mask(condition.mask, models, "the condition counts nowhere", notes);
     if (condition.strength == 0.0)
       notes.add("strength", image.conditions.mark, "a condition of strength 0 counts nowhere");
-    if (condition.start == condition.end)
-      notes.add("period", image.conditions.mark,
-                fmt::format("a condition that starts and ends at {} counts at no step", condition.start));
+  }
+}
+
+/// The levels of noise at which an image's runs evaluate the model, and the table that says when a condition acts.
+struct Levels {
+  SigmaTable table;
+  std::vector<double> evaluated;
+};
+
+/// Conditions whose period holds none of the levels at which the model is evaluated.
+void note_periods(const Job& job, const ModelSet& set, NoteList& notes) {
+  std::map<LevelsKey, Levels> known;
+  for (const ImageJob& image : job.images) {
+    if (image.conditions->empty() || *image.sampler.name == "dpm_adaptive") continue;  // which chooses its levels
+    const auto [levels, is_new] = known.try_emplace(levels_key(image));
+    if (is_new) {
+      RunSchedule schedule = run_schedule(image.sampler, set.training(), *image.width, *image.height);
+      levels->second.evaluated = evaluated_sigmas(*find_sampler(*image.sampler.name), schedule.sigmas, schedule.table);
+      levels->second.table = std::move(schedule.table);
+    }
+    const auto& [table, evaluated] = levels->second;
+    for (const ConditionOptions& condition : *image.conditions) {
+      // In fp32, as the denoiser compares them.
+      const auto from = static_cast<float>(table.percent_to_sigma(condition.start));
+      const auto to = static_cast<float>(table.percent_to_sigma(condition.end));
+      const auto acts = [&](double sigma) {
+        return static_cast<float>(sigma) <= from && static_cast<float>(sigma) >= to;
+      };
+      if (std::ranges::any_of(evaluated, acts)) continue;
+      const std::string period = condition.start == condition.end
+                                     ? fmt::format("starts and ends at {}", condition.start)
+                                     : fmt::format("starts at {} and ends at {}", condition.start, condition.end);
+      notes.add("period", image.conditions.mark, fmt::format("a condition that {} counts at no step", period));
+    }
   }
 }
 
@@ -257,6 +288,7 @@ std::vector<std::string> job_notes(const Job& job, const JobModels& models) {
     note_start(image, notes);
     note_masks(image, models, notes);
   }
+  note_periods(job, models.set, notes);
   note_steps(job, models.set, notes);
   std::vector<std::string> out = notes.lines();
   out.insert(out.end(), models.set.notes.begin(), models.set.notes.end());

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "cli/yaml_faults.h"
@@ -47,6 +48,13 @@ bool is_in_quotes(std::string_view value) {
   return (value.starts_with('"') || value.starts_with('\'')) && end_of_quoted(value, 0) == value.size();
 }
 
+/// With blanks for control characters, line ends among them.
+std::string on_one_line(std::string text) {
+  std::ranges::replace_if(
+      text, [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; }, ' ');
+  return text;
+}
+
 YamlNode text_node(const std::string& value) {
   YamlNode node;
   node.kind = YamlNode::Kind::Scalar;
@@ -58,7 +66,7 @@ YamlNode text_node(const std::string& value) {
 }  // namespace
 
 void set_value(YamlNode& root, const std::string& path, const std::string& value, SettingKind kind) {
-  const Mark mark{without_middle(fmt::format("--set {}={}", path, value), kShown)};
+  const Mark mark{on_one_line(without_middle(fmt::format("--set {}={}", path, value), kShown))};
   YamlNode* node = &root;
   std::string walked;
   for (std::string_view rest = path;;) {

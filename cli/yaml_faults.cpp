@@ -264,6 +264,8 @@ Error syntax_error(const Source& source, std::size_t at, const std::string& said
     return source.error(
         mark, message,
         fmt::format("the \"{}\" at {} is open here; {}", text[bracket], source.mark_at(bracket).to_string(), kFlow));
+  if (at < text.size() && std::string_view("*&!%@`|>").find(text[at]) != npos && open_bracket(text, at) != npos)
+    return source.error(mark, message, quoting_hint(source, at));
   const std::size_t line = begin_of_line(text, at), first = begin_of_entry(text, line);
   if (text.find('\t', line) < first) return source.error(mark, message, "YAML indents with spaces, not tabs");
   const std::size_t value = value_in_line(text, at);

@@ -30,6 +30,11 @@ class Usage(Case):
         self.refused(["nope.yaml"], "nope.yaml: no such file")
         self.refused(["inspect", "nope.png"], "nope.png: no such file")
 
+    def test_empty_words(self):
+        for words, what in ((["run", "job.yaml", "--only", ""], "--only"), (["run", "job.yaml", "--part", ""], "--part"),
+                            (["plan", "job.yaml", "--devices", ""], "--devices"), (["validate", ""], "JOB")):
+            self.refused(words, what + " is empty\n  leave it out, or give it a value")
+
     def test_folder(self):
         self.refused(["run", "."], ".: is a directory, not a job file")
 

@@ -78,6 +78,10 @@ class Notes(Case):
                          ['"steps" 3: the scheduler simple makes 1 at denoise 0.001, each level of noise once'])
         self.assertEqual(self.notes(more=SIZE + ", conditions: [{prompt: y, strength: 0}, {prompt: z, start: 0.5, end: 0.5}]"),
                          ["a condition of strength 0 counts nowhere", "a condition that starts and ends at 0.5 counts at no step"])
+        between = SIZE + ", conditions: [{prompt: z, start: 0.4, end: 0.6}]"
+        self.assertEqual(self.notes(more=between, sampler="cfg: 5.0, scheduler: normal"), [])
+        self.assertEqual(self.notes(more=between.replace("0.4", "0.55"), sampler="cfg: 5.0, scheduler: normal"),
+                         ["a condition that starts at 0.55 and ends at 0.6 counts at no step"])
 
     def test_prompts(self):
         self.assertEqual(self.notes("a boat <lora:add_detail:0.8>"),

@@ -196,6 +196,7 @@ TEST_CASE("supposed machines") {
     return "no error";
   };
   CHECK(fault("gpu=8GB") == "\"gpu\" is no device");
+  CHECK(fault("cuda:0=8GB,0=24GB") == "cuda:0 is given twice");
   CHECK(fault("cuda:0") == "cuda:0 has no memory");
   CHECK(fault("cuda:0=8TB") == "\"8TB\" is no size such as 8GB");
   CHECK(fault("cuda:0=0.5") == "\"0.5\" is no size such as 8GB");

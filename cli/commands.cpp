@@ -148,6 +148,8 @@ std::string driver_notes(const Job& job, const JobDevices& devices, const Machin
 
 std::vector<Job> load_jobs(const Arguments& arguments) {
   std::vector<Job> jobs;
+  if (std::ranges::count(arguments.files, "-") > 1)
+    throw Error(Exit::Usage, Mark{"-"}, "standard input holds one job", "name it once");
   for (const std::string& file : arguments.files) jobs.push_back(load_job(file, arguments.settings));
   return jobs;
 }

@@ -11,9 +11,11 @@
 #include "cli/render.h"
 #include "cli/report_json.h"
 #include "cli/signals.h"
+#include "cli/source.h"
 #include "cli/version.h"
 #include "core/arithmetic.h"
 #include "core/memory.h"
+#include "core/strings.h"
 
 namespace mgpu {
 namespace {
@@ -25,7 +27,13 @@ int print(std::FILE* stream, std::string_view text) {
   return is_out ? 0 : errno != 0 ? errno : EIO;
 }
 
-/// The same of data that somebody waits for. Says where it is lost, and returns the exit code for that.
+/// What a terminal shows of an error: no more than is read, however long the names in it are.
+std::string error_text(std::string_view what) {
+  constexpr std::size_t kMost = 1900;  // bytes
+  return fmt::format("error: {}\n", without_middle(printable(what), kMost));
+}
+
+/// Prints data that somebody waits for. Says where it is lost, and returns the exit code for that.
 Exit print_data(std::string_view text) {
   const int fault = text.empty() ? 0 : print(stdout, text);
   if (fault == 0) return Exit::Ok;
@@ -85,7 +93,7 @@ Exit run(const Arguments& arguments) {
 
 Exit answer(const Answer& reply) {
   const Exit printed = print_data(reply.text);
-  print(stderr, reply.error);
+  print(stderr, printable(reply.error));
   return std::max(reply.exit, printed);
 }
 
@@ -130,10 +138,10 @@ int main(int argc, char** argv) {
     mgpu::set_exact_arithmetic();
     return static_cast<int>(mgpu::dispatch(mgpu::parse_arguments(argc, argv)));
   } catch (const mgpu::Error& e) {
-    mgpu::print(stderr, fmt::format("error: {}\n", e.what()));
+    mgpu::print(stderr, mgpu::error_text(e.what()));
     return static_cast<int>(e.code());
   } catch (const std::exception& e) {
-    mgpu::print(stderr, fmt::format("error: {}\n  this should not happen: please report it with the job\n", e.what()));
+    mgpu::print(stderr, mgpu::error_text(e.what()) + "  this should not happen: please report it with the job\n");
     return static_cast<int>(mgpu::Exit::ImageFailed);
   } catch (...) {
     mgpu::print(stderr, "error: something failed that does not say what it is\n  please report it with the job\n");

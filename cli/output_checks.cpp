@@ -13,6 +13,7 @@
 
 #include "cli/manifest.h"
 #include "cli/output.h"
+#include "cli/yaml_reader.h"
 #include "core/read_file.h"
 #include "core/strings.h"
 
@@ -195,6 +196,8 @@ void add_picture(const Picture& picture, const Job& job, bool previews, Files& f
   const Place place = place_of_pictures(job);
   if (has_control(picture.file))
     throw place.error("\"output.name\" gives a name with a control character: " + in_quotes(picture.file));
+  if (find_invalid_utf8(picture.file) != std::string_view::npos)
+    throw place.error("\"output.name\" gives a name that is not UTF-8: " + in_quotes(picture.file));
   files.add_output(picture.path, fmt::format("picture {} of {}", picture.index, job.file), place);
   if (previews)
     files.add_output(preview_path(picture.path),

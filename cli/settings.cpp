@@ -33,7 +33,8 @@ YamlNode& child(YamlNode& node, std::string_view part, const std::string& walked
     return node.items[index];
   }
   if (node.kind == YamlNode::Kind::Scalar)
-    throw Error(Exit::Usage, mark, fmt::format("\"{}\" is one value in the job, \"{}\"", walked, node.text),
+    throw Error(Exit::Usage, mark,
+                fmt::format("\"{}\" is one value in the job, \"{}\"", walked, without_middle(node.text, kShown)),
                 fmt::format("set it as a whole: --set {}=...", walked));
   node.kind = YamlNode::Kind::Map;
   for (YamlNode::Entry& entry : node.entries)

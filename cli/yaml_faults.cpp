@@ -240,6 +240,7 @@ Error syntax_error(const Source& source, std::size_t at, const std::string& said
   const std::string message = fmt::format("not valid YAML: {}", said);
   if (at > text.size()) at = text.size();
   const Mark mark = source.mark_at(at);
+  if (said == "bad file") return source.error(mark, "maps and lists nest deeper here than a job's");
   if (said.starts_with("unknown escape") || said.starts_with("invalid unicode") || said.starts_with("bad character"))
     return source.error(mark, message, backslash_hint(text, at));
   for (const QuotedText& quoted : quoted_texts(text)) {

@@ -24,27 +24,6 @@ bool is_continuation(char c) {
   return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
 }
 
-/// Offset of the first byte that is not UTF-8 text, or npos.
-std::size_t find_invalid_utf8(std::string_view text) {
-  for (std::size_t i = 0; i < text.size();) {
-    const unsigned char c = static_cast<unsigned char>(text[i]);
-    const std::size_t length = c < 0x80                ? 1
-                               : c >= 0xC2 && c < 0xE0 ? 2
-                               : c >= 0xE0 && c < 0xF0 ? 3
-                               : c >= 0xF0 && c < 0xF5 ? 4
-                                                       : 0;
-    if (length == 0 || i + length > text.size() || c == 0) return i;
-    for (std::size_t k = 1; k < length; ++k)
-      if (!is_continuation(text[i + k])) return i;
-    const unsigned char second = length > 1 ? static_cast<unsigned char>(text[i + 1]) : 0;
-    const bool overlong = (c == 0xE0 && second < 0xA0) || (c == 0xF0 && second < 0x90);
-    const bool outside = (c == 0xED && second > 0x9F) || (c == 0xF4 && second > 0x8F);
-    if (overlong || outside) return i;
-    i += length;
-  }
-  return std::string_view::npos;
-}
-
 /// Offset of the first control character that YAML does not allow, or npos. yaml-cpp takes U+0004 for the text's end.
 std::size_t find_control(std::string_view text) {
   const auto is_control = [](char c) {
@@ -248,6 +227,26 @@ const YamlNode::Entry* YamlNode::find(std::string_view key) const {
   for (const Entry& entry : entries)
     if (entry.key == key) return &entry;
   return nullptr;
+}
+
+std::size_t find_invalid_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const unsigned char c = static_cast<unsigned char>(text[i]);
+    const std::size_t length = c < 0x80                ? 1
+                               : c >= 0xC2 && c < 0xE0 ? 2
+                               : c >= 0xE0 && c < 0xF0 ? 3
+                               : c >= 0xF0 && c < 0xF5 ? 4
+                                                       : 0;
+    if (length == 0 || i + length > text.size() || c == 0) return i;
+    for (std::size_t k = 1; k < length; ++k)
+      if (!is_continuation(text[i + k])) return i;
+    const unsigned char second = length > 1 ? static_cast<unsigned char>(text[i + 1]) : 0;
+    const bool overlong = (c == 0xE0 && second < 0xA0) || (c == 0xF0 && second < 0x90);
+    const bool outside = (c == 0xED && second > 0x9F) || (c == 0xF4 && second > 0x8F);
+    if (overlong || outside) return i;
+    i += length;
+  }
+  return std::string_view::npos;
 }
 
 void check_characters(const Source& source) {

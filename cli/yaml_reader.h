@@ -32,6 +32,9 @@ struct YamlNode::Entry {
   YamlNode value;
 };
 
+/// Offset of the first byte that is not UTF-8 text, or npos. NUL is none.
+std::size_t find_invalid_utf8(std::string_view text);
+
 /// Throws Error (exit 2) at a byte that is no UTF-8 text and at a control character other than tabs and line ends.
 void check_characters(const Source& source);
 

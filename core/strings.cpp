@@ -21,6 +21,21 @@ std::string in_quotes(std::string_view text) {
   return out + "\"";
 }
 
+std::string printable(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0U;
+    const bool c1 = byte == 0xC2 && next >= 0x80 && next < 0xA0;
+    if (c1) ++i;
+    if (c1 || (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f)
+      out += fmt::format("\\x{:02x}", c1 ? next : byte);
+    else
+      out += text[i];
+  }
+  return out;
+}
+
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::string out = "[";
   for (const std::int64_t dim : shape) out += fmt::format("{}{}", out.size() > 1 ? ", " : "", dim);

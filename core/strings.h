@@ -12,6 +12,10 @@ namespace mgpu {
 /// may have written, and cut after 200 bytes.
 std::string in_quotes(std::string_view text);
 
+/// A message for a terminal, with control characters other than line ends and tabs escaped (C1's too): what it quotes
+/// may be a stranger's.
+std::string printable(std::string_view text);
+
 /// "[3072, 64]".
 std::string shape_text(std::span<const std::int64_t> shape);
 

@@ -233,6 +233,12 @@ class Files(RunCase):
         self.assertEqual(sorted(line["file"] for line in self.manifest()), self.pictures())
         self.assertEqual([n for n in os.listdir(self.path("out")) if n.endswith(".tmp")], [])
 
+    def test_a_job_whose_name_is_not_utf8_gives_no_names(self):
+        os.rename(self.path("job.yaml"), os.path.join(os.fsencode(self.folder), b"\xff.yaml"))
+        result = subprocess.run([BINARY, "validate", b"\xff.yaml"], cwd=self.folder, capture_output=True, timeout=300)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn(b'"output.name" gives a name that is not UTF-8: "\xff-0000-3.png"\n', result.stderr)
+
     def test_a_picture_from_a_stranger_names_no_places(self):
         self.run_job("job.yaml", "--only", "0")
         picture = self.bytes_of("out", NAMES[0])

@@ -127,6 +127,20 @@ class Jobs(Case):
     def test_standard_input(self):
         self.refused(["validate", "-"], 'standard input:1:1: missing key "images"\n   1 | checkpoint: a\n     | ^', text="checkpoint: a\n")
 
+        self.refused(["validate", "-", "-"], "-: standard input holds one job\n  name it once", text=GOOD)
+
+    def test_long_names(self):
+        for words in (["validate", "x" * 5000], ["validate", "job.yaml", "--set", "checkpoint=" + "x" * 5000],
+                      ["compare", "x" * 5000, "job.yaml"], ["validate", "job.yaml", "--set", "x" * 5000]):
+            result = run(*words, folder=self.folder)
+            self.assertEqual(result.returncode, 2)
+            self.assertLess(len(result.stderr), 2000)
+
+    def test_orders_to_a_terminal(self):
+        self.refused(["validate", "job.yaml", "--set", 'mode="\\e]0;x\\a"'],
+                     '--set mode="\\e]0;x\\a": "mode" must be auto, single, shard, tensor, sequence, patch, replicate or split-cfg, '
+                     'not the text "\\x1b]0;x\\x07"')
+
     def test_repeated_name(self):
         self.refused(["validate", "job.yaml", "--set", "images.0.count=2", "--set", "output.name=a.png"],
                      f'--set output.name=a.png: two pictures would be written to "out/a.png"\n  picture 0 of images.0 at job.yaml:8:10 '

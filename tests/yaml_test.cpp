@@ -127,6 +127,12 @@ TEST_CASE("a bracket that is not closed is named") {
         "quotes");
 }
 
+TEST_CASE("what nests too deep is no bad file") {
+  const std::string deep = fault_of("a: " + std::string(5000, '['));
+  CHECK(first_line(deep).ends_with(": maps and lists nest deeper here than a job's"));
+  CHECK(deep.size() < 2000);
+}
+
 TEST_CASE("text of other systems, tags and tabs") {
   const auto fault = [](const std::string& text) { return fault_of(text); };
   CHECK(fault("checkpoint: x\rimages: [{prompt: x}]\r") ==

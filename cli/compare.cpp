@@ -54,13 +54,27 @@ Comparison compare_pictures(const std::string& name, const Rgb8& a, const Rgb8& 
   return result;
 }
 
-/// Names of the pictures in a folder and below.
+/// Names of the pictures in a folder and below. A link that leads nowhere is none.
 std::set<std::string> pictures_in(const fs::path& folder) {
   std::set<std::string> names;
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file() && entry.path().extension() == ".png")
-      names.insert(entry.path().lexically_relative(folder).string());
+  std::error_code fault, none;
+  for (fs::recursive_directory_iterator entry(folder, fault), end; !fault && entry != end; entry.increment(fault))
+    if (entry->is_regular_file(none) && entry->path().extension() == ".png")
+      names.insert(entry->path().lexically_relative(folder).string());
+  if (fault) fail_file(folder.string(), fmt::format("cannot be read: {}", fault.message()));
   return names;
+}
+
+/// Two pictures of folders. What cannot be read of them is this one's fault, and none of the others'.
+Comparison compare_named(const std::string& name, const fs::path& a, const fs::path& b) {
+  try {
+    return compare_pictures(name, read_png(a / name).picture, read_png(b / name).picture);
+  } catch (const Error& error) {
+    Comparison unreadable;
+    unreadable.name = name;
+    unreadable.fault = fmt::format("{}: {}", error.where().to_string(), error.message());
+    return unreadable;
+  }
 }
 
 std::vector<Comparison> compare_folders(const fs::path& a, const fs::path& b) {
@@ -72,7 +86,7 @@ std::vector<Comparison> compare_folders(const fs::path& a, const fs::path& b) {
   std::vector<Comparison> results;
   for (const std::string& name : names) {
     if (in_a.contains(name) && in_b.contains(name)) {
-      results.push_back(compare_pictures(name, read_png(a / name).picture, read_png(b / name).picture));
+      results.push_back(compare_named(name, a, b));
     } else {
       Comparison missing;
       missing.name = name;

@@ -281,6 +281,18 @@ class Files(RunCase):
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertIn(f"p.png: is picture {place} of its batch, from 0, and the batch has {batch}", result.stderr)
 
+    def test_folders_are_compared_in_spite_of_one_file(self):
+        for folder in ("a", "b"):
+            os.mkdir(self.path(folder))
+            for name in ("1.png", "2.png"):
+                with open(self.path(folder, name), "wb") as f:
+                    f.write(png(1, 1, b"\0\0\0\0"))
+        self.write("b/1.png", "no picture")
+        os.symlink("loop.png", self.path("a", "loop.png"))
+        result = subprocess.run([BINARY, "compare", "a", "b"], cwd=self.folder, capture_output=True, text=True, timeout=300)
+        self.assertEqual((result.stdout, result.stderr, result.returncode),
+                         ("1.png: differ: b/1.png: is no readable PNG: it does not begin as one\n2.png: equal\n", "", 1))
+
     def test_a_png_whose_sizes_lie_is_refused_at_once(self):
         job = JOB[:JOB.index("images:")] + "images: [{prompt: a boat, init_image: in.png}]\n"
         self.write("edit.yaml", job)

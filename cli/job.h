@@ -143,6 +143,7 @@ struct SamplerOptions {
 /// A further positive conditioning.
 struct ConditionOptions {
   std::string prompt;
+  Mark prompt_mark;
   FileReference mask;
   double strength = 1.0;
   double start = 0.0;

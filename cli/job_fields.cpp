@@ -198,6 +198,7 @@ Type<Seed> seed() {
 Type<ConditionOptions> condition() {
   return section<ConditionOptions>([](Section& s, ConditionOptions& o) {
     s.key("prompt", o.prompt, text(), "what this conditioning asks for", Need::Required);
+    o.prompt_mark = s.mark_of("prompt");
     s.key("mask", o.mask, file(), "PNG whose red channel says where it counts, and how much; absent: everywhere");
     s.key("strength", o.strength, number(0.0, 100.0), "its weight, times the mask; the prompt's own is 1 everywhere");
     s.key("start", o.start, number(0.0, 1.0), "share of the schedule at which it begins");

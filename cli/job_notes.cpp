@@ -78,8 +78,10 @@ void note_prompt(const Mark& mark, std::string_view prompt, const ModelSet& set,
 void note_prompts(const Job& job, const ImageJob& image, const ModelSet& set, NoteList& notes) {
   note_yaml(job, image.prompt_mark, image.prompt, "prompt", notes);
   note_prompt(image.prompt_mark, image.prompt, set, notes);
-  for (const ConditionOptions& condition : *image.conditions)
-    note_prompt(image.conditions.mark, condition.prompt, set, notes);
+  for (const ConditionOptions& condition : *image.conditions) {
+    note_yaml(job, condition.prompt_mark, condition.prompt, "prompt", notes);
+    note_prompt(condition.prompt_mark, condition.prompt, set, notes);
+  }
   if (image.negative.empty()) return;
   note_yaml(job, image.negative_mark, image.negative, "negative", notes);
   if (evaluates_negative(image.sampler)) {
@@ -282,6 +284,8 @@ std::vector<std::string> job_notes(const Job& job, const JobModels& models) {
   NoteList notes(job);
   note_placement(job, models.set, notes);
   note_devices(job, notes);
+  note_yaml(job, job.output.directory.mark, job.output.directory.text, "output.directory", notes);
+  note_yaml(job, job.output.report.mark, *job.output.report, "output.report", notes);
   for (const ImageJob& image : job.images) {
     note_prompts(job, image, models.set, notes);
     note_sampling(image, models.set, notes);

@@ -108,6 +108,12 @@ class Notes(Case):
         self.assertEqual(self.notes("a boat #1 on the lake", text=text),
                          ['"prompt" ends before "#1 on the lake", which YAML takes for a comment: put the text in quotes'])
         self.assertEqual(self.notes("a boat # on the lake", text=text), [])
+        more = text + "    conditions:\n      - prompt: a lake #1\n        strength: 0.5\n"
+        self.assertEqual(self.notes(text=more),
+                         ['"prompt" ends before "#1", which YAML takes for a comment: put the text in quotes'])
+        for key, value, comment in (("directory", "out", "#1"), ("report", "r", "#1.json")):
+            self.assertEqual(self.notes(extra=f"output:\n  {key}: {value} {comment}\n"),
+                             [f'"output.{key}" ends before "{comment}", which YAML takes for a comment: put the text in quotes'])
         self.assertEqual(self.notes("&boat on the lake", text=text),
                          ['"prompt" is "on the lake", without its "&boat", which YAML takes for a name: put the text in quotes'])
 

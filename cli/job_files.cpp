@@ -67,6 +67,7 @@ fs::path path_of(const Job& job, const FileReference& reference) {
 void add_comfyui_paths(const fs::path& file, std::vector<Folder>& folders) {
   const Source source(file.string(), read_file(file.string(), kMostPathsBytes));
   const YamlNode root = parse_yaml(source);
+  const std::size_t before = folders.size();
   for (const YamlNode::Entry& tool : root.entries) {
     const YamlNode::Entry* base = tool.value.find("base_path");
     const fs::path base_path = file.parent_path() / (base ? expand_path(base->value.text) : "");
@@ -79,6 +80,9 @@ void add_comfyui_paths(const fs::path& file, std::vector<Folder>& folders) {
       }
     }
   }
+  if (folders.size() == before)
+    fail_file(file.string(), "names no folders",
+              "under model_paths, a file is one of ComfyUI's extra_model_paths.yaml");
 }
 
 std::vector<Folder> search_folders(Job& job) {

@@ -39,6 +39,13 @@ TEST_CASE("files are found beside the job, then in model_paths by their kind") {
                         (root / "jobs").string())
                            .c_str(),
                        Error);
+  std::ofstream(root / "none.yaml") << "# comfyui:\n#   base_path: comfy\n";
+  Job without = read_job("checkpoint: a\nmodel_paths: [none.yaml]\nimages: [{prompt: x}]\n", "job.yaml", root.string());
+  CHECK_THROWS_WITH_AS(resolve_files(without),
+                       ((root / "none.yaml").string() +
+                        ": names no folders\n  under model_paths, a file is one of ComfyUI's extra_model_paths.yaml")
+                           .c_str(),
+                       Error);
   fs::remove_all(root);
 }
 

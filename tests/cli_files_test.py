@@ -268,7 +268,7 @@ class Files(RunCase):
                               ('"files.0.sha256" is no hash', {"files__0__sha256": "ab\noutput: {directory: /tmp}"}),
                               ('"job.vae" is no file name', {"job__vae": ".."}),
                               ('"files.0.bytes" is no whole number', {"files__0__bytes": -1}),
-                              ('"job.exact" is neither true, false nor portable', {"job__exact": "maybe"})):
+                              ('"job.exact" is neither true, false nor "portable"', {"job__exact": "maybe"})):
             result = with_record(**changes)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertIn("p.png: its mgpu_job record is damaged: " + what, result.stderr)

@@ -113,17 +113,18 @@ class Search {
   // ---- Which devices ----
 
   /// Sets of devices that code pictures together: all that may, then without those that have least memory, since each
-  /// keeps a copy of the autoencoder.
+  /// keeps a copy of the autoencoder; last none, where one device does it.
   std::vector<std::vector<std::size_t>> coder_sets() const {
-    std::vector<std::size_t> all = coders_of(context_.devices, context_.request);
-    std::vector<std::vector<std::size_t>> out{all};
+    std::vector<std::vector<std::size_t>> out = coders_of(context_.devices, context_.request);
     if (!context_.request.coders.empty()) return out;
     const auto room = [&](std::size_t d) { return room_for_weights(context_.devices[d]); };
-    while (all.size() > 1) {
-      const double least = room(*std::ranges::min_element(all, {}, room));
-      std::erase_if(all, [&](std::size_t d) { return room(d) == least; });
-      if (!all.empty()) out.push_back(all);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      std::vector<std::size_t> fewer = out[i];
+      const double least = room(*std::ranges::min_element(fewer, {}, room));
+      std::erase_if(fewer, [&](std::size_t d) { return room(d) == least; });
+      if (fewer.size() > 1) out.insert(out.begin() + static_cast<std::ptrdiff_t>(i) + 1, fewer);
     }
+    out.emplace_back();
     return out;
   }
 
@@ -260,6 +261,7 @@ class Search {
   /// Tries some means on all choices of devices, for a plan that fits and is faster.
   void improve(std::optional<Candidate>& best, Means means) {
     for (const std::vector<std::size_t>& coders : coders_) {
+      if (best && coders.empty() && context_.request.coding == CodingWay::Parallel) break;
       means.coders = coders;
       for (const Means& choice : choices(means)) {
         if (best && least_time(choice) >= best->plan.pass_time * (1 - kSame)) continue;
@@ -285,12 +287,12 @@ class Search {
 
   // ---- The least memory ----
 
-  /// The way of coding that takes the least memory of a device, which need not be the last: small pictures have no use
-  /// for tiles.
-  std::size_t thriftiest_way() const {
+  /// The way of coding that takes the least memory of each of these devices, which need not be the last: small pictures
+  /// have no use for tiles.
+  std::size_t thriftiest_way(const std::vector<std::size_t>& together) const {
     const auto decoder = std::ranges::find(context_.components, Phase::Decode, &ComponentNeed::phase);
     if (decoder == context_.components.end() || decoder->coding.empty()) return 0;
-    const auto coders = static_cast<double>(std::max<std::size_t>(coders_.front().size(), 1));
+    const auto coders = static_cast<double>(std::max<std::size_t>(together.size(), 1));
     const auto bytes = [&](std::size_t way) {
       const CodingNeed& need = decoder->coding[way];
       const double share = need.way == CodingWay::Whole ? 1.0 : 1.0 / coders;
@@ -310,9 +312,8 @@ class Search {
 
   Candidate find_thriftiest() const {
     std::optional<Candidate> out;
-    Means means{.passes = 1, .way = thriftiest_way()};
     for (const std::vector<std::size_t>& coders : coders_) {
-      means.coders = coders;
+      Means means{.passes = 1, .way = thriftiest_way(coders), .coders = coders};
       for (const bool keeps : {false, true})
         for (const bool streams : {true, false}) {
           means.keeps_ahead = keeps, means.streams = streams;

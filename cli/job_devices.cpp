@@ -82,6 +82,7 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
   const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
   const std::uint64_t limit_bytes = std::min(survey.host_total_bytes, survey.host_free_bytes + program);
   DeviceRoom room{id, "CPU", "", survey.host_total_bytes, limit_bytes, program};
+  room.limited_by = limit_bytes < survey.host_total_bytes ? survey.host_free_limit : survey.host_limit;
   if (id.is_cuda()) {
     const GpuInfo& gpu = gpu_of(id, machine);
     room = {id,
@@ -91,15 +92,19 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
             gpu.free_bytes,
             known_driver_bytes(id, machine).value_or(kAssumedDriverBytes)};
   }
-  if (const auto own = machine.virtual_cpus.find(id); own != machine.virtual_cpus.end())
-    room.total_bytes = room.limit_bytes = own->second;
+  if (const auto supposed = machine.virtual_cpus.find(id); supposed != machine.virtual_cpus.end())
+    room.total_bytes = room.limit_bytes = supposed->second;
   const VramLimit& limit = *job.placement.vram_limit;
-  if (const auto own = limit.device.find(id); own != limit.device.end())
-    room.limit_bytes = limited(job, room, own->second, true);
+  const auto own = limit.device.find(id);
+  std::optional<std::uint64_t> told;
+  if (own != limit.device.end())
+    told = limited(job, room, own->second, true);
   else if (limit.each && limit_all)
-    room.limit_bytes = limited(job, room, *limit.each, false);
+    told = limited(job, room, *limit.each, false);
   // What other programs hold is not to be had, whatever the job allows.
-  if (id.is_cuda()) room.limit_bytes = std::min(room.limit_bytes, gpu_of(id, machine).free_bytes);
+  if (!told || *told >= room.limit_bytes) return room;
+  room.limit_bytes = *told;
+  room.limited_by.clear();
   return room;
 }
 

@@ -170,7 +170,8 @@ NearestFit find_nearest_fit(const Job& job, const ModelSet& models, const Comput
   if (!more) return {};
   if (used.size() > 1) return {.kind = MoreMemory, .mebibytes = *more};
   const auto room = std::ranges::find(devices.rooms, used.front(), &DeviceRoom::id);
-  return {.kind = Device, .mebibytes = ((room->limit_bytes + (std::uint64_t{1} << 20) - 1) >> 20) + *more};
+  const std::uint64_t now = (room->limit_bytes + (std::uint64_t{1} << 20) - 1) >> 20;
+  return {.kind = Device, .mebibytes = now + *more, .limited_by = room->limited_by};
 }
 
 /// Throws Error at a clip_skip that would change nothing, and where an encoder's file lacks the layer that is read.
@@ -277,6 +278,7 @@ std::string NearestFit::text() const {
     case Kind::MoreMemory:
       return fmt::format("{}MB more on each device would fit", mebibytes);
     case Kind::Device:
+      if (!limited_by.empty()) return fmt::format("{} has to leave {}MB: raise it", limited_by, mebibytes);
       return fmt::format("it takes a device or a vram_limit of {}MB", mebibytes);
   }
   return {};

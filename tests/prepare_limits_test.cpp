@@ -53,6 +53,29 @@ TEST_CASE("main memory lends also where it computes, and the GPUs' limit is not 
   CHECK(devices.donors[0].id == DeviceId::cpu());
 }
 
+TEST_CASE("what a job lacks of main memory names the limit of the system that it is short of") {
+  DeviceSurvey survey = survey_of({});
+  survey.host_free_bytes = std::uint64_t{1} << 20;
+  survey.host_free_limit = "memory.max of cgroup /pod";
+  const auto refusal = [&](const std::string& lines) -> std::string {
+    Job job = job_with("gpu_ids: [cpu]\n" + lines);
+    try {
+      JobModels models = open_job(job);
+      prepare(job, std::move(models), job_devices(job, {survey}));
+    } catch (const Error& error) {
+      return error.message() + " | " + error.hint();
+    }
+    return "no error";
+  };
+  const auto has = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  CHECK(has(refusal(""), " and may use 1.0 MB (memory.max of cgroup /pod): "));
+  CHECK(has(refusal(""), " | memory.max of cgroup /pod has to leave "));
+  // A limit above what the system leaves changes nothing; one below it is the job's own.
+  CHECK(refusal("vram_limit: 32GB") == refusal(""));
+  CHECK(has(refusal("vram_limit: 512KB"), " and may use 512.0 KB: "));
+  CHECK(has(refusal("vram_limit: 512KB"), " | it takes a device or a vram_limit of "));
+}
+
 TEST_CASE("the text that memory is planned for is as long as the longest prompt is encoded") {
   Job job = job_with("gpu_ids: [cpu]");
   const JobModels models = open_job(job);

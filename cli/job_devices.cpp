@@ -108,6 +108,23 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
   return room;
 }
 
+/// CPU devices of a machine that is not supposed share its main memory: those that the job gives no limit have equal
+/// parts of what the others' limits leave.
+void share_main_memory(const Job& job, const Machine& machine, std::vector<DeviceRoom>& rooms) {
+  const VramLimit& limit = *job.placement.vram_limit;
+  std::vector<DeviceRoom*> sharing;
+  std::uint64_t taken = 0;
+  for (DeviceRoom& room : rooms) {
+    if (room.id.is_cuda() || machine.virtual_cpus.contains(room.id)) continue;
+    if (limit.each || limit.device.contains(room.id))
+      taken += room.limit_bytes;
+    else
+      sharing.push_back(&room);
+  }
+  for (DeviceRoom* room : sharing)
+    room->limit_bytes = (room->limit_bytes - std::min(room->limit_bytes, taken)) / sharing.size();
+}
+
 /// The speed that somebody has said.
 std::optional<double> given_speed(const Job& job, const DeviceId& id, const Machine& machine) {
   for (const auto* speeds : {&job.placement.speed, &machine.speed})
@@ -209,7 +226,7 @@ void count_evaluations(PlacementRequest& request, const Job& job) {
 }
 
 /// "24GB@0.5"
-void suppose_device(Machine& machine, std::string_view entry) {
+void suppose_device(Machine& machine, std::string_view entry, std::set<DeviceId>& seen) {
   const auto fail = [&](const std::string& why) {
     throw Error(Exit::Usage, Mark{"--devices"}, why, "as in --devices \"cuda:0=8GB,cuda:1=24GB@0.5,cpu=16GB\"");
   };
@@ -217,6 +234,7 @@ void suppose_device(Machine& machine, std::string_view entry) {
   const auto id = parse_device(entry.substr(0, equals));
   if (!id) fail(fmt::format("{} is no device", in_quotes(entry.substr(0, equals))));
   if (equals == entry.size()) fail(fmt::format("{} has no memory", id->to_string()));
+  if (!seen.insert(*id).second) fail(fmt::format("{} is there twice", id->to_string()));
   // The grammar of allocations has amounts of memory.
   std::uint64_t bytes = 0;
   const std::string_view size = entry.substr(equals + 1, at - std::min(equals + 1, at));
@@ -267,9 +285,10 @@ std::optional<std::uint64_t> known_driver_bytes(const DeviceId& id, const Machin
 
 Machine suppose_machine(std::string_view devices) {
   Machine machine;
+  std::set<DeviceId> seen;
   while (true) {
     const std::size_t end = devices.find(',');
-    suppose_device(machine, devices.substr(0, end));
+    suppose_device(machine, devices.substr(0, end), seen);
     if (end == std::string_view::npos) return machine;
     devices.remove_prefix(end + 1);
   }
@@ -315,6 +334,7 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
   // Main memory beside GPUs is none of theirs, and lends to them.
   const bool some_cuda = std::ranges::any_of(ids, &DeviceId::is_cuda);
   for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine, !some_cuda || id != DeviceId::cpu()));
+  share_main_memory(job, machine, out.rooms);
   check_coders(job, out);
   set_speeds(job, machine, out);
   out.unmeasured = unmeasured_kinds(out.rooms, machine);

@@ -184,6 +184,20 @@ void check_clip_skip(const Job& job, const ModelSet& set) {
   }
 }
 
+/// "; vram_limit names cuda:1, which the job does not use"
+template <class Value>
+std::string unused_text(std::string_view key, const std::map<DeviceId, Value>& values, const JobDevices& devices) {
+  std::string out;
+  const auto has = [](const auto& list, const DeviceId& id, const auto& member) {
+    return std::ranges::find(list, id, member) != list.end();
+  };
+  for (const auto& [id, value] : values)
+    if (!has(devices.rooms, id, &DeviceRoom::id) && !has(devices.donors, id, &DeviceRoom::id) &&
+        !has(devices.dropped, id, std::identity{}))
+      out += fmt::format("; {} names {}, which the job does not use", key, id.to_string());
+  return out;
+}
+
 /// The highest predicted peak of a device; 0 where it is not used.
 std::uint64_t most_on(const Plan& plan, const DeviceId& device) {
   for (const PlannedDevice& planned : plan.devices)
@@ -257,6 +271,8 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   out.request = request;
   for (const DeviceId& id : devices.dropped)
     out.plan.mode_reason += fmt::format("; {} is missing and was dropped", id.to_string());
+  out.plan.mode_reason += unused_text("vram_limit", job.placement.vram_limit->device, devices);
+  out.plan.mode_reason += unused_text("speed", job.placement.speed, devices);
   out.models = std::move(models);
   return out;
 }

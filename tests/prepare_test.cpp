@@ -124,8 +124,8 @@ TEST_CASE("limits and speeds of devices, virtual ones too") {
   CHECK(devices.rooms[1].limit_bytes == std::uint64_t{8} << 30);
   CHECK(devices.rooms[1].total_bytes == std::uint64_t{24} << 30);
   CHECK(devices.rooms[1].speed == 1.0);
-  CHECK(devices.rooms[2].limit_bytes == std::uint64_t{64} << 30);
-  CHECK(devices.rooms[2].speed == 0.02);  // a CPU beside a GPU
+  CHECK(devices.rooms[2].limit_bytes == std::uint64_t{63} << 30);  // of main memory's 64
+  CHECK(devices.rooms[2].speed == 0.02);                           // a CPU beside a GPU
   CHECK_FALSE(devices.all_cuda);
   CHECK_FALSE(devices.all_bf16);
 }
@@ -197,6 +197,7 @@ TEST_CASE("supposed machines") {
   };
   CHECK(fault("gpu=8GB") == "\"gpu\" is no device");
   CHECK(fault("cuda:0") == "cuda:0 has no memory");
+  CHECK(fault("cuda:0=8GB,cuda:0=24GB") == "cuda:0 is there twice");
   CHECK(fault("cuda:0=8TB") == "\"8TB\" is no size such as 8GB");
   CHECK(fault("cuda:0=0.5") == "\"0.5\" is no size such as 8GB");
   CHECK(fault("cuda:0=8GB@fast") == "\"fast\" is no speed such as 0.5");

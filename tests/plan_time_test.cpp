@@ -35,8 +35,7 @@ CodingNeed coding(CodingWay way, double slowness, std::uint64_t fixed, std::uint
 /// Ways that give the same picture: what takes less memory takes longer.
 std::vector<CodingNeed> random_coding(std::mt19937_64& random) {
   const std::uint64_t whole = random() % (6144 * kMiB);
-  return {coding(CodingWay::Whole, 1.0, whole, 0, 0),
-          coding(CodingWay::Parallel, 1.02, whole / 20, whole, whole / 10),
+  return {coding(CodingWay::Whole, 1.0, whole, 0, 0), coding(CodingWay::Parallel, 1.02, whole / 20, whole, whole / 10),
           coding(CodingWay::Slabs, 5.0, whole / 10, whole / 2, whole / 20),
           coding(CodingWay::Slabs, 8.0, whole / 10, whole / 3, whole / 20)};
 }

@@ -96,7 +96,7 @@ TEST_CASE("what a job lacks of main memory names the limit of the system that it
   CHECK(has(refusal(""), " | memory.max of cgroup /pod has to leave "));
   // A limit above what the system leaves changes nothing; one below it is the job's own.
   CHECK(refusal("vram_limit: 32GB") == refusal(""));
-  CHECK(has(refusal("vram_limit: 512KB"), " and may use 512.0 KB: "));
+  CHECK(has(refusal("vram_limit: 512KB"), " and may use 512 KB: "));
   CHECK(has(refusal("vram_limit: 512KB"), " | it takes a device or a vram_limit of "));
 }
 

@@ -22,7 +22,7 @@ constexpr const char* footer =
     "  mgpu-render run jobs/*.yaml --part 0/4 --resume\n"
     "  mgpu-render plan job.yaml --devices cuda:0=8GB,cuda:1=8GB\n"
     "  mgpu-render inspect flux1-dev.safetensors\n"
-    "Exit codes: 0 done; 1 a picture failed; 2 usage, job or files; 3 does not fit; 4 device; 130 and 143 on signals.";
+    "Exit codes: 0 done; 1 a picture failed; 2 usage, job or files; 3 does not fit; 4 device; 128 + N on signal N.";
 
 constexpr std::array<std::string_view, 8> commands{"run",     "plan",   "validate", "inspect",
                                                    "devices", "sigmas", "compare",  "schema"};

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <new>
 #include <string_view>
+#include <system_error>
 
 #include "cli/output.h"
 #include "core/cancel.h"
@@ -95,6 +96,12 @@ Failure failure_of(const std::exception_ptr& thrown, const DeviceId& device, con
       return {Exit::Device, fmt::format("{} failed: {}", gpu ? gpu->to_string() : "a GPU", first_line(text)), {}};
     }
     return {Exit::ImageFailed, first_line(text) + std::string(kReport), {}};
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::resource_unavailable_try_again)
+      return {Exit::ImageFailed, error.what() + std::string(kReport), {}};
+    return {Exit::ImageFailed,
+            "the system starts no more threads for this process\n  raise ulimit -u, or the cgroup's pids.max",
+            {}};
   } catch (const std::bad_alloc&) {
     return out_of_memory(DeviceId::cpu(), "main memory is used up");
   } catch (const std::exception& error) {

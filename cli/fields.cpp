@@ -79,7 +79,7 @@ std::optional<std::uint64_t> to_bytes(const YamlNode& node) {
 /// What to write instead of a text that is no size.
 std::string size_hint(const std::string& text) {
   const auto bare = to_number(std::string_view(text));
-  if (!bare) return "units are B, KB, MB and GB, powers of 1024";
+  if (!bare || !(*bare > 0.0)) return "units are B, KB, MB and GB, powers of 1024";
   const char* unit = *bare < 0x1p10 ? "GB" : *bare < 0x1p20 ? "MB" : "B";
   return fmt::format("did you mean {}{}?", text, unit);
 }

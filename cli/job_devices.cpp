@@ -83,6 +83,7 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
   const std::uint64_t program = id == DeviceId::cpu() ? survey.process_bytes : 0;
   const std::uint64_t limit_bytes = std::min(survey.host_total_bytes, survey.host_free_bytes + program);
   DeviceRoom room{id, "CPU", "", survey.host_total_bytes, limit_bytes, program};
+  room.limited_by = limit_bytes < survey.host_total_bytes ? survey.host_free_limit : survey.host_limit;
   if (id.is_cuda()) {
     const GpuInfo& gpu = gpu_of(id, machine);
     room = {id,
@@ -92,16 +93,37 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
             gpu.free_bytes,
             known_driver_bytes(id, machine).value_or(kAssumedDriverBytes)};
   }
-  if (const auto own = machine.virtual_cpus.find(id); own != machine.virtual_cpus.end())
-    room.total_bytes = room.limit_bytes = own->second;
+  if (const auto supposed = machine.virtual_cpus.find(id); supposed != machine.virtual_cpus.end())
+    room.total_bytes = room.limit_bytes = supposed->second;
   const VramLimit& limit = *job.placement.vram_limit;
-  if (const auto own = limit.device.find(id); own != limit.device.end())
-    room.limit_bytes = limited(job, room, own->second, true);
+  const auto own = limit.device.find(id);
+  std::optional<std::uint64_t> told;
+  if (own != limit.device.end())
+    told = limited(job, room, own->second, true);
   else if (limit.each && limit_all)
-    room.limit_bytes = limited(job, room, *limit.each, false);
+    told = limited(job, room, *limit.each, false);
   // What other programs hold is not to be had, whatever the job allows.
-  if (id.is_cuda()) room.limit_bytes = std::min(room.limit_bytes, gpu_of(id, machine).free_bytes);
+  if (!told || *told >= room.limit_bytes) return room;
+  room.limit_bytes = *told;
+  room.limited_by.clear();
   return room;
+}
+
+/// CPU devices of a machine that is not supposed share its main memory: those that the job gives no limit have equal
+/// parts of what the others' limits leave.
+void share_main_memory(const Job& job, const Machine& machine, std::vector<DeviceRoom>& rooms) {
+  const VramLimit& limit = *job.placement.vram_limit;
+  std::vector<DeviceRoom*> sharing;
+  std::uint64_t taken = 0;
+  for (DeviceRoom& room : rooms) {
+    if (room.id.is_cuda() || machine.virtual_cpus.contains(room.id)) continue;
+    if (limit.each || limit.device.contains(room.id))
+      taken += room.limit_bytes;
+    else
+      sharing.push_back(&room);
+  }
+  for (DeviceRoom* room : sharing)
+    room->limit_bytes = (room->limit_bytes - std::min(room->limit_bytes, taken)) / sharing.size();
 }
 
 /// The speed that somebody has said.
@@ -205,7 +227,7 @@ void count_evaluations(PlacementRequest& request, const Job& job) {
 }
 
 /// "24GB@0.5"
-void suppose_device(Machine& machine, std::set<DeviceId>& seen, std::string_view entry) {
+void suppose_device(Machine& machine, std::string_view entry, std::set<DeviceId>& seen) {
   const auto fail = [&](const std::string& why) {
     throw Error(Exit::Usage, Mark{"--devices"}, why, "as in --devices \"cuda:0=8GB,cuda:1=24GB@0.5,cpu=16GB\"");
   };
@@ -267,7 +289,7 @@ Machine suppose_machine(std::string_view devices) {
   std::set<DeviceId> seen;
   while (true) {
     const std::size_t end = devices.find(',');
-    suppose_device(machine, seen, devices.substr(0, end));
+    suppose_device(machine, devices.substr(0, end), seen);
     if (end == std::string_view::npos) return machine;
     devices.remove_prefix(end + 1);
   }
@@ -322,6 +344,7 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
   // Main memory beside GPUs is none of theirs, and lends to them.
   const bool some_cuda = std::ranges::any_of(ids, &DeviceId::is_cuda);
   for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine, !some_cuda || id != DeviceId::cpu()));
+  share_main_memory(job, machine, out.rooms);
   check_coders(job, out);
   set_speeds(job, machine, out);
   out.unmeasured = unmeasured_kinds(out.rooms, machine);

@@ -23,7 +23,8 @@ constexpr int kMostTries = 16;  // of a name that others have taken, or of a fol
 constexpr std::size_t kLongestName = 255, kSuffixRoom = 32;
 
 std::string hint_of(int fault) {
-  if (fault == ENOSPC || fault == EDQUOT || fault == EFBIG) return "free some space and run again with --resume";
+  if (fault == ENOSPC || fault == EDQUOT) return "free some space and run again with --resume";
+  if (fault == EFBIG) return "raise the limit on the size of files (ulimit -f) and run again with --resume";
   return {};
 }
 

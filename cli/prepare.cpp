@@ -170,7 +170,8 @@ NearestFit find_nearest_fit(const Job& job, const ModelSet& models, const Comput
   if (!more) return {};
   if (used.size() > 1) return {.kind = MoreMemory, .mebibytes = *more};
   const auto room = std::ranges::find(devices.rooms, used.front(), &DeviceRoom::id);
-  return {.kind = Device, .mebibytes = ((room->limit_bytes + (std::uint64_t{1} << 20) - 1) >> 20) + *more};
+  const std::uint64_t now = (room->limit_bytes + (std::uint64_t{1} << 20) - 1) >> 20;
+  return {.kind = Device, .mebibytes = now + *more, .limited_by = room->limited_by};
 }
 
 /// Throws Error at a clip_skip that would change nothing, and where an encoder's file lacks the layer that is read.
@@ -181,6 +182,20 @@ void check_clip_skip(const Job& job, const ModelSet& set) {
     throw job.error(image.sampler.clip_skip.mark, fmt::format("clip_skip has no effect on {}", set.diffusion.row->name),
                     "it reads T5, and of CLIP the pooled output alone; leave clip_skip out");
   }
+}
+
+/// "; vram_limit names cuda:1, which the job does not use"
+template <class Value>
+std::string unused_text(std::string_view key, const std::map<DeviceId, Value>& values, const JobDevices& devices) {
+  std::string out;
+  const auto has = [](const auto& list, const DeviceId& id, const auto& member) {
+    return std::ranges::find(list, id, member) != list.end();
+  };
+  for (const auto& [id, value] : values)
+    if (!has(devices.rooms, id, &DeviceRoom::id) && !has(devices.donors, id, &DeviceRoom::id) &&
+        !has(devices.dropped, id, std::identity{}))
+      out += fmt::format("; {} names {}, which the job does not use", key, id.to_string());
+  return out;
 }
 
 /// The highest predicted peak of a device; 0 where it is not used.
@@ -257,6 +272,8 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   out.request = request;
   for (const DeviceId& id : devices.dropped)
     out.plan.mode_reason += fmt::format("; {} is missing and was dropped", id.to_string());
+  out.plan.mode_reason += unused_text("vram_limit", job.placement.vram_limit->device, devices);
+  out.plan.mode_reason += unused_text("speed", job.placement.speed, devices);
   out.models = std::move(models);
   return out;
 }
@@ -278,6 +295,7 @@ std::string NearestFit::text() const {
     case Kind::MoreMemory:
       return fmt::format("{}MB more on each device would fit", mebibytes);
     case Kind::Device:
+      if (!limited_by.empty()) return fmt::format("{} has to leave {}MB: raise it", limited_by, mebibytes);
       return fmt::format("it takes a device or a vram_limit of {}MB", mebibytes);
   }
   return {};

@@ -46,6 +46,7 @@ struct NearestFit {
   Kind kind = Kind::None;
   std::int64_t width = 0, height = 0;
   std::uint64_t mebibytes = 0;
+  std::string limited_by = {};  ///< the limit of the system that a `Device` is short of; empty: another one
 
   /// "pictures of 512x512 would fit"; empty where nothing was found.
   std::string text() const;

@@ -75,7 +75,10 @@ void set_arithmetic_of(const std::vector<Job>& jobs) {
 }
 
 Exit exit_of(int signal) {
-  return signal == SIGTERM ? Exit::Terminated : signal == SIGHUP ? Exit::HungUp : Exit::Interrupted;
+  return signal == SIGTERM   ? Exit::Terminated
+         : signal == SIGHUP  ? Exit::HungUp
+         : signal == SIGXCPU ? Exit::CpuTimeUsedUp
+                             : Exit::Interrupted;
 }
 
 /// Says what was thrown beside the pictures. Returns its code.

@@ -37,7 +37,8 @@ extern "C" void note_signal(int signal) {
   const int fault = errno;
   // The first one's time may not be set yet where the second interrupts it: that is the same request too.
   const std::int64_t first = noted_at.load();
-  if (signal != SIGHUP && first != 0 && now() - first > kSameRequest) ::_exit(128 + signal);
+  const bool comes_again = signal == SIGHUP || signal == SIGXCPU;  // without anyone asking for it
+  if (!comes_again && first != 0 && now() - first > kSameRequest) ::_exit(128 + signal);
   errno = fault;
 }
 
@@ -53,8 +54,14 @@ void install_signal_handlers() {
   action.sa_flags = SA_RESTART;
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
+  ::sigaction(SIGXCPU, &action, nullptr);
   struct sigaction hangup {};
   if (::sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) ::sigaction(SIGHUP, &action, nullptr);
+  // The program blocks them where it starts itself anew (core/passive_threads.cpp).
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&blocked, signal);
+  ::sigprocmask(SIG_UNBLOCK, &blocked, nullptr);
 }
 
 void note_signals() {

@@ -5,6 +5,10 @@
 #include <ATen/Version.h>
 
 #include <cstdlib>
+#include <future>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "core/error.h"
 #include "core/host_limits.h"
@@ -16,11 +20,29 @@ namespace {
 // oneDNN may choose a kernel by the number of threads: under `exact: portable` it is the same everywhere.
 constexpr int kPortableThreads = 8;
 
-/// LibTorch's own default is a thread per physical core of the machine, whatever the cgroup allows.
+/// Whether the system starts twice as many threads at once: LibTorch has a pool of its own beside OpenMP's.
+bool are_startable(int threads) {
+  const std::size_t wanted = 2 * static_cast<std::size_t>(threads);
+  std::promise<void> end;
+  const std::shared_future<void> ended = end.get_future().share();
+  std::vector<std::thread> started;
+  started.reserve(wanted);
+  try {
+    while (started.size() < wanted) started.emplace_back([ended] { ended.wait(); });
+  } catch (const std::system_error&) {  // ulimit -u, or the cgroup's pids.max
+  }
+  end.set_value();
+  for (std::thread& thread : started) thread.join();
+  return started.size() == wanted;
+}
+
+/// LibTorch's own default is a thread per physical core of the machine, whatever the cgroup allows. For a thread that
+/// does not start its pool would wait for ever, and OpenMP would end the process: then there is one.
 void set_thread_count() {
   for (const char* variable : {"OMP_NUM_THREADS", "MKL_NUM_THREADS"})
     if (std::getenv(variable)) return;
-  at::set_num_threads(host_threads());
+  const int threads = host_threads();
+  at::set_num_threads(threads > 1 && are_startable(threads) ? threads : 1);
 }
 
 }  // namespace
@@ -48,6 +70,11 @@ void set_portable_arithmetic() {
   if (const std::string chosen = at::get_cpu_capability(); chosen != "AVX2")  // read once, by now or here
     throw Error(Exit::Usage, Mark{}, fmt::format("LibTorch computes with {} already, not with AVX2", chosen),
                 "set ATEN_CPU_CAPABILITY=avx2 in the environment");
+  if (!are_startable(kPortableThreads))
+    throw Error(
+        Exit::Usage, Mark{},
+        fmt::format("\"exact: portable\" computes with {} threads, and the system starts fewer", kPortableThreads),
+        "raise ulimit -u, or the cgroup's pids.max");
   at::set_num_threads(kPortableThreads);
 }
 

@@ -67,6 +67,7 @@ void ask_host(DeviceSurvey& survey) {
   survey.host_total_bytes = memory.total_bytes;
   survey.host_free_bytes = memory.free_bytes;
   survey.host_limit = memory.source;
+  survey.host_free_limit = memory.free_source;
   survey.process_bytes = program_bytes();
   survey.host_threads = host_threads();
 }

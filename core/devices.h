@@ -31,6 +31,7 @@ struct DeviceSurvey {
   std::uint64_t host_total_bytes = 0;  ///< main memory, or the lowest limit of cgroup and process
   std::uint64_t host_free_bytes = 0;
   std::string host_limit;           ///< what the limit is, where it is below the machine's memory
+  std::string host_free_limit;      ///< the limit that host_free_bytes are what is left of; empty: none
   std::uint64_t process_bytes = 0;  ///< program_bytes(): this program and its libraries
   int host_threads = 0;             ///< host_threads()
 };

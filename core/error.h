@@ -18,6 +18,7 @@ enum class Exit : int {
   HungUp = 129,
   Interrupted = 130,
   Terminated = 143,
+  CpuTimeUsedUp = 152,  ///< SIGXCPU
 };
 
 /// Where a user's value stands. `line` and `column` count from 1; line 0 means the whole file.

@@ -240,7 +240,12 @@ Sizes read_vae_sizes(PartShapes& shapes) {
     const std::string name = fmt::format("decoder.up.{}.block.0.conv1.weight", level);
     sizes.channels.push_back(shapes.take_multiple(name, 4, 0, kNormGroups));
   }
-  sizes.residual_blocks = shapes.blocks("decoder.up.0.block.") - 1;
+  // Every level has as many as most have: one that has fewer lacks them.
+  std::vector<int> blocks;
+  for (int level = 0; level < levels; ++level)
+    blocks.push_back(shapes.blocks(fmt::format("decoder.up.{}.block.", level)));
+  std::ranges::sort(blocks);
+  sizes.residual_blocks = blocks[blocks.size() / 2] - 1;
   expect_vae_decoder(shapes, sizes);
   if (sizes.encoder) expect_vae_encoder(shapes, sizes);
   return sizes;

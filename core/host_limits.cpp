@@ -133,7 +133,10 @@ void apply(HostMemory& memory, std::uint64_t limit, std::uint64_t used, const st
     memory.total_bytes = limit;
     memory.source = source;
   }
-  memory.free_bytes = std::min(memory.free_bytes, left);
+  if (left < memory.free_bytes) {
+    memory.free_bytes = left;
+    memory.free_source = source;
+  }
 }
 
 /// What is in use in a cgroup, without page cache and slabs that the kernel gives up under pressure.
@@ -204,7 +207,7 @@ ResourceLimits resource_limits() {
 
 HostMemory host_memory(const ResourceLimits& limits, const std::string& root) {
   const std::string meminfo = root + "/proc/meminfo";
-  HostMemory memory{proc_bytes(meminfo.c_str(), "MemTotal:"), proc_bytes(meminfo.c_str(), "MemAvailable:"), {}};
+  HostMemory memory{proc_bytes(meminfo.c_str(), "MemTotal:"), proc_bytes(meminfo.c_str(), "MemAvailable:"), {}, {}};
   for (const std::string_view controller : {std::string_view("memory"), std::string_view()})
     if (const auto cgroup = cgroup_of(controller, root)) apply_cgroup(memory, *cgroup);
   if (limits.address_space.limit > 0)

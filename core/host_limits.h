@@ -6,12 +6,13 @@
 
 namespace mgpu {
 
-/// Main memory that this process may use. `source` names the limit that is below the machine's memory, empty if none
-/// is.
+/// Main memory that this process may use. The sources name limits, such as "memory.max of cgroup /slurm/job_7" or
+/// "RLIMIT_AS (ulimit -v)".
 struct HostMemory {
   std::uint64_t total_bytes = 0;  ///< the machine's memory, or the lowest limit
   std::uint64_t free_bytes = 0;   ///< what the process can still take; page cache counts as free
-  std::string source;             ///< such as "memory.max of cgroup /slurm/job_7" or "RLIMIT_AS (ulimit -v)"
+  std::string source;             ///< of total_bytes; empty: the machine's memory
+  std::string free_source;        ///< of free_bytes; empty: what is available on the machine
 };
 
 /// A resource limit and what of it is in use, in bytes. `limit` 0: unlimited.

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <climits>
+#include <csignal>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "core/error.h"
@@ -29,6 +31,11 @@ BEFORE_SANITIZERS bool names(const char* setting, const char* variable) {
   return *setting == '=';
 }
 
+/// As the kernel's sets of signals have it.
+constexpr std::uint64_t bit_of(int signal) {
+  return std::uint64_t{1} << (signal - 1);
+}
+
 BEFORE_SANITIZERS void restart_with_passive_waiting(int /*argc*/, char** argv, char** environment) {
   std::size_t count = 0;
   for (; environment[count]; ++count)
@@ -40,8 +47,12 @@ BEFORE_SANITIZERS void restart_with_passive_waiting(int /*argc*/, char** argv, c
   auto** extended = static_cast<char**>(__builtin_alloca((count + 2) * sizeof(char*)));
   extended[0] = passive;
   for (std::size_t i = 0; i <= count; ++i) extended[i + 1] = environment[i];
+  // Signals wait until the program handles them anew: install_signal_handlers().
+  const std::uint64_t stops = bit_of(SIGINT) | bit_of(SIGTERM) | bit_of(SIGHUP);
+  ::syscall(SYS_rt_sigprocmask, SIG_BLOCK, &stops, nullptr, sizeof stops);
   ::syscall(SYS_execve, program, argv, extended);  // by its path, which keeps the process's name
   ::syscall(SYS_execve, link, argv, extended);     // the file has been removed since
+  ::syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &stops, nullptr, sizeof stops);
 }
 
 int folder_that_is_gone = -1;

@@ -1,5 +1,6 @@
 #include "core/tensor_file.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -87,7 +88,9 @@ std::shared_ptr<const TensorFile> TensorFile::open(const std::string& path) {
   const std::uint64_t file_bytes = regular_size(descriptor, path);
   if (file_bytes == 0) fail_file(path, "is empty", "fetch it again");
   // Mapped before the header is read: a file that changes between the two has changed.
-  auto map = std::make_unique<const MappedFile>(path, ::fcntl(descriptor.get(), F_DUPFD_CLOEXEC, 0), file_bytes);
+  const int kept = ::fcntl(descriptor.get(), F_DUPFD_CLOEXEC, 0);
+  if (kept < 0) fail_file(path, fmt::format("cannot be kept open: {}", std::strerror(errno)), "raise ulimit -n");
+  auto map = std::make_unique<const MappedFile>(path, kept, file_bytes);
   const std::string json = read_header(descriptor, file_bytes, path);
 
   const std::shared_ptr<TensorFile> file(new TensorFile());

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "core/family_sizes.h"
 #include "core/part_shapes.h"
@@ -45,6 +47,7 @@ class UNetReader {
     shapes_.conv("input_blocks.0.0", channels, sizes_.channels_in, 3);
     sizes_.down.push_back({.in = sizes_.channels_in, .out = channels});
     const int count = shapes_.blocks("input_blocks.");
+    read_depths(count);
     for (int i = 1; i < count; ++i) {
       const std::string block = fmt::format("input_blocks.{}.", i);
       UNetBlockSizes sizes{.in = channels, .out = channels};
@@ -53,10 +56,24 @@ class UNetReader {
         shapes_.conv(block + "0.op", channels, channels, 3);
       } else {
         sizes.out = read_residual(block + "0.", channels);
-        sizes.depth = read_transformer(block + "1.", sizes.out);
+        sizes.depth = read_transformer(block + "1.", sizes.out, depths_[static_cast<std::size_t>(i)]);
       }
       channels = sizes.out;
       sizes_.down.push_back(sizes);
+    }
+  }
+
+  /// All blocks of a level, between two changes of the resolution, have transformers of one depth, or none: one that
+  /// has fewer lacks them.
+  void read_depths(int count) {
+    depths_.assign(static_cast<std::size_t>(count), 0);
+    for (int first = 0, i = 0; i <= count; ++i) {
+      if (i < count && !shapes_.has(fmt::format("input_blocks.{}.0.op.weight", i))) continue;
+      int depth = 0;
+      for (int block = first; block < i; ++block)
+        depth = std::max(depth, transformer_depth(fmt::format("input_blocks.{}.1.", block)));
+      std::fill(depths_.begin() + first, depths_.begin() + i, depth);
+      first = i;
     }
   }
 
@@ -66,7 +83,8 @@ class UNetReader {
     sizes_.middle_residuals = shapes_.has_any("middle_block.1.") || shapes_.has_any("middle_block.2.") ? 2 : 1;
     read_residual("middle_block.0.", channels);
     if (sizes_.middle_residuals < 2) return;
-    sizes_.depth_middle = read_transformer("middle_block.1.", channels);
+    const bool has_transformers = std::ranges::any_of(depths_, [](int depth) { return depth > 0; });
+    sizes_.depth_middle = read_transformer("middle_block.1.", channels, has_transformers ? 1 : 0);
     read_residual("middle_block.2.", channels);
   }
 
@@ -77,7 +95,9 @@ class UNetReader {
       const UNetBlockSizes& taken = sizes_.down[static_cast<std::size_t>(sizes_.skip_of(i))];
       UNetBlockSizes sizes{.in = channels, .skip = taken.out};
       sizes.out = read_residual(block + "0.", channels + sizes.skip);
-      sizes.depth = read_transformer(block + "1.", sizes.out);
+      // Distilled models without a whole middle have kept transformers of several depths on the way up.
+      const int depth = depths_[static_cast<std::size_t>(sizes_.skip_of(i))];
+      sizes.depth = read_transformer(block + "1.", sizes.out, sizes_.middle_residuals < 2 ? std::min(depth, 1) : depth);
       sizes.resamples = taken.resamples;
       if (sizes.resamples)
         shapes_.conv(fmt::format("{}{}.conv", block, sizes.depth > 0 ? 2 : 1), sizes.out, sizes.out, 3);
@@ -98,10 +118,15 @@ class UNetReader {
     return out;
   }
 
-  /// Returns how many transformer blocks there are: 0 where there is no transformer.
-  int read_transformer(const std::string& name, int channels) {
-    if (!has_transformer(name)) return 0;
-    const int depth = std::max(shapes_.blocks(name + "transformer_blocks."), 1);
+  /// How many transformer blocks there are: 0 where there is no transformer.
+  int transformer_depth(const std::string& name) const {
+    return has_transformer(name) ? std::max(shapes_.blocks(name + "transformer_blocks."), 1) : 0;
+  }
+
+  /// Returns how many transformer blocks there are, which are at least so many: 0 where there is no transformer.
+  int read_transformer(const std::string& name, int channels, int least) {
+    const int depth = std::max(transformer_depth(name), least);
+    if (depth == 0) return 0;
     if (sizes_.context == 0) {
       sizes_.context = shapes_.take(name + "transformer_blocks.0.attn2.to_k.weight", 2, 1);
       sizes_.linear_projections = shapes_.rank(name + "proj_in.weight") == 2;
@@ -140,6 +165,7 @@ class UNetReader {
 
   PartShapes& shapes_;
   UNetSizes sizes_;
+  std::vector<int> depths_;  ///< of the transformers on the level of each block on the way down
 };
 
 }  // namespace

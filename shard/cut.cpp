@@ -37,6 +37,23 @@ class Cutter {
 
   double hand_over() const { return hand_over_time(chain_, site_); }
 
+  /// Bytes that main memory can take, beside what lies there and what it has taken already.
+  double most_lent() const {
+    const auto donor = std::ranges::find(site_.donors, DeviceId::cpu(), &DeviceRoom::id);
+    if (!site_.streams || donor == site_.donors.end()) return 0.0;
+    const auto own = std::ranges::find(site_.devices, DeviceId::cpu(), &DeviceRoom::id);
+    const PhaseBytes lent = placement_.lent(donor->id);
+    PhaseBytes taken{};
+    for (const Phase phase : kPhases) taken[phase] = donor->driver_bytes + lent[phase];
+    if (own != site_.devices.end()) {
+      Load load = placement_.load(static_cast<std::size_t>(own - site_.devices.begin()), own->id);
+      load.used = true;
+      taken = load.peak(*own, lent);
+    }
+    return std::max(0.0,
+                    static_cast<double>(donor->limit_bytes) - static_cast<double>(need_in_its_phases(need_, taken)));
+  }
+
  private:
   void fill(CostTable& table, std::size_t d, std::size_t variant) const {
     const DeviceRoom& room = site_.devices[d];
@@ -114,6 +131,7 @@ void add_diffusion(Placement& placement, const ComponentNeed& diffusion, const C
   const CostTable table = cutter.table();
   const bool flows = placement.in_flight.sampling.passes > 0;
   const SplitLimits limits{.most_devices = site.most_devices,
+                           .most_lent = cutter.most_lent(),
                            .passes = static_cast<double>(placement.in_flight.sampling.passes + 1),
                            .hand_over = cutter.hand_over()};
   const Split split = site.cut == Cut::Quick ? quick_split(table, limits)

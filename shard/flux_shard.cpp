@@ -200,8 +200,8 @@ class FluxShard final : public DiffusionShard {
   bool keeps_ahead_;
   LiveValues<Asked, const std::map<double, FluxModulation>> known_;
   mutable LiveValues<std::array<std::int64_t, 3>, const RotaryTable> rotary_;  ///< of the device's worker alone
-  std::vector<Asked> to_come_;                      ///< each once
-  std::map<std::size_t, FluxModulation> foreseen_;  ///< of those, in main memory
+  std::vector<Asked> to_come_;                                                 ///< each once
+  std::map<std::size_t, FluxModulation> foreseen_;                             ///< of those, in main memory
 };
 
 }  // namespace

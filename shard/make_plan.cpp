@@ -113,17 +113,18 @@ class Search {
   // ---- Which devices ----
 
   /// Sets of devices that code pictures together: all that may, then without those that have least memory, since each
-  /// keeps a copy of the autoencoder.
+  /// keeps a copy of the autoencoder; last none, where one device does it.
   std::vector<std::vector<std::size_t>> coder_sets() const {
-    std::vector<std::size_t> all = coders_of(context_.devices, context_.request);
-    std::vector<std::vector<std::size_t>> out{all};
+    std::vector<std::vector<std::size_t>> out = coders_of(context_.devices, context_.request);
     if (!context_.request.coders.empty()) return out;
     const auto room = [&](std::size_t d) { return room_for_weights(context_.devices[d]); };
-    while (all.size() > 1) {
-      const double least = room(*std::ranges::min_element(all, {}, room));
-      std::erase_if(all, [&](std::size_t d) { return room(d) == least; });
-      if (!all.empty()) out.push_back(all);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      std::vector<std::size_t> fewer = out[i];
+      const double least = room(*std::ranges::min_element(fewer, {}, room));
+      std::erase_if(fewer, [&](std::size_t d) { return room(d) == least; });
+      if (fewer.size() > 1) out.insert(out.begin() + static_cast<std::ptrdiff_t>(i) + 1, fewer);
     }
+    out.emplace_back();
     return out;
   }
 
@@ -220,15 +221,25 @@ class Search {
   /// No plan of these means takes less time.
   double least_time(const Means& means) const {
     const std::size_t most = means.alone ? 1 : means.most_devices > 0 ? means.most_devices : context_.devices.size();
-    double speed = 0.0;
-    for (std::size_t i = 0; i < most; ++i) speed += speeds_[i];
+    double speed = 0.0, all_speeds = 0.0;
+    for (std::size_t i = 0; i < speeds_.size(); ++i) {
+      speed += i < most ? speeds_[i] : 0.0;
+      all_speeds += speeds_[i];
+    }
     const double fastest = means.alone ? context_.devices[*means.alone].speed : speeds_.front();
     const bool may_share = means.streams && means.passes == wanted(means).passes;
     const auto passes =
         static_cast<double>(may_share ? std::max(means.passes, wanted(means).of_streams) : means.passes);
-    const double decodes = decoder_ ? decoder_->time_a_pass : 0.0;
-    const double out = std::max(work_ / (means.alone ? fastest : speed), work_ * (1 + decodes) / fastest / passes);
-    return out * time_factor(means.keeps_ahead, context_.components);
+    const double all = work_ * (1 + decodes_of(means));
+    const double flowing = means.alone ? all / fastest : std::max(work_ / speed, all / all_speeds);
+    return std::max(flowing, all / fastest / passes) * time_factor(means.keeps_ahead, context_.components);
+  }
+
+  /// The time of the decodes on one device, for each pass, as part of a pass.
+  double decodes_of(const Means& means) const {
+    if (!decoder_) return 0.0;
+    const std::vector<CodingNeed>& ways = decoder_->coding;
+    return decoder_->time_a_pass * (ways.empty() ? 1.0 : ways[std::min(means.way, ways.size() - 1)].slowness);
   }
 
   /// The fastest plan that fits; none where the first means fail and not even those that take least memory do.
@@ -238,41 +249,28 @@ class Search {
     for (Means means : means_of_saving()) {
       if (!is_first && !best && !thriftiest().plan.fits()) return std::nullopt;
       is_first = false;
+      // A way that takes longer may fit where the diffusion model then runs faster: all are tried.
       for (const std::size_t way : ways) {
         means.way = way;
-        // The ways to come are no faster, unless a slow device decodes so long that the job waits for it.
-        const std::optional<Candidate> found = improve(best, means);
-        if (found && !waits_for_decodes(found->plan)) break;
+        improve(best, means);
       }
     }
     return best;
   }
 
-  bool waits_for_decodes(const Plan& plan) const {
-    double longest = 0.0;
-    for (const std::size_t d : plan.devices_of("vae"))
-      longest = std::max(longest, decoder_->time_a_pass * work_ / plan.devices[d].room.speed);
-    return longest > plan.pass_time / 2;
-  }
-
-  /// Tries some means on all choices of devices. Returns the fastest plan of those that fit.
-  std::optional<Candidate> improve(std::optional<Candidate>& best, Means means) {
-    std::optional<Candidate> fastest;
-    const auto is_faster = [](const Candidate& a, const std::optional<Candidate>& b) {
-      return !b || a.plan.pass_time < b->plan.pass_time * (1 - kSame);
-    };
+  /// Tries some means on all choices of devices, for a plan that fits and is faster.
+  void improve(std::optional<Candidate>& best, Means means) {
     for (const std::vector<std::size_t>& coders : coders_) {
+      if (best && coders.empty() && context_.request.coding == CodingWay::Parallel) break;
       means.coders = coders;
       for (const Means& choice : choices(means)) {
         if (best && least_time(choice) >= best->plan.pass_time * (1 - kSame)) continue;
-        const std::optional<Candidate> candidate = attempt(choice);
+        std::optional<Candidate> candidate = attempt(choice);
         if (!candidate || !candidate->plan.fits()) continue;
-        if (is_faster(*candidate, fastest)) fastest = candidate;
-        if (is_faster(*candidate, best)) best = candidate;
+        if (!best || candidate->plan.pass_time < best->plan.pass_time * (1 - kSame)) best = std::move(candidate);
       }
       if (means.way == 0) break;
     }
-    return fastest;
   }
 
   /// Of what everything is kept for, an allocation may leave no room: it is asked again with less.
@@ -289,12 +287,12 @@ class Search {
 
   // ---- The least memory ----
 
-  /// The way of coding that takes the least memory of a device, which need not be the last: small pictures have no use
-  /// for tiles.
-  std::size_t thriftiest_way() const {
+  /// The way of coding that takes the least memory of each of these devices, which need not be the last: small pictures
+  /// have no use for tiles.
+  std::size_t thriftiest_way(const std::vector<std::size_t>& together) const {
     const auto decoder = std::ranges::find(context_.components, Phase::Decode, &ComponentNeed::phase);
     if (decoder == context_.components.end() || decoder->coding.empty()) return 0;
-    const auto coders = static_cast<double>(std::max<std::size_t>(coders_.front().size(), 1));
+    const auto coders = static_cast<double>(std::max<std::size_t>(together.size(), 1));
     const auto bytes = [&](std::size_t way) {
       const CodingNeed& need = decoder->coding[way];
       const double share = need.way == CodingWay::Whole ? 1.0 : 1.0 / coders;
@@ -314,9 +312,8 @@ class Search {
 
   Candidate find_thriftiest() const {
     std::optional<Candidate> out;
-    Means means{.passes = 1, .way = thriftiest_way()};
     for (const std::vector<std::size_t>& coders : coders_) {
-      means.coders = coders;
+      Means means{.passes = 1, .way = thriftiest_way(coders), .coders = coders};
       for (const bool keeps : {false, true})
         for (const bool streams : {true, false}) {
           means.keeps_ahead = keeps, means.streams = streams;

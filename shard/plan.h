@@ -97,6 +97,7 @@ struct DeviceRoom {
   std::uint64_t limit_bytes = 0;   ///< vram_limit, or what is free
   std::uint64_t driver_bytes = 0;  ///< context and libraries, which the limit covers too
   double speed = 1.0;              ///< relative
+  std::string limited_by = {};     ///< a limit of the system that limit_bytes is what is left of, by name; empty: none
 };
 
 /// Consecutive blocks of one kind that a device runs.

@@ -58,8 +58,9 @@ std::string shortfall_text(const Plan& plan) {
     const Phase worst = *std::ranges::max_element(kPhases, {}, [&](Phase phase) { return peak[phase]; });
     if (std::ranges::find(plan.shortfalls, room.id, &Shortfall::device) == plan.shortfalls.end()) return;
     const std::uint64_t need = peak[worst], limit = room.limit_bytes;
-    sentences.push_back(fmt::format("{} needs {} to {} and may use {}: {} short", room.id.to_string(), bytes_text(need),
-                                    name_of(worst), bytes_text(limit), bytes_text(need - limit)));
+    const std::string by = room.limited_by.empty() ? "" : fmt::format(" ({})", room.limited_by);
+    sentences.push_back(fmt::format("{} needs {} to {} and may use {}{}: {} short", room.id.to_string(),
+                                    bytes_text(need), name_of(worst), bytes_text(limit), by, bytes_text(need - limit)));
   };
   for (const PlannedDevice& device : plan.devices) add(device.room, device.peak);
   for (const PlannedDonor& donor : plan.donors) add(donor.room, peak_of(donor));

@@ -3,7 +3,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
+#include <numeric>
 #include <tuple>
 
 #include "shard/chain.h"
@@ -159,16 +161,32 @@ std::string idle_text(const Plan& plan, const Means& means, const PlanContext& c
 
 }  // namespace
 
-std::vector<std::size_t> coders_of(const std::vector<DeviceRoom>& devices, const PlacementRequest& request) {
+std::vector<std::vector<std::size_t>> coders_of(const std::vector<DeviceRoom>& devices,
+                                                const PlacementRequest& request) {
   if (request.coding == CodingWay::Whole) return {};
-  const DeviceRoom& fastest = *std::ranges::max_element(devices, {}, &DeviceRoom::speed);
-  std::vector<std::size_t> out;
-  for (std::size_t d = 0; d < devices.size(); ++d) {
-    const bool is_told = std::ranges::find(request.coders, devices[d].id) != request.coders.end();
-    const bool is_alike =
-        devices[d].id.kind == fastest.id.kind && devices[d].name == fastest.name && devices[d].speed == fastest.speed;
-    if (request.coders.empty() ? is_alike : is_told) out.push_back(d);
+  std::vector<std::vector<std::size_t>> out;
+  const auto add = [&](const auto& may_code) {
+    std::vector<std::size_t>& group = out.emplace_back();
+    for (std::size_t d = 0; d < devices.size(); ++d)
+      if (may_code(devices[d])) group.push_back(d);
+  };
+  if (!request.coders.empty()) {
+    add([&](const DeviceRoom& room) { return std::ranges::find(request.coders, room.id) != request.coders.end(); });
+    return out;
   }
+  std::vector<std::size_t> by_speed(devices.size());
+  std::iota(by_speed.begin(), by_speed.end(), std::size_t{0});
+  std::ranges::stable_sort(by_speed, std::greater{}, [&](std::size_t d) { return devices[d].speed; });
+  for (const std::size_t first : by_speed) {
+    const DeviceRoom& like = devices[first];
+    const bool is_in_group =
+        std::ranges::any_of(out, [&](const auto& group) { return std::ranges::find(group, first) != group.end(); });
+    if (is_in_group) continue;
+    add([&](const DeviceRoom& room) {
+      return room.id.kind == like.id.kind && room.name == like.name && room.speed == like.speed;
+    });
+  }
+  std::erase_if(out, [](const auto& group) { return group.size() < 2; });
   return out;
 }
 

@@ -50,8 +50,9 @@ std::size_t device_of_single(const Means& means, const PlanContext& context);
 /// Whether blocks of the diffusion model are streamed.
 bool streams(const Plan& plan);
 
-/// Devices that may code pictures together: those that are told, else those like the fastest one, which give the same
-/// bits as it does.
-std::vector<std::size_t> coders_of(const std::vector<DeviceRoom>& devices, const PlacementRequest& request);
+/// Devices that may code pictures together: those that are told, else those of one kind and speed, which give the same
+/// bits, several at least, the fastest ones first.
+std::vector<std::vector<std::size_t>> coders_of(const std::vector<DeviceRoom>& devices,
+                                                const PlacementRequest& request);
 
 }  // namespace mgpu

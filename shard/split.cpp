@@ -105,15 +105,19 @@ double least_largest(const CostTable& table, const SplitLimits& limits, const Bo
 
 using Sums = std::array<double, 5>;
 
-/// The best by the sums of a cost, and of the ties.
-Split least_sum(const CostTable& table, const SplitLimits& limits, const Bounds& bounds, double RunCosts::*cost,
-                double per_device) {
+/// What a cut's sum is of.
+struct Weights {
+  double time = 0.0, lent = 0.0, per_device = 0.0;
+};
+
+/// The best by the sums of costs, and of the ties.
+Split least_sum(const CostTable& table, const SplitLimits& limits, const Bounds& bounds, const Weights& weights) {
   Split out;
   Solver<Sums>(table, limits)
       .solve(
           bounds, Sums{},
           [&](Sums value, const RunCosts& costs, bool used) {
-            if (cost) value[0] += costs.*cost + (used ? per_device : 0.0);
+            value[0] += weights.time * costs.time + weights.lent * costs.lent + (used ? weights.per_device : 0.0);
             for (std::size_t i = 0; i < costs.ties.size(); ++i) value[i + 1] += costs.ties[i];
             return value;
           },
@@ -127,20 +131,17 @@ Bounds least_lacks(const CostTable& table, const SplitLimits& limits) {
   return out;
 }
 
-}  // namespace
-
-Split even_split(const CostTable& table, SplitBy by, const SplitLimits& limits) {
-  Bounds bounds = least_lacks(table, limits);
-  if (by == SplitBy::LentThenTime) bounds.lent = least_largest(table, limits, bounds, &RunCosts::lent);
-  bounds.time = least_largest(table, limits, bounds, &RunCosts::time);
-  if (by == SplitBy::TimeThenLent) bounds.lent = least_largest(table, limits, bounds, &RunCosts::lent);
-  return least_sum(table, limits, bounds, nullptr, 0.0);
+double lent_by(const CostTable& table, const Split& split) {
+  double out = 0.0;
+  for (std::size_t d = 0; d < table.devices(); ++d) {
+    const std::size_t variant = table.variants() > 1 && split.second == d ? 1 : 0;
+    out += table.at(d, variant, split.runs[d]).lent;
+  }
+  return out;
 }
 
-Split quick_split(const CostTable& table, const SplitLimits& limits) {
-  Bounds bounds = least_lacks(table, limits);
-  const double least = least_largest(table, limits, bounds, &RunCosts::time);
-  // The looser the bound on each time, the less their sum: the best is where the two come to the same.
+/// Times of all runs within bounds, in order.
+std::vector<double> times_of(const CostTable& table, const Bounds& bounds, double least) {
   std::vector<double> times;
   for (std::size_t d = 0; d < table.devices(); ++d)
     for (std::size_t variant = 0; variant < table.variants(); ++variant)
@@ -150,6 +151,61 @@ Split quick_split(const CostTable& table, const SplitLimits& limits) {
             times.push_back(costs.time);
   std::ranges::sort(times);
   times.erase(std::unique(times.begin(), times.end()), times.end());
+  return times;
+}
+
+/// The cut of the least largest time that lends no more than the limits say; that which lends least, if none does.
+Split even_within(const CostTable& table, const SplitLimits& limits, Bounds bounds) {
+  const std::vector<double> times = times_of(table, bounds, bounds.time);
+  bounds.lent = kAny;
+  const auto lends_least = [&](double bound) {
+    bounds.time = bound;
+    return least_sum(table, limits, bounds, {.lent = 1.0});
+  };
+  const auto best = std::ranges::partition_point(times, [&](double bound) {
+    bounds.time = bound;
+    const auto lent = Solver<double>(table, limits).solve(bounds, 0.0, [](double value, const RunCosts& costs, bool) {
+      return value + costs.lent;
+    });
+    return *lent > limits.most_lent;
+  });
+  return lends_least(best == times.end() ? times.back() : *best);
+}
+
+/// The cut of a small sum of times that lends no more than the limits say: a byte lent counts as so much time as it
+/// takes to keep to them. That which lends least, if none does.
+Split quick_within(const CostTable& table, const SplitLimits& limits, const Bounds& bounds) {
+  constexpr int kHalvings = 24;
+  Split best = least_sum(table, limits, bounds, {.lent = 1.0});
+  if (lent_by(table, best) > limits.most_lent) return best;
+  double too_little = 0.0, enough = 0x1p-10;
+  for (int i = 0; i < kHalvings; ++i) {
+    const double weight = i == 0 ? enough : (too_little + enough) / 2;
+    const Split split = least_sum(table, limits, bounds, {.time = 1.0, .lent = weight, .per_device = limits.hand_over});
+    const bool is_enough = lent_by(table, split) <= limits.most_lent;
+    (is_enough ? enough : too_little) = weight;
+    if (is_enough) best = split;
+  }
+  return best;
+}
+
+}  // namespace
+
+Split even_split(const CostTable& table, SplitBy by, const SplitLimits& limits) {
+  Bounds bounds = least_lacks(table, limits);
+  if (by == SplitBy::LentThenTime) bounds.lent = least_largest(table, limits, bounds, &RunCosts::lent);
+  bounds.time = least_largest(table, limits, bounds, &RunCosts::time);
+  if (by == SplitBy::TimeThenLent) bounds.lent = least_largest(table, limits, bounds, &RunCosts::lent);
+  Split out = least_sum(table, limits, bounds, {});
+  const bool lends_too_much = by == SplitBy::TimeThenLent && lent_by(table, out) > limits.most_lent;
+  return lends_too_much ? even_within(table, limits, bounds) : out;
+}
+
+Split quick_split(const CostTable& table, const SplitLimits& limits) {
+  Bounds bounds = least_lacks(table, limits);
+  const double least = least_largest(table, limits, bounds, &RunCosts::time);
+  // The looser the bound on each time, the less their sum: the best is where the two come to the same.
+  const std::vector<double> times = times_of(table, bounds, least);
   const auto mean_within = [&](double bound) {
     Bounds within = bounds;
     within.time = bound;
@@ -166,11 +222,14 @@ Split quick_split(const CostTable& table, const SplitLimits& limits) {
     if (first != times.begin() && first != times.end() && mean_within(*(first - 1)) < *first)
       bounds.time = *(first - 1);
   }
-  return least_sum(table, limits, bounds, &RunCosts::time, limits.hand_over);
+  Split out = least_sum(table, limits, bounds, {.time = 1.0, .per_device = limits.hand_over});
+  if (lent_by(table, out) <= limits.most_lent) return out;
+  bounds.time = kAny;
+  return quick_within(table, limits, bounds);
 }
 
 Split thrifty_split(const CostTable& table, const SplitLimits& limits) {
-  return least_sum(table, limits, least_lacks(table, limits), &RunCosts::lent, 0.0);
+  return least_sum(table, limits, least_lacks(table, limits), {.lent = 1.0});
 }
 
 }  // namespace mgpu

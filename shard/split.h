@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include "shard/chain.h"
@@ -52,11 +53,12 @@ struct Split {
   std::size_t second = 0;  ///< the device that takes the second variant
 };
 
-/// How many devices may have a run, and what a cut of few passes costs.
+/// How many devices may have a run, how many bytes may be lent in all, and what a cut of few passes costs.
 struct SplitLimits {
   std::size_t most_devices = 0;
-  double passes = 1.0;     ///< at once
-  double hand_over = 0.0;  ///< time of each device that has a run
+  double most_lent = std::numeric_limits<double>::infinity();  ///< where a cut can keep to it
+  double passes = 1.0;                                         ///< at once
+  double hand_over = 0.0;                                      ///< time of each device that has a run
 };
 
 // Each is the best cut by the largest lack of any device; among such by what its name says; among those by the sums of

@@ -121,6 +121,36 @@ class Signals(RunCase):
         self.assertIn("File too large", result.stderr)
         self.assertEqual(os.listdir(self.path("out")), [])
 
+    def test_a_limit_on_cpu_time_drops_the_pictures_in_flight(self):
+        self.write("long.yaml", JOB.replace("count: 2", "count: 400"))
+        result = self.run_job("long.yaml", "--only", "0-399", code=152,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (3, resource.RLIM_INFINITY)))
+        self.assertIn("interrupted", result.stderr)
+        report = self.report()
+        self.assertEqual((report["status"], self.statuses(report).count("ok")), ("interrupted", len(self.pictures())))
+
+    def test_a_limit_on_open_files_is_named(self):
+        for files in (4, 5):
+            result = subprocess.run(["bash", "-c", f"ulimit -n {files}; exec {BINARY} run job.yaml"], cwd=self.folder,
+                                    capture_output=True, text=True, timeout=300)
+            self.assertEqual(result.returncode, 2)
+            self.assertIn(": Too many open files\n", result.stderr)
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root, to run as a user whose threads are limited")
+    def test_a_limit_on_threads_hangs_nothing(self):
+        os.chmod(self.folder, 0o777)
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        for threads in (1, 3):
+            def limit(most=threads):
+                os.setgroups([]), os.setgid(64000), os.setuid(64000)
+                resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+
+            result = subprocess.run([BINARY, "run", "job.yaml"], cwd=self.folder, capture_output=True, text=True, timeout=100,
+                                    env=environment, preexec_fn=limit)
+            self.assertIn(result.returncode, (0, 1), result.stderr)
+            if result.returncode:
+                self.assertIn("the system starts no more threads for this process\n  raise ulimit -u", result.stderr)
+
     def test_what_a_killed_run_left_is_mended(self):
         self.run_job("job.yaml")
         lines = self.bytes_of("out", "manifest.jsonl").splitlines(keepends=True)

@@ -153,7 +153,10 @@ TEST_CASE("a file is written whole or not at all") {
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
   CHECK(code == Exit::ImageFailed);
-  CHECK(message == path + ": cannot be written: File too large\n  free some space and run again with --resume");
+  CHECK(message ==
+        path +
+            ": cannot be written: File too large\n  raise the limit on the size of files (ulimit -f) and run again "
+            "with --resume");
   CHECK(read_text(path) == "old");
   CHECK_FALSE(fs::exists(path + ".tmp"));
 }

@@ -54,6 +54,12 @@ TEST_CASE("anything may be thrown") {
         "something failed that does not say what it is\n  this should not happen: please report it with the job");
 }
 
+TEST_CASE("threads that the system does not start") {
+  const Failure f = failure(std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)));
+  CHECK(f.code == Exit::ImageFailed);
+  CHECK(f.why == "the system starts no more threads for this process\n  raise ulimit -u, or the cgroup's pids.max");
+}
+
 TEST_CASE("a device out of memory fails the picture, not the device") {
   const Failure f = failure(c10::OutOfMemoryError(here(), "CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"));
   CHECK(f.code == Exit::ImageFailed);

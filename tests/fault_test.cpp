@@ -146,7 +146,8 @@ void check_failure(const Jobs& jobs, int devices, Kind kind, const std::string& 
   if (place != "manifest") check_consistent(jobs, report, "first", expected);
   const bool none_failed = retried || place == "manifest";
   CHECK((failed_of(report) == 0) == none_failed);
-  const bool is_coding = place == "rank" || place == "to a rank";  // a picture is decoded another way, which a note says
+  const bool is_coding =
+      place == "rank" || place == "to a rank";  // a picture is decoded another way, which a note says
   CHECK((report.mode_reason.find("out of memory") != std::string::npos) == (retried && !is_coding));
   CHECK(result.reports[1].status == "ok");
   CHECK(read_all(jobs.picture("second", 0)) == expected[0]);

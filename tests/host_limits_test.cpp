@@ -84,6 +84,7 @@ TEST_CASE("v2: memory.high counts, and the lowest limit of all ancestors") {
                        {"sys/fs/cgroup/slurm/memory.max", "34359738368\n"},
                        {"sys/fs/cgroup/slurm/memory.current", std::to_string(32668 * kMiB)}});
   check(root.memory(), 2048 * kMiB, 100 * kMiB, "memory.high of cgroup /slurm/job_7");
+  CHECK(root.memory().free_source == "memory.max of cgroup /slurm");  // which others have nearly filled
 }
 
 TEST_CASE("more in use than the limit: nothing is free") {
@@ -120,6 +121,8 @@ TEST_CASE("the process's own limits count, each less what it has of it") {
   check(root.memory({.address_space = {6000 * kMiB, 2000 * kMiB}, .data = {}}), 6000 * kMiB, 4000 * kMiB,
         "RLIMIT_AS (ulimit -v)");
   check(root.memory({.address_space = {}, .data = {500 * kMiB, 700 * kMiB}}), 500 * kMiB, 0, "RLIMIT_DATA (ulimit -d)");
+  CHECK(root.memory({.address_space = {}, .data = {500 * kMiB, 0}}).free_source == "RLIMIT_DATA (ulimit -d)");
+  CHECK(root.memory({.address_space = {64000 * kMiB, 0}, .data = {}}).free_source.empty());
   check(root.memory({.address_space = {std::uint64_t{1} << 40, 1}, .data = {}}), 65536 * kMiB, 61440 * kMiB, "");
 }
 

@@ -98,6 +98,28 @@ TEST_CASE("the same of a UNet and of a tiny autoencoder") {
         missing("taesd_decoder.3.conv.0.weight", "taesd_decoder.4"));
 }
 
+TEST_CASE("a UNet's block without its transformer, and an autoencoder's level without its last block") {
+  const std::string down = std::string(kUnet) + "input_blocks.", up = std::string(kUnet) + "output_blocks.",
+                    middle = std::string(kUnet) + "middle_block.";
+  const auto lacks = [](const Entries& entries, const std::string& begin, const std::string& tensor) {
+    CHECK(fault_without(entries, begin, Role::Diffusion).starts_with(missing(begin + tensor)));
+  };
+  for (const char* model : {"sd1", "sd2"}) {
+    CAPTURE(model);
+    const Entries sd = drawn_unet(model, kUnet);
+    lacks(sd, middle + "1.", "norm.weight");
+    for (const char* block : {"2.1.", "4.1.", "8.1."}) lacks(sd, down + block, "norm.weight");
+    for (const char* block : {"3.1.", "7.1.", "11.1."}) lacks(sd, up + block, "norm.weight");
+  }
+  const Entries sdxl = drawn_unet("sdxl", kUnet);
+  lacks(sdxl, down + "7.1.transformer_blocks.1.", "norm1.weight");
+  lacks(sdxl, up + "1.1.transformer_blocks.1.", "norm1.weight");
+  lacks(drawn_unet("refiner", kUnet), up + "4.1.", "norm.weight");
+  CHECK(fault_of(drawn_unet("koala", kUnet), Role::Diffusion).empty());
+  CHECK(fault_without(vae("", 16, false), "decoder.up.0.block.2.", Role::Vae) ==
+        missing("decoder.up.0.block.2.norm1.weight"));
+}
+
 TEST_CASE("a tensor that a part is known by") {
   CHECK(fault_without(flux(), "img_in.weight", Role::Diffusion) == missing("img_in.weight"));
   CHECK(fault_without(vae(), "decoder.conv_in.weight", Role::Vae) == missing("decoder.conv_in.weight"));

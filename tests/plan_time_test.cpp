@@ -26,20 +26,37 @@ struct Case {
   Plan plan() const { return make_plan(needs, devices, request); }
 };
 
+CodingNeed coding(CodingWay way, double slowness, std::uint64_t fixed, std::uint64_t shared, std::uint64_t exchanged) {
+  CodingNeed out{.way = way, .slowness = slowness};
+  out.on_gpu = out.on_cpu = {.units = 64, .moments = {{fixed, shared, exchanged}}};
+  return out;
+}
+
+/// Ways that give the same picture: what takes less memory takes longer.
+std::vector<CodingNeed> random_coding(std::mt19937_64& random) {
+  const std::uint64_t whole = random() % (6144 * kMiB);
+  return {coding(CodingWay::Whole, 1.0, whole, 0, 0), coding(CodingWay::Parallel, 1.02, whole / 20, whole, whole / 10),
+          coding(CodingWay::Slabs, 5.0, whole / 10, whole / 2, whole / 20),
+          coding(CodingWay::Slabs, 8.0, whole / 10, whole / 3, whole / 20)};
+}
+
 Case random_case(std::uint64_t seed) {
   std::mt19937_64 random(seed);
   Case out{.needs = random_components(random), .devices = {}, .request = {}};
   for (ComponentNeed& need : out.needs) {
-    if (need.phase == Phase::Decode) need.time_a_pass = 0.05;
+    if (need.phase == Phase::Decode) need.time_a_pass = std::array{0.01, 0.05, 0.2}[random() % 3];
+    if (need.phase == Phase::Decode && random() % 4 > 0) need.coding = random_coding(random);
     if (need.phase != Phase::Sample || random() % 2 == 0) continue;
     for (BlockNeed& kind : need.blocks)
       for (int i = 0; i < kind.count; ++i) kind.ahead.push_back(kind.bytes_of(i) / 4);
   }
   const auto count = random() % 3 + 2;
+  const bool are_alike = random() % 3 == 0;  // some of them
   for (std::uint64_t i = 0; i < count; ++i) {
     out.devices.push_back(room(random() % (12288 * kMiB)));
     out.devices.back().id = DeviceId::cuda(static_cast<int>(i));
-    out.devices.back().speed = 0.05 * static_cast<double>(random() % 20 + 1);
+    out.devices.back().speed =
+        are_alike ? std::array{1.0, 0.5}[random() % 2] : 0.05 * static_cast<double>(random() % 20 + 1);
     out.devices.back().name = std::to_string(out.devices.back().speed);
   }
   const DeviceRoom memory = main_memory(random() % 4 == 0 ? random() % (8192 * kMiB) : 65536 * kMiB);

@@ -44,6 +44,30 @@ TEST_CASE("a limit with a minus leaves that much free, and no limit is more than
   CHECK(fault("-8") == "\"vram_limit\" must be a size such as 8GB, not \"-8\"");
 }
 
+TEST_CASE("a limit or a speed of a device that the job does not use is said") {
+  Job job = job_with("gpu_ids: [0]\nvram_limit: {cuda:0: 8GB, cuda:1: 8GB}\nspeed: {cuda:2: 0.5, cpu: 1.0}");
+  JobModels models = open_job(job);
+  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})});
+  CHECK(plan_job(job, std::move(models), devices).plan.mode_reason ==
+        "one device; vram_limit names cuda:1, which the job does not use; speed names cuda:2, which the job does not "
+        "use");
+}
+
+TEST_CASE("virtual devices without limits of their own share main memory") {
+  const auto limits = [](const char* lines) {
+    std::vector<std::uint64_t> out;
+    const Job job = job_with(lines);
+    for (const DeviceRoom& room : job_devices(job, {survey_of({gpu(0, 8, 6)})}).rooms)
+      out.push_back(room.limit_bytes >> 30);
+    return out;
+  };
+  CHECK(limits("gpu_ids: [cpu:0, cpu:1]") == std::vector<std::uint64_t>{32, 32});
+  CHECK(limits("gpu_ids: [cpu:0, 0, cpu:1, cpu:2]\nvram_limit: {cpu:1: 4GB}") ==
+        std::vector<std::uint64_t>{30, 24, 4, 30});
+  CHECK(limits("gpu_ids: [cpu:0, cpu:1]\nvram_limit: 48GB") == std::vector<std::uint64_t>{48, 48});
+  CHECK(limits("gpu_ids: [0, cpu]") == std::vector<std::uint64_t>{24, 64});
+}
+
 TEST_CASE("main memory lends also where it computes, and the GPUs' limit is not its own") {
   Job job = job_with("gpu_ids: [0, cpu]\nvram_limit: 8GB");
   const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
@@ -51,6 +75,29 @@ TEST_CASE("main memory lends also where it computes, and the GPUs' limit is not 
   CHECK(devices.rooms[1].limit_bytes == std::uint64_t{64} << 30);
   REQUIRE(devices.donors.size() == 1);
   CHECK(devices.donors[0].id == DeviceId::cpu());
+}
+
+TEST_CASE("what a job lacks of main memory names the limit of the system that it is short of") {
+  DeviceSurvey survey = survey_of({});
+  survey.host_free_bytes = std::uint64_t{1} << 20;
+  survey.host_free_limit = "memory.max of cgroup /pod";
+  const auto refusal = [&](const std::string& lines) -> std::string {
+    Job job = job_with("gpu_ids: [cpu]\n" + lines);
+    try {
+      JobModels models = open_job(job);
+      prepare(job, std::move(models), job_devices(job, {survey}));
+    } catch (const Error& error) {
+      return error.message() + " | " + error.hint();
+    }
+    return "no error";
+  };
+  const auto has = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  CHECK(has(refusal(""), " and may use 1.0 MB (memory.max of cgroup /pod): "));
+  CHECK(has(refusal(""), " | memory.max of cgroup /pod has to leave "));
+  // A limit above what the system leaves changes nothing; one below it is the job's own.
+  CHECK(refusal("vram_limit: 32GB") == refusal(""));
+  CHECK(has(refusal("vram_limit: 512KB"), " and may use 512 KB: "));
+  CHECK(has(refusal("vram_limit: 512KB"), " | it takes a device or a vram_limit of "));
 }
 
 TEST_CASE("the text that memory is planned for is as long as the longest prompt is encoded") {

@@ -124,8 +124,8 @@ TEST_CASE("limits and speeds of devices, virtual ones too") {
   CHECK(devices.rooms[1].limit_bytes == std::uint64_t{8} << 30);
   CHECK(devices.rooms[1].total_bytes == std::uint64_t{24} << 30);
   CHECK(devices.rooms[1].speed == 1.0);
-  CHECK(devices.rooms[2].limit_bytes == std::uint64_t{64} << 30);
-  CHECK(devices.rooms[2].speed == 0.02);  // a CPU beside a GPU
+  CHECK(devices.rooms[2].limit_bytes == std::uint64_t{63} << 30);  // of main memory's 64
+  CHECK(devices.rooms[2].speed == 0.02);                           // a CPU beside a GPU
   CHECK_FALSE(devices.all_cuda);
   CHECK_FALSE(devices.all_bf16);
 }

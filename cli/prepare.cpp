@@ -273,7 +273,7 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   for (const DeviceId& id : devices.dropped)
     out.plan.mode_reason += fmt::format("; {} is missing and was dropped", id.to_string());
   out.plan.mode_reason += unused_text("vram_limit", job.placement.vram_limit->device, devices);
-  out.plan.mode_reason += unused_text("speed", job.placement.speed, devices);
+  out.plan.mode_reason += unused_text("speed", *job.placement.speed, devices);
   out.models = std::move(models);
   return out;
 }

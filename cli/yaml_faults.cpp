@@ -182,7 +182,7 @@ Error unclosed_bracket(const Source& source, std::size_t begin) {
   const Mark mark = source.mark_at(begin);
   const std::string_view line = text.substr(begin, end_of_line(text, begin) - begin);
   const bool comment = line.find(" #") != npos;
-  return source.error(mark, fmt::format("nothing closes the \"{}\" at {}", text[begin], mark.to_string()),
+  return source.error(mark, fmt::format("nothing closes this \"{}\"", text[begin]),
                       comment ? "# begins a comment: put the text in quotes"
                               : fmt::format("put a {} at its end", text[begin] == '[' ? ']' : '}'));
 }

@@ -86,8 +86,7 @@ std::uint64_t flux_activation_on_cpu(const FluxSizes& sizes, const LargestPictur
   const std::uint64_t attend = tokens * (8 * hidden + mlp) * width + attention_scratch(kFluxHeadDim);
   const std::uint64_t join = tokens * (6 * hidden + 3 * mlp) * width;
   const std::uint64_t project_out = (tokens * (7 * hidden + 2 * mlp) + last) * width;
-  return std::max({project_in, turn, attend, join, project_out}) + flux_rotary(sizes, tokens) +
-         flux_modulation(sizes, picture.levels, width);
+  return std::max({project_in, turn, attend, join, project_out}) + flux_modulation(sizes, picture.levels, width);
 }
 
 /// What a run's sampler keeps for a picture.

@@ -78,7 +78,7 @@ TEST_CASE("other keys take YAML") {
   CHECK(*with("sampler.steps", "7 # seven").sampler.steps == 7);
   CHECK(with("images", "[{prompt: a}, {prompt: 'b: c'}]").images[1].prompt == "b: c");
   CHECK(with("gpu_ids", "[0, 1]").placement.gpu_ids->size() == 2);
-  CHECK(fault_of("sampler.steps", "[").starts_with("--set sampler.steps=[: not valid YAML"));
+  CHECK(fault_of("sampler.steps", "[") == "--set sampler.steps=[: nothing closes this \"[\"\n  put a ] at its end");
   CHECK(fault_of("images.0.prompt", "a\xff") ==
         "--set images.0.prompt=a\xff: byte 1 is not UTF-8 text\n  write it in UTF-8");
   CHECK(fault_of("checkpoint", "") ==

@@ -119,7 +119,7 @@ TEST_CASE("a prompt that has to be in quotes is shown in them") {
 TEST_CASE("a bracket that is not closed is named") {
   const auto fault = [](const std::string& images) { return fault_of("checkpoint: x\nimages: " + images); };
   CHECK(fault("[{prompt: x}\n") ==
-        "job.yaml:2:9: nothing closes the \"[\" at job.yaml:2:9\n   2 | images: [{prompt: x}\n     |         ^\n"
+        "job.yaml:2:9: nothing closes this \"[\"\n   2 | images: [{prompt: x}\n     |         ^\n"
         "  put a ] at its end");
   CHECK(last_line(fault("[{prompt: a #1 fox}]\n")) == "  # begins a comment: put the text in quotes");
   CHECK(last_line(fault("[{prompt: x]\n")) ==

@@ -43,7 +43,8 @@ class Cpu(Case):
             alone = self.render(*words, environment={"OMP_NUM_THREADS": "1"})
             for threads in ("2", "3", "7"):
                 self.assertTrue(self.render(*words, environment={"OMP_NUM_THREADS": threads}) == alone, (words, threads))
-            self.assertTrue(self.render(*words) == alone, words)
+            if "--portable" in words:  # else oneDNN's choice may differ from a dozen threads on
+                self.assertTrue(self.render(*words) == alone, words)
 
     def test_portable_is_a_key_and_an_option_and_wins_over_the_environment(self):
         self.write("portable.yaml", SMALL + "exact: portable\noutput: {name: job-0000-3.png}\n")

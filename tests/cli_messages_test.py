@@ -341,7 +341,7 @@ class Plan(Case):
         result = run(*words, folder=self.folder)
         self.assertEqual(result.returncode, 3)
         self.assertRegex(result.stdout, r"^job.yaml: does not fit, mode shard: no device alone holds it; [0-9.]+ MB that serve "
-                                        r"only before the steps are read before runs begin; pictures are coded by 2 devices together\n")
+                                        r"only before the steps are read before runs begin\n")
         self.assertRegex(result.stdout, r"\ncpu:0 lacks [0-9.]+ MB to sample\n")
         self.assertRegex(result.stderr, r"^error: job.yaml: cpu:0 needs [0-9.]+ MB to \w+ and may use 3.0 MB: [0-9.]+ MB short; "
                                         r"cpu:1 needs [^\n]*\n  \d+MB more on each device would fit\n$")

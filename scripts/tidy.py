@@ -4,8 +4,9 @@
 usage: tidy.py BUILD_DIR [FILE...]
 
 Every check walks through all of LibTorch's headers, which takes ten times as long as our own text: files are looked at in batches,
-as one translation unit each. Two files whose unnamed namespaces define the same name go to different batches. A batch whose text,
-headers and checks have not changed since it last passed is not looked at again.
+as one translation unit each. Two files whose unnamed namespaces define the same name go to different batches; a batch that does not
+compile together all the same is looked at file by file. A batch whose text, headers and checks have not changed since it last passed
+is not looked at again.
 """
 import concurrent.futures
 import glob
@@ -99,6 +100,9 @@ def main():
         with open(unit, "w") as f:
             f.write(text)
         result = subprocess.run(["clang-tidy", "--quiet", unit, "--", *flags], cwd=ROOT, text=True, capture_output=True)
+        if result.returncode and len(batch) > 1 and "[clang-diagnostic-error]" in result.stdout:
+            alone = [check([file]) for file in batch]
+            return max(code for code, _ in alone), "".join(text for _, text in alone)
         if result.returncode == 0:
             open(passed, "w").close()
         return result.returncode, result.stdout + (result.stderr if result.returncode else "")

@@ -63,7 +63,7 @@ CharacterMap::CharacterMap(std::string_view blob) {
   blob.remove_prefix(sizeof bytes);
   if (bytes > blob.size()) return;
   trie_.resize(bytes / sizeof(std::uint32_t));
-  std::memcpy(trie_.data(), blob.data(), trie_.size() * sizeof(std::uint32_t));
+  if (!trie_.empty()) std::memcpy(trie_.data(), blob.data(), trie_.size() * sizeof(std::uint32_t));
   strings_ = blob.substr(bytes);
 }
 

@@ -1,6 +1,7 @@
 #include "core/text/textual_inversion.h"
 
 #include <ATen/ATen.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>

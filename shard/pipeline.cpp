@@ -128,8 +128,10 @@ void Pipeline::enter(std::size_t stage, std::span<const std::shared_ptr<Pass>> p
   }
   pass_comes_.notify_all();
   // A task each; one that finds nobody waiting has nothing to do.
-  for (std::size_t i = 0; i < passes.size() && !error; ++i) error = wake(member);
+  std::size_t posted = 0;
+  while (posted < passes.size() && !(error = wake(member))) ++posted;
   if (!error) return;
+  std::size_t failed = 0;
   for (const auto& pass : passes) {
     std::size_t found = 0;
     {
@@ -137,7 +139,10 @@ void Pipeline::enter(std::size_t stage, std::span<const std::shared_ptr<Pass>> p
       found = std::erase(waiting_[stage], pass);
     }
     if (found > 0) fail(*pass, error);  // the others were taken, and may have gone further
+    failed += found;
   }
+  // Taken by more tasks than their own: whoever these were posted for still waits.
+  for (std::size_t taken = posted; taken + failed < passes.size(); ++taken) look_again(member);
 }
 
 std::shared_ptr<CopyWaits> Pipeline::waits_of(const Member& member) {

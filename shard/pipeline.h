@@ -111,6 +111,8 @@ class Pipeline {
   void post(Worker& worker, std::function<void()> task);
   /// Has a member look for something to do. Returns why it cannot be told.
   std::exception_ptr wake(std::size_t member) noexcept;
+  /// The same for something that waits without a task of its own: it fails where the member cannot be told.
+  void look_again(std::size_t member) noexcept;
   /// Fails what waits for a member, which nobody may come for.
   void drop_waiting(std::size_t member, const std::exception_ptr& error) noexcept;
 

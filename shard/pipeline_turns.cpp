@@ -48,6 +48,10 @@ void Pipeline::drop_waiting(std::size_t member, const std::exception_ptr& error)
   }
 }
 
+void Pipeline::look_again(std::size_t member) noexcept {
+  if (const std::exception_ptr error = wake(member)) drop_waiting(member, error);
+}
+
 std::shared_ptr<Pipeline::Pass> Pipeline::take_first(std::size_t stage) noexcept {
   const std::lock_guard lock(mutex_);
   if (waiting_[stage].empty()) return nullptr;
@@ -152,10 +156,13 @@ std::future<void> Pipeline::between_passes(const DeviceId& device, std::function
     between_[member].push_back(std::move(between));
   }
   if (const std::exception_ptr error = wake(member)) {
-    const std::lock_guard lock(mutex_);
-    // Unless another task has taken it.
-    if (std::erase_if(between_[member], [came](const Between& one) { return one.came == came; }) > 0)
-      std::rethrow_exception(error);
+    std::size_t found = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      found = std::erase_if(between_[member], [came](const Between& one) { return one.came == came; });
+    }
+    if (found > 0) std::rethrow_exception(error);
+    look_again(member);  // another's task has taken it: whoever that was posted for still waits
   }
   return out;
 }
@@ -197,7 +204,7 @@ bool Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_pt
       } catch (...) {  // whoever follows its passes says so
       }
       turn_ends(stage, passes, waited);
-      if (const std::exception_ptr error = wake(stages_[stage].member)) drop_waiting(stages_[stage].member, error);
+      look_again(stages_[stage].member);
     });
     return true;
   } catch (...) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -16,11 +17,16 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// Throws std::string, what is wrong, for a value that has not the form; `key` is where it stands.
+/// A value of the record that has not the form. what(): "\"job.steps\" is no number"
+struct WrongForm : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Throws WrongForm for a value that has not the form; `key` is where it stands.
 using Form = std::function<void(const Json&, const std::string& key)>;
 
 [[noreturn]] void refuse(const std::string& key, std::string_view why) {
-  throw fmt::format("{} {}", in_quotes(key), why);
+  throw WrongForm(fmt::format("{} {}", in_quotes(key), why));
 }
 
 bool is_name(const std::string& text) {
@@ -29,27 +35,27 @@ bool is_name(const std::string& text) {
   return !text.empty() && text != "." && text != ".." && text.find('/') == std::string::npos && !has_control;
 }
 
-void name(const Json& value, const std::string& key) {
+void check_name(const Json& value, const std::string& key) {
   if (!value.is_string() || !is_name(value.get<std::string>())) refuse(key, "is no file name without a folder");
 }
 
-void text(const Json& value, const std::string& key) {
+void check_text(const Json& value, const std::string& key) {
   if (!value.is_string()) refuse(key, "is no text");
 }
 
-void number(const Json& value, const std::string& key) {
+void check_number(const Json& value, const std::string& key) {
   if (!value.is_number()) refuse(key, "is no number");
 }
 
-void whole(const Json& value, const std::string& key) {
+void check_whole(const Json& value, const std::string& key) {
   if (!value.is_number_unsigned()) refuse(key, "is no whole number");
 }
 
-void exactness(const Json& value, const std::string& key) {
+void check_exactness(const Json& value, const std::string& key) {
   if (!value.is_boolean() && value != "portable") refuse(key, "is neither true, false nor \"portable\"");
 }
 
-void hash(const Json& value, const std::string& key) {
+void check_hash(const Json& value, const std::string& key) {
   constexpr std::string_view kDigits = "0123456789abcdef";
   if (!value.is_string() || value.get<std::string>().find_first_not_of(kDigits) != std::string::npos)
     refuse(key, "is no hash");
@@ -74,46 +80,50 @@ Form list(Form form, std::size_t most) {
   };
 }
 
-void shift(const Json& value, const std::string& key) {
+void check_shift(const Json& value, const std::string& key) {
   if (value.is_object()) {
-    object({{"base", number}, {"max", number}})(value, key);
+    object({{"base", check_number}, {"max", check_number}})(value, key);
   } else if (!value.is_string()) {
-    number(value, key);
+    check_number(value, key);
   }
 }
 
 Form record_form() {
   constexpr std::size_t kMost = 10'000;
-  const Form sampler = object({{"name", text},
-                               {"scheduler", text},
-                               {"steps", whole},
-                               {"cfg", number},
-                               {"guidance", number},
-                               {"denoise", number},
-                               {"shift", shift},
-                               {"clip_skip", whole},
-                               {"step_noise", text}});
-  const Form condition =
-      object({{"prompt", text}, {"mask", name}, {"strength", number}, {"start", number}, {"end", number}});
-  const Form image = object({{"prompt", text},
-                             {"negative", text},
-                             {"width", whole},
-                             {"height", whole},
-                             {"seed", whole},
-                             {"batch", whole},
+  const Form sampler = object({{"name", check_text},
+                               {"scheduler", check_text},
+                               {"steps", check_whole},
+                               {"cfg", check_number},
+                               {"guidance", check_number},
+                               {"denoise", check_number},
+                               {"shift", check_shift},
+                               {"clip_skip", check_whole},
+                               {"step_noise", check_text}});
+  const Form condition = object({{"prompt", check_text},
+                                 {"mask", check_name},
+                                 {"strength", check_number},
+                                 {"start", check_number},
+                                 {"end", check_number}});
+  const Form image = object({{"prompt", check_text},
+                             {"negative", check_text},
+                             {"width", check_whole},
+                             {"height", check_whole},
+                             {"seed", check_whole},
+                             {"batch", check_whole},
                              {"conditions", list(condition, kMost)},
-                             {"init_image", name},
-                             {"mask", name}});
-  const Form job = object({{"checkpoint", name},
-                           {"encoders", object({{"clip_l", name}, {"clip_g", name}, {"t5xxl", name}})},
-                           {"vae", name},
-                           {"tokenizers", object({{"clip", name}, {"t5xxl", name}})},
-                           {"dtype", object({{"unet", text}, {"clip", text}, {"vae", text}})},
-                           {"exact", exactness},
-                           {"sampler", sampler},
-                           {"images", list(image, 1)}});
-  const Form used = object({{"name", name}, {"bytes", whole}, {"sha256", hash}});
-  return object({{"version", whole}, {"job", job}, {"files", list(used, kMost)}, {"in_batch", whole}});
+                             {"init_image", check_name},
+                             {"mask", check_name}});
+  const Form job =
+      object({{"checkpoint", check_name},
+              {"encoders", object({{"clip_l", check_name}, {"clip_g", check_name}, {"t5xxl", check_name}})},
+              {"vae", check_name},
+              {"tokenizers", object({{"clip", check_name}, {"t5xxl", check_name}})},
+              {"dtype", object({{"unet", check_text}, {"clip", check_text}, {"vae", check_text}})},
+              {"exact", check_exactness},
+              {"sampler", sampler},
+              {"images", list(image, 1)}});
+  const Form used = object({{"name", check_name}, {"bytes", check_whole}, {"sha256", check_hash}});
+  return object({{"version", check_whole}, {"job", job}, {"files", list(used, kMost)}, {"in_batch", check_whole}});
 }
 
 }  // namespace
@@ -122,8 +132,9 @@ void check_record(const Json& record, const std::string& file) {
   static const Form form = record_form();
   try {
     form(record, "");
-  } catch (const std::string& why) {
-    fail_file(file, "its mgpu_job record is damaged: " + why, "only pictures that mgpu-render made can be used");
+  } catch (const WrongForm& error) {
+    fail_file(file, fmt::format("its mgpu_job record is damaged: {}", error.what()),
+              "only pictures that mgpu-render made can be used");
   }
 }
 

@@ -184,7 +184,8 @@ void check_clip_skip(const Job& job, const ModelSet& set) {
   }
 }
 
-/// "; vram_limit names cuda:1, which the job does not use"
+/// "; vram_limit names cuda:1, which the job does not use". Of a job without gpu_ids; of one with, a note says it
+/// before it is planned.
 template <class Value>
 std::string unused_text(std::string_view key, const std::map<DeviceId, Value>& values, const JobDevices& devices) {
   std::string out;
@@ -272,8 +273,10 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   out.request = request;
   for (const DeviceId& id : devices.dropped)
     out.plan.mode_reason += fmt::format("; {} is missing and was dropped", id.to_string());
-  out.plan.mode_reason += unused_text("vram_limit", job.placement.vram_limit->device, devices);
-  out.plan.mode_reason += unused_text("speed", *job.placement.speed, devices);
+  if (!job.placement.gpu_ids.given) {
+    out.plan.mode_reason += unused_text("vram_limit", job.placement.vram_limit->device, devices);
+    out.plan.mode_reason += unused_text("speed", *job.placement.speed, devices);
+  }
   out.models = std::move(models);
   return out;
 }

@@ -31,13 +31,13 @@ struct Piece {
   std::atomic<Piece*> next{nullptr};
 };
 
-Piece table;
-std::mutex table_mutex;  // of who writes
+Piece mappings;
+std::mutex mappings_mutex;  // of who writes
 std::uintptr_t page_bytes = 4096;
-struct sigaction before {};
+struct sigaction outer_action {};
 
 Slot* slot_of(std::uintptr_t address) {
-  for (Piece* piece = &table; piece; piece = piece->next.load(std::memory_order_acquire)) {
+  for (Piece* piece = &mappings; piece; piece = piece->next.load(std::memory_order_acquire)) {
     for (Slot& slot : piece->slots) {
       const std::uintptr_t begin = slot.begin.load(std::memory_order_acquire);
       if (begin != 0 && address >= begin && address < slot.end.load(std::memory_order_relaxed)) return &slot;
@@ -66,7 +66,7 @@ extern "C" void mend_mapping(int, siginfo_t* info, void*) {
   const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
   Slot* slot = info->si_code > 0 ? slot_of(address) : nullptr;  // 0 or less: sent by a process
   if (!slot || !fill_with_zeros(*slot, address)) {
-    ::sigaction(SIGBUS, &before, nullptr);
+    ::sigaction(SIGBUS, &outer_action, nullptr);
     if (info->si_code <= 0) ::raise(SIGBUS);  // a fault comes again by itself
   }
   errno = fault;
@@ -80,13 +80,13 @@ void install_handler() {
     sigemptyset(&action.sa_mask);
     action.sa_sigaction = mend_mapping;
     action.sa_flags = SA_SIGINFO | SA_RESTART;
-    ::sigaction(SIGBUS, &action, &before);
+    ::sigaction(SIGBUS, &action, &outer_action);
   });
 }
 
 Slot* enter(const void* data, std::uint64_t bytes, int descriptor) {
-  const std::lock_guard lock(table_mutex);
-  for (Piece* piece = &table;; piece = piece->next.load()) {
+  const std::lock_guard lock(mappings_mutex);
+  for (Piece* piece = &mappings;; piece = piece->next.load()) {
     for (Slot& slot : piece->slots) {
       if (slot.begin.load() != 0) continue;
       const auto begin = reinterpret_cast<std::uintptr_t>(data);

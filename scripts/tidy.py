@@ -4,19 +4,19 @@
 usage: tidy.py BUILD_DIR [FILE...]
 
 Every check walks through all of LibTorch's headers, which takes ten times as long as our own text: files are looked at in batches,
-as one translation unit each. Two files whose unnamed namespaces define the same name go to different batches; a batch that does not
-compile together all the same is looked at file by file. A batch whose text, headers and checks have not changed since it last passed
-is not looked at again.
+as one translation unit each (batches.py). A batch that does not compile is looked at file by file. A batch whose text, headers and
+checks have not changed since it last passed is not looked at again.
 """
 import concurrent.futures
 import glob
 import hashlib
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
+
+from batches import batches_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BATCH = 12  # files; more take more memory, not less time
@@ -46,34 +46,6 @@ def headers_hash():
         with open(os.path.join(ROOT, name), "rb") as f:
             digest.update(f.read())
     return digest.hexdigest()
-
-
-def local_names(text):
-    """What a file's unnamed namespaces define: two files of a batch must not share any of it."""
-    names = set()
-    for body in re.findall(r"^namespace \{\n(.*?)^\}  // namespace$", text, re.S | re.M):
-        for line in body.split("\n"):
-            if line and line[0] not in " /}#*":
-                words = re.findall(r"[A-Za-z_]\w*", re.split(r"[(={\[;]", line)[0])
-                names.update(words[-1:])
-    return names
-
-
-def batches_of(files):
-    """Files in batches of BATCH at most."""
-    batches = []
-    for file in files:
-        with open(file) as f:
-            names = local_names(f.read())
-        for batch, taken in batches:
-            if len(batch) < BATCH and not names & taken:
-                break
-        else:
-            batch, taken = [], set()
-            batches.append((batch, taken))
-        batch.append(file)
-        taken |= names
-    return [batch for batch, _ in batches]
 
 
 def main():
@@ -108,7 +80,7 @@ def main():
         return result.returncode, result.stdout + (result.stderr if result.returncode else "")
 
     files = sorted({c["file"] for c in commands if not wanted or c["file"] in wanted})
-    batches = batches_of(files)
+    batches = batches_of(files, BATCH)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for code, text in pool.map(check, batches):

@@ -61,10 +61,10 @@ Ways ways_of(const std::vector<ComponentNeed>& components, const PlacementReques
 
 /// Whether an allocation says how many bytes a device gives at most.
 bool names_bytes(const PlacementRequest& request) {
-  using Kind = AllocationAmount::Kind;
+  using Amount = AllocationAmount::Kind;
   return std::ranges::any_of(request.allocation, [](const auto& component) {
     return std::ranges::any_of(component.second.entries, [](const AllocationEntry& entry) {
-      return entry.amount.kind == Kind::Bytes || entry.amount.kind == Kind::Fraction;
+      return entry.amount.kind == Amount::Bytes || entry.amount.kind == Amount::Fraction;
     });
   });
 }

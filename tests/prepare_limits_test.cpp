@@ -44,10 +44,10 @@ TEST_CASE("a limit with a minus leaves that much free, and no limit is more than
   CHECK(fault("-8") == "\"vram_limit\" must be a size such as 8GB, not \"-8\"");
 }
 
-TEST_CASE("a limit or a speed of a device that the job does not use is said") {
-  Job job = job_with("gpu_ids: [0]\nvram_limit: {cuda:0: 8GB, cuda:1: 8GB}\nspeed: {cuda:2: 0.5, cpu: 1.0}");
+TEST_CASE("a limit or a speed of a device that the machine has not is said") {
+  Job job = job_with("vram_limit: {cuda:0: 8GB, cuda:1: 8GB}\nspeed: {cuda:2: 0.5, cpu: 1.0}");
   JobModels models = open_job(job);
-  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})});
+  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
   CHECK(plan_job(job, std::move(models), devices).plan.mode_reason ==
         "one device; vram_limit names cuda:1, which the job does not use; speed names cuda:2, which the job does not "
         "use");

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the sanitized suites and the program under AddressSanitizer and UndefinedBehaviorSanitizer into build-asan/. Called by ctest.
+# Builds the sanitized suites, the fuzz targets and the program under AddressSanitizer and UndefinedBehaviorSanitizer into build-asan/. Called by ctest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fresh=()
@@ -7,4 +7,4 @@ if [[ .deps/stamp -nt build-asan/CMakeCache.txt ]]; then
   fresh=(--fresh)
 fi
 cmake --preset asan "${fresh[@]}"
-cmake --build --preset asan --target mgpu-tests mgpu-render
+cmake --build --preset asan --target mgpu-tests mgpu-render fuzz

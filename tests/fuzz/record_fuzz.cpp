@@ -4,32 +4,11 @@
 #include <string>
 
 #include "cli/job.h"
-#include "cli/names.h"
 #include "cli/picture_job.h"
 #include "core/error.h"
 
 // Any bytes as the mgpu_job record of a picture: either a job comes out that writes where a job that says nothing of it
 // writes and names files without folders, or an Error that says what is wrong.
-
-namespace mgpu {
-
-std::vector<std::string_view> sampler_names() {
-  return {"euler", "dpmpp_2m"};
-}
-std::vector<std::string_view> schedule_names() {
-  return {"simple", "karras"};
-}
-SamplerName parse_sampler_name(std::string_view name) {
-  return name == "euler" ? SamplerName{"euler", "", false} : SamplerName{};
-}
-std::string_view canonical_sampler(std::string_view name) {
-  return parse_sampler_name(name).sampler;
-}
-std::string_view canonical_schedule(std::string_view name) {
-  return name == "simple" ? "simple" : "";
-}
-
-}  // namespace mgpu
 
 namespace {
 

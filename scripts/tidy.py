@@ -19,7 +19,7 @@ import sys
 from batches import batches_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BATCH = 12  # files; more take more memory, not less time
+BATCH = 24  # files; more take more memory
 
 
 def clang_flags(command):

@@ -8,6 +8,7 @@
 #include "cli/probed_devices.h"
 #include "core/driver_probe.h"
 #include "core/own_memory.h"
+#include "tests/byte_sizes.h"
 #include "tests/tensor_writer.h"
 
 using namespace mgpu;
@@ -16,7 +17,8 @@ TEST_SUITE_BEGIN("driver_bytes");
 
 namespace {
 
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20, kGiB = std::uint64_t{1} << 30;
+using test::kGiB;
+using test::kMiB;
 
 /// A machine of these GPUs, which have UUIDs, as a survey finds them.
 Machine machine_of(const std::vector<std::string>& names) {

@@ -6,13 +6,14 @@
 #include <fstream>
 #include <map>
 
+#include "tests/byte_sizes.h"
 #include "tests/tensor_writer.h"
 
 using namespace mgpu;
 
 namespace {
 
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+using test::kMiB;
 
 /// A folder of files in place of /. The machine has 64 GiB, 60 of them available.
 class FakeRoot {

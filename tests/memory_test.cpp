@@ -14,13 +14,14 @@
 #include "core/proc.h"
 #include "core/weights.h"
 #include "shard/worker.h"
+#include "tests/byte_sizes.h"
 #include "tests/tensor_writer.h"
 
 using namespace mgpu;
 
 namespace {
 
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+using test::kMiB;
 
 at::Tensor bytes(std::uint64_t count) {
   return at::empty({static_cast<std::int64_t>(count)}, at::kByte);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/devices.h"
+#include "tests/byte_sizes.h"
 
 using namespace mgpu;
 
@@ -15,7 +16,7 @@ TEST_SUITE_BEGIN("nvml");
 
 namespace {
 
-constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+using test::kGiB;
 constexpr unsigned kOurs = 4242;
 
 /// GPUs as a made-up NVML describes them. A table of functions knows no object: theirs stands here.

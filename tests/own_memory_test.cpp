@@ -2,13 +2,16 @@
 
 #include <doctest/doctest.h>
 
+#include "tests/byte_sizes.h"
+
 using namespace mgpu;
 
 TEST_SUITE_BEGIN("own_memory");
 
 namespace {
 
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20, kGiB = std::uint64_t{1} << 30;
+using test::kGiB;
+using test::kMiB;
 
 /// A GPU that others use too.
 struct SharedGpu {

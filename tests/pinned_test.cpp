@@ -14,7 +14,7 @@ TEST_SUITE_BEGIN("pinned");
 
 namespace {
 
-constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+constexpr std::int64_t kMebibyte = std::int64_t{1} << 20;
 
 /// Has a system lock no pages, and say so with an error of CUDA's.
 class RefusedPages {
@@ -41,10 +41,10 @@ TEST_CASE("where the system locks no pages, copies go through ordinary memory, w
     const RefusedPages refused(error);
     const DeviceId id = DeviceId::cuda(gpu++);
     for (const PinnedFrom from : {PinnedFrom::Driver, PinnedFrom::Cache}) {
-      const at::Tensor bytes = staging_bytes(3 * kMiB + 1, from, id);
+      const at::Tensor bytes = staging_bytes(3 * kMebibyte + 1, from, id);
       CHECK(bytes.is_cpu());
-      CHECK(bytes.numel() == 3 * kMiB + 1);
-      CHECK(bytes.fill_(7).sum().item<std::int64_t>() == 7 * (3 * kMiB + 1));
+      CHECK(bytes.numel() == 3 * kMebibyte + 1);
+      CHECK(bytes.fill_(7).sum().item<std::int64_t>() == 7 * (3 * kMebibyte + 1));
     }
     CHECK(refused.asked() == 2);
     CHECK(device_notes(id) ==
@@ -56,18 +56,18 @@ TEST_CASE("where the system locks no pages, copies go through ordinary memory, w
 TEST_CASE("a GPU that is lost is not a refusal") {
   const RefusedPages refused(cudaErrorIllegalAddress);
   const DeviceId id = DeviceId::cuda(90);
-  CHECK_THROWS_AS(staging_bytes(kMiB, PinnedFrom::Driver, id), c10::AcceleratorError);
-  CHECK_THROWS_AS(staging_ring(4, kMiB, id), c10::AcceleratorError);
+  CHECK_THROWS_AS(staging_bytes(kMebibyte, PinnedFrom::Driver, id), c10::AcceleratorError);
+  CHECK_THROWS_AS(staging_ring(4, kMebibyte, id), c10::AcceleratorError);
   CHECK(device_notes(id).empty());
 }
 
 TEST_CASE("a ring that is refused asks for less, then goes through two buffers of ordinary memory") {
   const RefusedPages refused;
   const DeviceId id = DeviceId::cuda(91);
-  const std::vector<at::Tensor> ring = staging_ring(4, 32 * kMiB, id);
+  const std::vector<at::Tensor> ring = staging_ring(4, 32 * kMebibyte, id);
   CHECK(refused.asked() == 3);  // 32, 8 and 2 MiB
   REQUIRE(ring.size() == 2);
-  for (const at::Tensor& buffer : ring) CHECK(buffer.numel() == 32 * kMiB);
+  for (const at::Tensor& buffer : ring) CHECK(buffer.numel() == 32 * kMebibyte);
   CHECK(device_notes(id).size() == 1);
   CHECK(staging_ring(1, 100, id).size() == 1);
 }

@@ -7,10 +7,9 @@
 #include <vector>
 
 #include "shard/plan.h"
+#include "tests/byte_sizes.h"
 
 namespace mgpu::test {
-
-inline constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
 /// What a Flux-like job asks for: 22.5 GiB of diffusion model, 9.5 GiB of T5.
 std::vector<ComponentNeed> components();

@@ -12,7 +12,7 @@ using namespace mgpu;
 
 namespace {
 
-nlohmann::json golden() {
+nlohmann::json golden_schedules() {
   return nlohmann::json::parse(std::ifstream(MGPU_GOLDENS "/samplers_schedules.json"));
 }
 
@@ -32,7 +32,7 @@ TEST_SUITE_BEGIN("schedule");
 TEST_CASE("every schedule on every table equals ComfyUI's") {
   std::map<std::string, SigmaTable> tables;
   std::map<std::string_view, int> seen;
-  const nlohmann::json cases = golden().at("schedules");
+  const nlohmann::json cases = golden_schedules().at("schedules");
   for (const auto& c : cases) {
     const std::string model = c.at("model"), name = c.at("scheduler");
     const int steps = c.at("steps");
@@ -110,7 +110,7 @@ TEST_CASE("a lower denoise runs the end of a longer schedule") {
 }
 
 TEST_CASE("the beta distribution's quantile equals scipy's") {
-  const nlohmann::json quantiles = golden().at("quantiles");
+  const nlohmann::json quantiles = golden_schedules().at("quantiles");
   for (const auto& pair : quantiles)
     CHECK(beta_quantile(pair[0], 0.6, 0.6) == doctest::Approx(pair[1].get<double>()).epsilon(1e-10));
 }

@@ -1,15 +1,20 @@
 # Files in batches of MGPU_BATCH, as one translation unit each: a build from scratch takes half the time, a changed file a batch's.
 set(MGPU_BATCH 0 CACHE STRING "How many C++ files are compiled as one translation unit; 0 for each alone")
 
+# compile_in_batches(target [SIZE]): in batches of SIZE whatever MGPU_BATCH says.
 function(compile_in_batches target)
-  if(NOT MGPU_BATCH)
+  set(_size ${MGPU_BATCH})
+  if(ARGC GREATER 1)
+    set(_size ${ARGV1})
+  endif()
+  if(NOT _size)
     return()
   endif()
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
   get_target_property(_sources ${target} SOURCES)
   list(FILTER _sources INCLUDE REGEX "\\.cpp$")
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${_sources})
-  execute_process(COMMAND ${Python3_EXECUTABLE} "${CMAKE_SOURCE_DIR}/scripts/batches.py" ${MGPU_BATCH} ${_sources}
+  execute_process(COMMAND ${Python3_EXECUTABLE} "${CMAKE_SOURCE_DIR}/scripts/batches.py" ${_size} ${_sources}
     WORKING_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}" OUTPUT_VARIABLE _lines COMMAND_ERROR_IS_FATAL ANY)
   string(REPLACE ";" "|" _lines "${_lines}")
   string(REGEX REPLACE "\n$" "" _lines "${_lines}")

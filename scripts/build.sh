@@ -6,7 +6,7 @@ scripts/setup.sh
 # Quiet unless something is wrong: a newcomer wants the picture, not the compiler's progress.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-printf 'build: configuring and compiling into build/ (the first time about five minutes on two cores)\n' >&2
+printf 'build: configuring and compiling into build/ (the first time 5 to 15 minutes on two cores)\n' >&2
 # After a set-up, from scratch (ccache keeps it short): CMake remembers which compiler and Python folder it once found.
 fresh=()
 if [[ .deps/stamp -nt build/CMakeCache.txt ]]; then

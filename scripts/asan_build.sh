@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the sanitized suites, the fuzz targets and the program under AddressSanitizer and UndefinedBehaviorSanitizer into build-asan/. Called by ctest.
+# Builds the sanitized suites, the fuzz targets and the program into build-asan/, under AddressSanitizer and
+# UndefinedBehaviorSanitizer. Called by ctest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fresh=()

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <random>
 
+#include "cli/job_notes.h"
 #include "cli/prepare.h"
 #include "cli/text_lengths.h"
 #include "core/text/clip_tokenizer.h"
@@ -51,6 +52,15 @@ TEST_CASE("a limit or a speed of a device that the machine has not is said") {
   CHECK(plan_job(job, std::move(models), devices).plan.mode_reason ==
         "one device; vram_limit names cuda:1, which the job does not use; speed names cuda:2, which the job does not "
         "use");
+
+  // Of a job that names its devices a note says it (job_notes), and the plan does not say it again.
+  Job named = job_with("gpu_ids: [0]\nvram_limit: {cuda:0: 8GB, cuda:1: 8GB}\nspeed: {cuda:2: 0.5, cpu: 1.0}");
+  JobModels models_of_named = open_job(named);
+  const std::vector<std::string> notes = job_notes(named, models_of_named);
+  CHECK(std::ranges::count_if(notes, [](const std::string& note) { return note.find("is not used") != note.npos; }) ==
+        2);
+  const JobDevices two = job_devices(named, {survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})});
+  CHECK(plan_job(named, std::move(models_of_named), two).plan.mode_reason == "one device");
 }
 
 TEST_CASE("virtual devices without limits of their own share main memory") {

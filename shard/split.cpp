@@ -106,12 +106,12 @@ double least_largest(const CostTable& table, const SplitLimits& limits, const Bo
 using Sums = std::array<double, 5>;
 
 /// What a cut's sum is of.
-struct Weights {
+struct CostWeights {
   double time = 0.0, lent = 0.0, per_device = 0.0;
 };
 
 /// The best by the sums of costs, and of the ties.
-Split least_sum(const CostTable& table, const SplitLimits& limits, const Bounds& bounds, const Weights& weights) {
+Split least_sum(const CostTable& table, const SplitLimits& limits, const Bounds& bounds, const CostWeights& weights) {
   Split out;
   Solver<Sums>(table, limits)
       .solve(

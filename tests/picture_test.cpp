@@ -274,17 +274,17 @@ TEST_CASE("a job that does not fit is refused before anything is written, with w
     }
     return std::string("it fits");
   };
-  const std::string wide = "{prompt: a boat, width: 2048, height: 1024}";
+  const std::string wide = "{prompt: a boat, width: 1024, height: 512}";
   CHECK(refusal(kBoat, "vram_limit: 1MB\n") ==
         "cpu:0 needs 8.9 MB to sample and may use 1.0 MB: 7.9 MB short | it takes a device or a vram_limit of 9MB");
+  CHECK(refusal(wide, "decode: {way: whole}\nvram_limit: 31MB\n") ==
+        "cpu:0 needs 61.5 MB to decode and may use 31.0 MB: 30.5 MB short | pictures of 304x144 would fit");
   CHECK(refusal(wide, "decode: {way: whole}\nvram_limit: 60MB\n") ==
-        "cpu:0 needs 127 MB to decode and may use 60.0 MB: 66.5 MB short | pictures of 1136x560 would fit");
-  CHECK(refusal(wide, "decode: {way: whole}\nvram_limit: 120MB\n") ==
-        "cpu:0 needs 127 MB to decode and may use 120 MB: 6.5 MB short | dtype: bf16 would fit");
+        "cpu:0 needs 61.5 MB to decode and may use 60.0 MB: 1.5 MB short | dtype: bf16 would fit");
   CHECK_FALSE(std::filesystem::exists(folder.path("refused/report.json")));
   // What was offered fits.
   CHECK(refusal(kBoat, "vram_limit: 9MB\n") == "it fits");
-  CHECK(refusal("{prompt: a boat, width: 1136, height: 560, sampler: {steps: 1}}", "vram_limit: 60MB\n") == "it fits");
+  CHECK(refusal("{prompt: a boat, width: 304, height: 144, sampler: {steps: 1}}", "vram_limit: 31MB\n") == "it fits");
 }
 
 TEST_CASE("--part and --resume: each makes its share, and only what is missing or was made otherwise") {

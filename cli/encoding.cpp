@@ -8,6 +8,7 @@
 #include "core/hand_over.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
+#include "core/models/diffusion_model.h"
 #include "shard/device_error.h"
 #include "vae/codec.h"
 
@@ -18,15 +19,15 @@ PromptText text_of(const std::string& prompt, const SamplerOptions& options) {
   return {prompt, *options.clip_skip};
 }
 
-bool takes_channels(const ModelSet& models) {
-  return !models.is_flux() && models.diffusion.unet().channels_in > models.diffusion.unet().channels_out;
+bool takes_channels(const Part& diffusion) {
+  return diffusion_model(diffusion).extra_channels(diffusion) > 0;
 }
 
 }  // namespace
 
 Encodings::Encodings(Engine& engine, PictureCoder& coder, const TextualInversions& inversions,
                      std::span<const Picture* const> pictures, const std::function<void()>& between)
-    : factor_(engine.models().vae.autoencoder().factor), inpaint_model_(takes_channels(engine.models())) {
+    : factor_(engine.models().training().latent.factor), inpaint_model_(takes_channels(engine.models().diffusion)) {
   encode_prompts(engine, inversions, pictures);
   encode_init_images(engine, coder, pictures, between);
 }

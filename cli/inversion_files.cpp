@@ -4,6 +4,7 @@
 
 #include "cli/file_identity.h"
 #include "core/text/prompt_text.h"
+#include "core/text/text_encoder.h"
 #include "core/text/textual_inversion.h"
 
 namespace mgpu {
@@ -30,9 +31,8 @@ std::vector<std::string> names_at(const Job& job, const ImageJob& image) {
 
 void check_vectors(const TextualInversions& inversions, const std::string& name, const ModelSet& set) {
   for (const EncoderUse& use : set.text().encoders) {
-    const Part& part = set.encoder(use.encoder);
-    const bool t5 = use.encoder == TextEncoder::T5xxl;
-    inversions.vectors(name, use.encoder, t5 ? part.t5().hidden : part.clip().hidden);
+    const TextEncoderModel& encoder = *use.encoder;
+    inversions.vectors(name, encoder.names().embedding, encoder.width(set.encoder(encoder.key())));
   }
 }
 

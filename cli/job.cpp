@@ -118,6 +118,13 @@ Job read_job(const std::string& text, const std::string& name, const std::string
   return job;
 }
 
+std::vector<std::pair<std::string, const Marked<ComponentAllocation>*>> Allocation::all() const {
+  std::vector<std::pair<std::string, const Marked<ComponentAllocation>*>> out{{"unet", &unet}, {"clip", &clip}};
+  for (const auto& [key, component] : encoders) out.emplace_back(key, &component);
+  out.emplace_back("vae", &vae);
+  return out;
+}
+
 Error coder_error(const Job& job, const DeviceId& id) {
   return job.error(job.placement.allocation.vae.mark,
                    fmt::format("the vae cannot lie on \"{}\", which is not in gpu_ids", id.to_string()),
@@ -129,7 +136,7 @@ void check_computing(const Job& job) {
   if (!ids.given) return;
   const auto computes = [&](const DeviceId& id) { return std::ranges::find(*ids, id) != ids->end(); };
   const Allocation& a = job.placement.allocation;
-  for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae}) {
+  for (const auto& [name, component] : a.all()) {
     const ComponentAllocation& wanted = **component;
     const std::optional<AllocationTail> tail =
         wanted.expert->empty() ? std::nullopt : parse_allocation(*wanted.expert).tail;

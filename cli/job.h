@@ -10,7 +10,7 @@
 
 #include "core/devices.h"
 #include "core/error.h"
-#include "core/family.h"
+#include "core/training.h"
 #include "samplers/schedule.h"
 
 namespace mgpu {
@@ -41,12 +41,9 @@ struct FileReference {
 /// A job's weight files and the data that its tokenizers need. Absent ones: the checkpoint's own; the installed ones.
 struct ModelFiles {
   FileReference checkpoint;
-  FileReference clip_l;
-  FileReference clip_g;
-  FileReference t5xxl;
+  std::map<std::string, FileReference, std::less<>> encoders;  ///< by the encoders' keys
   FileReference vae;
-  FileReference clip_tokenizer;   ///< merges.txt
-  FileReference t5xxl_tokenizer;  ///< spiece.model
+  std::map<std::string, FileReference, std::less<>> tokenizers;  ///< by the tokenizers' keys
   std::vector<FileReference> model_paths;
 };
 
@@ -85,11 +82,12 @@ struct ComponentAllocation {
 
 struct Allocation {
   Marked<ComponentAllocation> unet;
-  Marked<ComponentAllocation> clip;  ///< all encoders; the three below override it
-  Marked<ComponentAllocation> t5xxl;
-  Marked<ComponentAllocation> clip_l;
-  Marked<ComponentAllocation> clip_g;
+  Marked<ComponentAllocation> clip;                                          ///< all encoders; those below override it
+  std::map<std::string, Marked<ComponentAllocation>, std::less<>> encoders;  ///< by the encoders' keys
   Marked<ComponentAllocation> vae;
+
+  /// All of them, with the job's words for them.
+  std::vector<std::pair<std::string, const Marked<ComponentAllocation>*>> all() const;
 };
 
 /// A memory limit in bytes, for every device or for each; below 0 what is to stay free.
@@ -228,9 +226,6 @@ Job read_job(const std::string& text, const std::string& name, const std::string
 /// Reads a job file ("-": standard input; a PNG of ours: the job it was made by), finds its files and refuses what is
 /// not there or not supported yet.
 Job load_job(const std::string& file, const std::vector<Setting>& settings = {});
-
-/// What scripts/setup.sh calls the tokenizers' data.
-inline constexpr std::string_view kClipTokenizerData = "clip_merges.txt", kT5TokenizerData = "t5xxl_spiece.model";
 
 /// Fills the paths of the job's files: beside the job file, then by bare name in model_paths (folders, or a ComfyUI
 /// extra_model_paths.yaml). Throws Error at the key of the first that is missing, listing where it looked. Finds the

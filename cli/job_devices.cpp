@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/own_memory.h"
 #include "core/strings.h"
+#include "core/text/text_encoder.h"
 
 namespace mgpu {
 namespace {
@@ -181,8 +182,8 @@ const Marked<ComponentAllocation>* allocation_for(const Job& job, std::string_vi
   const Allocation& a = job.placement.allocation;
   if (component == "unet") return &a.unet;
   if (component == "vae") return &a.vae;
-  const Marked<ComponentAllocation>& own = component == "t5xxl" ? a.t5xxl : component == "clip_l" ? a.clip_l : a.clip_g;
-  return own.given ? &own : &a.clip;
+  const auto own = a.encoders.find(component);
+  return own != a.encoders.end() && own->second.given ? &own->second : &a.clip;
 }
 
 /// Devices that an allocation makes lend: under a tail all but its own, else those that do not compute.
@@ -200,8 +201,7 @@ std::vector<DeviceId> donors_named(const ComponentAllocation& wanted, const std:
 /// `cpu`, which may compute too, then the others that allocations name.
 std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const std::vector<DeviceId>& computing) {
   std::vector<DeviceId> ids{DeviceId::cpu()};
-  const Allocation& a = job.placement.allocation;
-  for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae})
+  for (const auto& [name, component] : job.placement.allocation.all())
     std::ranges::copy(donors_named(**component, computing), std::back_inserter(ids));
   std::vector<DeviceRoom> out;
   for (const DeviceId& id : ids)
@@ -323,9 +323,8 @@ void check_coders(const Job& job, const JobDevices& devices) {
 bool may_use(const Job& job, const DeviceId& id) {
   const auto& ids = job.placement.gpu_ids;
   if (!ids.given || id == DeviceId::cpu() || std::ranges::find(*ids, id) != ids->end()) return true;
-  const Allocation& a = job.placement.allocation;
-  return std::ranges::any_of(std::array{&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g, &a.vae}, [&](const auto* c) {
-    const std::vector<DeviceId> donors = donors_named(**c, *ids);
+  return std::ranges::any_of(job.placement.allocation.all(), [&](const auto& component) {
+    const std::vector<DeviceId> donors = donors_named(**component.second, *ids);
     return std::ranges::find(donors, id) != donors.end();
   });
 }
@@ -375,7 +374,9 @@ PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
     out.coding = CodingWay::Parallel;
   }
   if (const DecodeWay way = *job.decode.way; way != DecodeWay::Auto) out.coding = coding_way(way);
-  for (const char* component : {"unet", "clip_l", "clip_g", "t5xxl", "vae"})
+  std::vector<std::string> components{"unet", "vae"};
+  for (const TextEncoderModel* encoder : text_encoders()) components.emplace_back(encoder->key());
+  for (const std::string& component : components)
     if (const auto told = allocation_of(**allocation_for(job, component), devices)) out.allocation[component] = *told;
   return out;
 }

@@ -8,6 +8,7 @@
 #include "cli/names.h"
 #include "cli/placement_fields.h"
 #include "cli/suggest.h"
+#include "core/text/text_encoder.h"
 #include "shard/allocation.h"
 
 namespace mgpu {
@@ -18,9 +19,8 @@ namespace {
 Type<ModelFiles> encoders(const ModelFiles& base) {
   return section<ModelFiles>(
       [](Section& s, ModelFiles& files) {
-        s.key("clip_l", files.clip_l, file(), "CLIP-L");
-        s.key("clip_g", files.clip_g, file(), "CLIP-G");
-        s.key("t5xxl", files.t5xxl, file(), "T5 v1.1 encoder");
+        for (const TextEncoderModel* encoder : text_encoders())
+          s.key(encoder->key(), files.encoders[std::string(encoder->key())], file(), encoder->names().label);
       },
       base);
 }
@@ -28,8 +28,8 @@ Type<ModelFiles> encoders(const ModelFiles& base) {
 Type<ModelFiles> tokenizers(const ModelFiles& base) {
   return section<ModelFiles>(
       [](Section& s, ModelFiles& files) {
-        s.key("clip", files.clip_tokenizer, file(), "CLIP's merges.txt");
-        s.key("t5xxl", files.t5xxl_tokenizer, file(), "T5's spiece.model");
+        for (const TokenizerData* data : tokenizer_data())
+          s.key(data->key, files.tokenizers[std::string(data->key)], file(), data->what);
       },
       base);
 }

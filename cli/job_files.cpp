@@ -10,6 +10,7 @@
 #include "cli/yaml_reader.h"
 #include "core/file_format.h"
 #include "core/read_file.h"
+#include "core/text/text_encoder.h"
 
 // Where a job's files are looked for.
 
@@ -170,12 +171,13 @@ void resolve_files(Job& job) {
   const std::vector<Folder> folders = search_folders(job);
   ModelFiles& files = job.files;
   find_file(job, files.checkpoint, folders, checkpoint_kinds);
-  for (FileReference* encoder : {&files.clip_l, &files.clip_g, &files.t5xxl})
-    find_file(job, *encoder, folders, encoder_kinds);
+  for (auto& [key, encoder] : files.encoders) find_file(job, encoder, folders, encoder_kinds);
   find_file(job, files.vae, folders, vae_kinds);
-  for (FileReference* data : {&files.clip_tokenizer, &files.t5xxl_tokenizer}) find_file(job, *data, folders, {});
-  if (!files.clip_tokenizer) files.clip_tokenizer.path = installed_tokenizer(kClipTokenizerData);
-  if (!files.t5xxl_tokenizer) files.t5xxl_tokenizer.path = installed_tokenizer(kT5TokenizerData);
+  for (const TokenizerData* data : tokenizer_data()) {
+    FileReference& file = files.tokenizers[std::string(data->key)];
+    find_file(job, file, folders, {});
+    if (!file) file.path = installed_tokenizer(data->file);
+  }
   for (LoraOptions& lora : job.loras) find_file(job, lora.file, folders, lora_kinds);
   job.embedding_folders = embedding_folders(job, folders);
   for (ImageJob& image : job.images) {

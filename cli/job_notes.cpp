@@ -8,7 +8,9 @@
 #include "cli/job_devices.h"
 #include "cli/sampling.h"
 #include "cli/source.h"
+#include "core/models/diffusion_model.h"
 #include "core/text/prompt_notes.h"
+#include "core/text/text_encoder.h"
 #include "samplers/sampler.h"
 
 namespace mgpu {
@@ -102,7 +104,7 @@ void note_sampling(const ImageJob& image, const ModelSet& set, NoteList& notes) 
   const std::string_view family = set.diffusion.row->name;
   if (*o.cfg == 0.0)
     notes.add("cfg", o.cfg.mark, "at cfg 0 \"prompt\" is not used: the picture follows \"negative\" alone");
-  if (o.guidance.given && !(set.is_flux() && set.diffusion.flux().guidance))
+  if (o.guidance.given && !diffusion_model(set.diffusion).takes_guidance(set.diffusion))
     notes.add("guidance", o.guidance.mark, fmt::format("\"guidance\" is not used: {} has no input for it", family));
   if (o.step_noise.given && find_sampler(*o.name)->step_noise == NoiseSource::None)
     notes.add("step_noise", o.step_noise.mark, fmt::format("\"step_noise\" is not used: {} adds no noise", *o.name));
@@ -144,8 +146,8 @@ void note_masks(const ImageJob& image, const JobModels& models, NoteList& notes)
   if (image.mask) {
     note_mask(image.mask, models, "all of the init_image stays as it is", notes);
     const auto found = models.shades.find(image.mask.path);
-    const bool inpaints =
-        !models.set.is_flux() && models.set.diffusion.unet().channels_in > models.set.diffusion.unet().channels_out;
+    const Part& diffusion = models.set.diffusion;
+    const bool inpaints = diffusion_model(diffusion).extra_channels(diffusion) > 0;
     if (found != models.shades.end() && found->second.darkest == 255 && !inpaints)
       notes.add("white", image.mask.mark, "\"mask\" is white all over: all of the init_image is drawn anew");
   }
@@ -253,22 +255,18 @@ void note_placement(const Job& job, const ModelSet& set, NoteList& notes) {
   const PlacementOptions& placement = job.placement;
   const Allocation& a = placement.allocation;
   const std::string_view family = set.diffusion.row->name;
-  for (const auto& [name, allocation, part] : {std::tuple("t5xxl", &a.t5xxl, &set.t5xxl),
-                                               {"clip_l", &a.clip_l, &set.clip_l},
-                                               {"clip_g", &a.clip_g, &set.clip_g}})
-    if (allocation->given && !*part)
-      notes.add("allocation", allocation->mark,
-                fmt::format("\"allocation.{}\" is not used: {} has none", name, family));
-  for (const auto& [name, allocation] : {std::pair("unet", &a.unet),
-                                         {"clip", &a.clip},
-                                         {"t5xxl", &a.t5xxl},
-                                         {"clip_l", &a.clip_l},
-                                         {"clip_g", &a.clip_g},
-                                         {"vae", &a.vae}})
-    note_component(job, *allocation, name, notes);
-  if (job.files.t5xxl_tokenizer && !set.t5xxl)
-    notes.add("tokenizer", job.files.t5xxl_tokenizer.mark,
-              fmt::format("\"tokenizers.t5xxl\" is not used: {} has no T5", family));
+  for (const auto& [key, allocation] : a.encoders)
+    if (allocation.given && !set.has_encoder(key))
+      notes.add("allocation", allocation.mark, fmt::format("\"allocation.{}\" is not used: {} has none", key, family));
+  for (const auto& [name, allocation] : a.all()) note_component(job, *allocation, name, notes);
+  for (const TextEncoderModel* encoder : text_encoders()) {
+    if (!encoder->names().tokenizer) continue;
+    const std::string_view key = encoder->names().tokenizer->key;
+    const auto file = job.files.tokenizers.find(key);
+    if (file != job.files.tokenizers.end() && file->second && !set.tokenizers.contains(key))
+      notes.add("tokenizer", file->second.mark,
+                fmt::format("\"tokenizers.{}\" is not used: {} has no {}", key, family, encoder->names().label));
+  }
   const DecodeWay way = *job.decode.way;
   if (way == DecodeWay::Whole || way == DecodeWay::Parallel)
     for (const auto& [name, given] : {std::pair("tile", &job.decode.tile), {"overlap", &job.decode.overlap}})

@@ -7,6 +7,7 @@
 
 #include "cli/arguments.h"
 #include "cli/commands.h"
+#include "cli/families.h"
 #include "cli/progress.h"
 #include "cli/render.h"
 #include "cli/report_json.h"
@@ -136,6 +137,7 @@ int main(int argc, char** argv) {
   mgpu::prefer_separate_queues();
   try {
     mgpu::set_exact_arithmetic();
+    mgpu::register_families();
     return static_cast<int>(mgpu::dispatch(mgpu::parse_arguments(argc, argv)));
   } catch (const mgpu::Error& e) {
     mgpu::print(stderr, mgpu::error_text(e.what()));

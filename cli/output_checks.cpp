@@ -156,9 +156,9 @@ class Files {
 void add_inputs(const Job& job, Files& files) {
   if (job.file != "-") files.add_input(job.file, "a job file");
   const ModelFiles& models = job.files;
-  for (const FileReference* file : {&models.checkpoint, &models.clip_l, &models.clip_g, &models.t5xxl, &models.vae,
-                                    &models.clip_tokenizer, &models.t5xxl_tokenizer})
-    files.add_input(file->path, "a model file");
+  for (const FileReference* file : {&models.checkpoint, &models.vae}) files.add_input(file->path, "a model file");
+  for (const auto* named : {&models.encoders, &models.tokenizers})
+    for (const auto& [key, file] : *named) files.add_input(file.path, "a model file");
   for (const FileReference& file : models.model_paths) files.add_input(file.path, "one of model_paths");
   for (const LoraOptions& lora : job.loras) files.add_input(lora.file.path, "a LoRA");
   for (const ImageJob& image : job.images)

@@ -3,53 +3,38 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <optional>
-
 #include "cli/failure.h"
+#include "core/autoencoder_model.h"
 #include "core/error.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
-#include "vae/slabs.h"
-#include "vae/tiled.h"
-#include "vae/tiny_codec.h"
+#include "vae/codec.h"
 
 namespace mgpu {
 
 PictureCoder::PictureCoder(Engine& engine, std::function<void(const std::string&)> note)
     : engine_(engine), note_(std::move(note)) {}
 
-template <class Coder>
-std::vector<Coder> PictureCoder::load(Phase phase) const {
-  std::vector<std::optional<Coder>> loaded(engine_.coders().size());
-  JointWork together;
-  engine_.at_coders(phase, together,
-                    [&](std::size_t i) { loaded[i].emplace(engine_.models().vae.vae(), engine_.vae_weights(i)); });
-  std::vector<Coder> out;
-  for (std::optional<Coder>& coder : loaded) out.push_back(std::move(*coder));
-  return out;
-}
-
 void PictureCoder::load_decoders() {
+  if (decoders_) return;
   const ModelSet& models = engine_.models();
-  if (!models.vae.is_tiny_vae()) {
-    if (decoders_.empty()) decoders_ = load<Decoder>(Phase::Decode);
-  } else if (!tiny_decoding_) {
-    tiny_decoding_ = tiny_decoding(models.vae.tiny_vae(), engine_.vae_weights(0), models.training().latent);
-  }
+  auto loaded = autoencoder(models.vae).decoders(models.vae, engine_.coders().size(), models.training().latent);
+  JointWork together;
+  engine_.at_coders(Phase::Decode, together, [&](std::size_t i) { loaded->load(i, engine_.vae_weights(i)); });
+  decoders_ = std::move(loaded);
 }
 
 void PictureCoder::load_encoders() {
+  if (encoders_) return;
   const ModelSet& models = engine_.models();
-  if (!models.vae.is_tiny_vae()) {
-    if (encoders_.empty()) encoders_ = load<Encoder>(Phase::Encode);
-  } else if (!tiny_encoding_) {
-    tiny_encoding_ = tiny_encoding(models.vae.tiny_vae(), engine_.vae_weights(0), models.training().latent);
-  }
+  auto loaded = autoencoder(models.vae).encoders(models.vae, engine_.coders().size(), models.training().latent);
+  JointWork together;
+  engine_.at_coders(Phase::Encode, together, [&](std::size_t i) { loaded->load(i, engine_.vae_weights(i)); });
+  encoders_ = std::move(loaded);
 }
 
 void PictureCoder::drop_encoders() {
-  encoders_.clear();
-  tiny_encoding_ = nullptr;
+  encoders_ = nullptr;
   engine_.release_cached();
 }
 
@@ -60,25 +45,19 @@ Team PictureCoder::team(Phase phase) const {
 }
 
 LatentDistribution PictureCoder::encode(const at::Tensor& image) const {
-  if (tiny_encoding_) return tiny_encoding_(image);
-  const CodingNeed& way = engine_.plan().image_encoding;
-  if (way.way == CodingWay::Slabs) return encode_in_slabs(encoders_, team(Phase::Encode), image, way.slabs);
-  return encode_in_bands(encoders_, team(Phase::Encode), image);
+  return encoders_->encode(engine_.plan().image_encoding, team(Phase::Encode), image);
 }
 
 at::Tensor PictureCoder::run_decoders(const CodingNeed& way, const at::Tensor& z) const {
-  if (tiny_decoding_) return tiny_decoding_(z);
-  const Team all = team(Phase::Decode);
-  if (way.way == CodingWay::Tiled) return decode_in_tiles(decoders_, all, z, way.tiling);
-  if (way.way == CodingWay::Slabs) return decode_in_slabs(decoders_, all, z, way.slabs);
-  return decode_in_bands(decoders_, all, z);
+  return decoders_->decode(way, team(Phase::Decode), z);
 }
 
 void PictureCoder::rehearse(const Rehearsal& rehearsal) const {
   constexpr std::int64_t kMost = 1024;  // pixels a side: larger pictures have the same kernels, nearly
   const DeviceId device = engine_.coders().front();
   if (!device.is_cuda()) return;
-  const AutoencoderFacts vae = engine_.models().vae.autoencoder();
+  const Part& part = engine_.models().vae;
+  const AutoencoderFacts vae = autoencoder(part).facts(part);
   const auto side = [&](std::int64_t pixels) { return std::min(pixels, kMost) / vae.factor; };
   try {
     decode_by(engine_.plan().coding, at::zeros({1, vae.latent_channels, side(rehearsal.height), side(rehearsal.width)},
@@ -97,8 +76,7 @@ at::Tensor PictureCoder::decode_by(const CodingNeed& way, const at::Tensor& late
 
 at::Tensor PictureCoder::decode(const at::Tensor& latent) const {
   std::vector<CodingNeed> ways{engine_.plan().coding};
-  if (note_ && !tiny_decoding_)
-    ways.insert(ways.end(), engine_.plan().thriftier.begin(), engine_.plan().thriftier.end());
+  if (note_) ways.insert(ways.end(), engine_.plan().thriftier.begin(), engine_.plan().thriftier.end());
   for (std::size_t i = 0; i + 1 < ways.size(); ++i) {
     std::string why;
     try {

@@ -3,13 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <memory>
 #include <string>
-#include <vector>
 
 #include "shard/engine.h"
-#include "vae/autoencoder.h"
-#include "vae/codec.h"
-#include "vae/team.h"
+#include "vae/coders.h"
 
 namespace mgpu {
 
@@ -34,8 +32,6 @@ class PictureCoder {
   LatentDistribution encode(const at::Tensor& image) const;
 
  private:
-  template <class Coder>
-  std::vector<Coder> load(Phase phase) const;
   Team team(Phase phase) const;
   /// z [1, C, h, w], without latent scale -> [1, 3, H, W].
   at::Tensor run_decoders(const CodingNeed& way, const at::Tensor& z) const;
@@ -43,10 +39,8 @@ class PictureCoder {
 
   Engine& engine_;
   std::function<void(const std::string&)> note_;
-  std::vector<Decoder> decoders_;
-  std::vector<Encoder> encoders_;
-  Decoding tiny_decoding_;  ///< instead, where the autoencoder is a tiny one
-  Encoding tiny_encoding_;
+  std::unique_ptr<Decoders> decoders_;
+  std::unique_ptr<Encoders> encoders_;
 };
 
 }  // namespace mgpu

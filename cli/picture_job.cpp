@@ -10,6 +10,7 @@
 #include "cli/picture_record.h"
 #include "cli/png.h"
 #include "cli/version.h"
+#include "core/text/text_encoder.h"
 
 namespace mgpu {
 namespace {
@@ -20,10 +21,13 @@ std::string base_name(const FileReference& reference) {
   return std::filesystem::path(reference.text).filename().string();
 }
 
-Json named_files(std::initializer_list<std::pair<const char*, const FileReference*>> references) {
+/// The base names of the files that are named, in the order of `keys`.
+Json named_files(const std::map<std::string, FileReference, std::less<>>& files,
+                 const std::vector<std::string_view>& keys) {
   Json result = Json::object();
-  for (const auto& [key, reference] : references)
-    if (*reference) result[key] = base_name(*reference);
+  for (const std::string_view key : keys)
+    if (const auto file = files.find(key); file != files.end() && file->second)
+      result[std::string(key)] = base_name(file->second);
   return result;
 }
 
@@ -160,11 +164,10 @@ std::string spelled(std::span<const Spelling> spellings, const std::string& name
 std::string picture_record(const Job& job, const Picture& picture, const ResolvedTypes& types,
                            const std::vector<FileIdentity>& files) {
   Json resolved{{"checkpoint", base_name(job.files.checkpoint)}};
-  const Json encoders =
-      named_files({{"clip_l", &job.files.clip_l}, {"clip_g", &job.files.clip_g}, {"t5xxl", &job.files.t5xxl}});
+  const Json encoders = named_files(job.files.encoders, encoder_keys());
   if (!encoders.empty()) resolved["encoders"] = encoders;
   if (job.files.vae) resolved["vae"] = base_name(job.files.vae);
-  const Json tokenizers = named_files({{"clip", &job.files.clip_tokenizer}, {"t5xxl", &job.files.t5xxl_tokenizer}});
+  const Json tokenizers = named_files(job.files.tokenizers, tokenizer_keys());
   if (!tokenizers.empty()) resolved["tokenizers"] = tokenizers;
   resolved["dtype"] = {{"unet", name_of(types.unet)}, {"clip", name_of(types.clip)}, {"vae", name_of(types.vae)}};
   resolved["exact"] = *job.exact == Exact::Portable ? Json("portable") : Json(true);

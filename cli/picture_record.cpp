@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/strings.h"
+#include "core/text/text_encoder.h"
 
 namespace mgpu {
 namespace {
@@ -88,6 +89,13 @@ void check_shift(const Json& value, const std::string& key) {
   }
 }
 
+/// File names by some of these keys.
+Form names_by(const std::vector<std::string_view>& keys) {
+  std::vector<std::pair<std::string, Form>> forms;
+  for (const std::string_view key : keys) forms.emplace_back(key, check_name);
+  return object(std::move(forms));
+}
+
 Form record_form() {
   constexpr std::size_t kMost = 10'000;
   const Form sampler = object({{"name", check_text},
@@ -113,15 +121,14 @@ Form record_form() {
                              {"conditions", list(condition, kMost)},
                              {"init_image", check_name},
                              {"mask", check_name}});
-  const Form job =
-      object({{"checkpoint", check_name},
-              {"encoders", object({{"clip_l", check_name}, {"clip_g", check_name}, {"t5xxl", check_name}})},
-              {"vae", check_name},
-              {"tokenizers", object({{"clip", check_name}, {"t5xxl", check_name}})},
-              {"dtype", object({{"unet", check_text}, {"clip", check_text}, {"vae", check_text}})},
-              {"exact", check_exactness},
-              {"sampler", sampler},
-              {"images", list(image, 1)}});
+  const Form job = object({{"checkpoint", check_name},
+                           {"encoders", names_by(encoder_keys())},
+                           {"vae", check_name},
+                           {"tokenizers", names_by(tokenizer_keys())},
+                           {"dtype", object({{"unet", check_text}, {"clip", check_text}, {"vae", check_text}})},
+                           {"exact", check_exactness},
+                           {"sampler", sampler},
+                           {"images", list(image, 1)}});
   const Form used = object({{"name", check_name}, {"bytes", check_whole}, {"sha256", check_hash}});
   return object({{"version", check_whole}, {"job", job}, {"files", list(used, kMost)}, {"in_batch", check_whole}});
 }

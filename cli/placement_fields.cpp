@@ -4,6 +4,7 @@
 
 #include "cli/names.h"
 #include "cli/suggest.h"
+#include "core/text/text_encoder.h"
 #include "shard/allocation.h"
 
 namespace mgpu {
@@ -118,9 +119,9 @@ Type<Allocation> allocation() {
   return section<Allocation>([](Section& s, Allocation& a) {
     s.key("unet", a.unet, component(false), "the diffusion model");
     s.key("clip", a.clip, component(false), "all text encoders");
-    s.key("t5xxl", a.t5xxl, component(false), "T5 alone");
-    s.key("clip_l", a.clip_l, component(false), "CLIP-L alone");
-    s.key("clip_g", a.clip_g, component(false), "CLIP-G alone");
+    for (const TextEncoderModel* encoder : text_encoders())
+      s.key(encoder->key(), a.encoders[std::string(encoder->key())], component(false),
+            fmt::format("{} alone", encoder->names().label));
     s.key("vae", a.vae, component(true), "the autoencoder: a device, or a list of devices");
   });
 }

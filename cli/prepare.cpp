@@ -12,9 +12,11 @@
 #include "cli/inversion_files.h"
 #include "cli/sampling.h"
 #include "cli/text_lengths.h"
+#include "core/autoencoder_model.h"
 #include "core/error.h"
+#include "core/models/diffusion_model.h"
 #include "core/strings.h"
-#include "shard/coding_needs.h"
+#include "core/text/text_encoder.h"
 
 namespace mgpu {
 namespace {
@@ -25,17 +27,12 @@ constexpr std::int64_t kSmallestOffer = 256;  // pixels a side: below that a mod
 std::vector<FileIdentity> identities(const ModelSet& set) {
   std::vector<const TensorFile*> seen;
   std::vector<FileIdentity> out;
-  std::vector<const Part*> parts = {&set.diffusion};
-  for (const std::optional<Part>* encoder : {&set.clip_l, &set.clip_g, &set.t5xxl})
-    if (*encoder) parts.push_back(&**encoder);
-  parts.push_back(&set.vae);
-  for (const Part* part : parts) {
+  for (const Part* part : set.parts()) {
     if (std::ranges::find(seen, part->file.get()) != seen.end()) continue;
     seen.push_back(part->file.get());
     out.push_back(identity_of(*part->file));
   }
-  out.push_back(identity_of(set.clip_tokenizer));
-  if (!set.t5xxl_tokenizer.empty()) out.push_back(identity_of(set.t5xxl_tokenizer));
+  for (const auto& [key, data] : set.tokenizers) out.push_back(identity_of(data));
   return out;
 }
 
@@ -49,7 +46,7 @@ std::map<std::string, FileIdentity> picture_identities(const Job& job) {
 }
 
 void check_encoder(const Job& job, const Part& vae) {
-  if (vae.autoencoder().encoder) return;
+  if (autoencoder(vae).facts(vae).encoder) return;
   for (const ImageJob& image : job.images)
     if (image.init_image)
       throw job.error(
@@ -60,7 +57,7 @@ void check_encoder(const Job& job, const Part& vae) {
 
 /// A tiny autoencoder decodes on one device, a picture at once: it has no use for bands and tiles.
 void check_ways(const Job& job, const Part& vae) {
-  if (!vae.is_tiny_vae()) return;
+  if (!autoencoder(vae).facts(vae).tiny) return;
   const DecodeWay way = *job.decode.way;
   if (way == DecodeWay::Parallel || way == DecodeWay::Tiled)
     throw job.error(job.decode.way.mark, "a tiny autoencoder decodes pictures whole, on one device",
@@ -73,12 +70,10 @@ void check_ways(const Job& job, const Part& vae) {
 /// Throws Error where an encoder of the family has a tokenizer that the job does not name and set-up did not install.
 void check_tokenizers(const Job& job, const ModelSet& set) {
   for (const EncoderUse& use : set.text().encoders) {
-    const bool is_t5 = use.encoder == TextEncoder::T5xxl;
-    if (!(is_t5 ? set.t5xxl_tokenizer : set.clip_tokenizer).empty()) continue;
-    throw job.error(
-        {job.file},
-        fmt::format("the tokenizer data {} is not installed", is_t5 ? kT5TokenizerData : kClipTokenizerData),
-        fmt::format("run scripts/setup.sh, or name the file under tokenizers: {}", is_t5 ? "t5xxl" : "clip"));
+    const TokenizerData* data = use.encoder->names().tokenizer;
+    if (!data || !set.tokenizer(data->key).empty()) continue;
+    throw job.error({job.file}, fmt::format("the tokenizer data {} is not installed", data->file),
+                    fmt::format("run scripts/setup.sh, or name the file under tokenizers: {}", data->key));
   }
 }
 
@@ -102,8 +97,8 @@ LargestPicture largest_picture(const Job& job, const ModelSet& set) {
   LargestPicture out;
   RunTimesteps timesteps(set.training());
   const TextLengths lengths = text_lengths(job, set);
-  out.clip_tokens = lengths.clip;
-  out.text_tokens = std::max({out.text_tokens, lengths.t5, lengths.clip});
+  out.chunk_tokens = lengths.in_chunks;
+  out.text_tokens = std::max({out.text_tokens, lengths.whole, lengths.in_chunks});
   out.tiling = {.tile = *job.decode.tile, .overlap = *job.decode.overlap};
   out.tiling_is_told = job.decode.tile.given || job.decode.overlap.given;
   std::set<std::string_view> prompts;
@@ -124,7 +119,7 @@ std::vector<ComponentNeed> needs_of(const Job& job, const ModelSet& models, cons
                                     const LargestPicture& picture) {
   std::vector<ComponentNeed> out = component_needs(models, dtypes, picture);
   if (std::ranges::any_of(job.images, [](const ImageJob& image) { return bool(image.init_image); }))
-    out.push_back(image_encoder_need(models.vae, dtypes.vae, picture));
+    out.push_back(image_encoder_need(models, dtypes.vae, picture));
   return out;
 }
 
@@ -176,9 +171,11 @@ NearestFit find_nearest_fit(const Job& job, const ModelSet& models, const Comput
 
 /// Throws Error at a clip_skip that would change nothing, and where an encoder's file lacks the layer that is read.
 void check_clip_skip(const Job& job, const ModelSet& set) {
+  const bool has_effect = std::ranges::any_of(
+      set.text().encoders, [](const EncoderUse& use) { return use.context && use.encoder->has_clip_skip(); });
   for (const ImageJob& image : job.images) {
-    if (!set.is_flux()) check_clip_layers(set, *image.sampler.clip_skip);
-    if (!set.is_flux() || *image.sampler.clip_skip == 0) continue;
+    if (has_effect) check_clip_layers(set, *image.sampler.clip_skip);
+    if (has_effect || *image.sampler.clip_skip == 0) continue;
     throw job.error(image.sampler.clip_skip.mark, fmt::format("clip_skip has no effect on {}", set.diffusion.row->name),
                     "it reads T5, and of CLIP the pooled output alone; leave clip_skip out");
   }
@@ -221,13 +218,10 @@ std::vector<FileIdentity> JobModels::files_of(const ImageJob& image) const {
 JobModels open_job(Job& job) {
   check_computing(job);
   const ModelFiles& files = job.files;
-  ModelSet set = open_models({.checkpoint = files.checkpoint.path,
-                              .clip_l = files.clip_l.path,
-                              .clip_g = files.clip_g.path,
-                              .t5xxl = files.t5xxl.path,
-                              .vae = files.vae.path,
-                              .clip_tokenizer = files.clip_tokenizer.path,
-                              .t5xxl_tokenizer = files.t5xxl_tokenizer.path});
+  ModelPaths paths{.checkpoint = files.checkpoint.path, .vae = files.vae.path};
+  for (const auto& [key, file] : files.encoders) paths.encoders[key] = file.path;
+  for (const auto& [key, file] : files.tokenizers) paths.tokenizers[key] = file.path;
+  ModelSet set = open_models(paths);
   const int multiple = set.training().size_multiple;
   const std::map<std::string, PngShades> shades = check_init_images(job, multiple);
   check_sizes(job, multiple, set.diffusion.row->name);
@@ -237,7 +231,7 @@ JobModels open_job(Job& job) {
   check_clip_skip(job, set);
   check_tokenizers(job, set);
   check_schedules(job);
-  job.takes_guidance = set.is_flux() && set.diffusion.flux().guidance;
+  job.takes_guidance = diffusion_model(set.diffusion).takes_guidance(set.diffusion);
   std::vector<FileIdentity> identified = identities(set);
   auto inversions = find_inversions(job, set);
   JobModels out{std::move(set), std::move(identified), std::move(inversions), picture_identities(job), shades};
@@ -250,7 +244,7 @@ JobModels open_job(Job& job) {
 
 PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices) {
   const ComputeType automatic = devices.all_bf16 ? ComputeType::Bf16 : ComputeType::Fp32;
-  const bool half_unet = devices.all_cuda && !models.set.is_flux();  // Stable Diffusion's UNets are released in fp16
+  const bool half_unet = devices.all_cuda && diffusion_model(models.set.diffusion).gpu_type() == at::kHalf;
   PreparedJob out;
   out.job = &job;
   // Encoders compute in fp32 from weights as they are stored, unless the job narrows them.

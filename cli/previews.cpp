@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "core/autoencoder_model.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"
@@ -36,7 +37,7 @@ void Previews::at_step(const Group& group, int step, int steps, const at::Tensor
 Rgb8 Previews::draw(const at::Tensor& latent) const {
   const ModelSet& models = engine_.models();
   at::Tensor image;
-  if (models.vae.is_tiny_vae()) {
+  if (autoencoder(models.vae).facts(models.vae).tiny) {
     // A part of sampling: what the run keeps lies there too, and a diffusion model's block takes more memory than this.
     engine_.at_autoencoder(Phase::Sample, [&] { image = coder_.decode(latent).unsqueeze(0); });
   } else {

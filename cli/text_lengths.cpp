@@ -1,29 +1,14 @@
 #include "cli/text_lengths.h"
 
 #include <algorithm>
-#include <optional>
+#include <memory>
 #include <set>
 #include <string_view>
 
-#include "core/text/clip_tokenizer.h"
-#include "core/text/prompt.h"
-#include "core/text/t5_tokenizer.h"
-#include "core/text/textual_inversion.h"
+#include "core/text/text_encoder.h"
 
 namespace mgpu {
 namespace {
-
-constexpr std::size_t kClipChunk = 77, kMovesWhole = 8;  // tokens
-
-/// The most tokens that a prompt of so many bytes of ASCII can have where it names no textual inversion and breaks no
-/// chunk: each is at least a byte of it, or the blank that T5 puts before a segment in the place of a parenthesis.
-std::size_t most_t5_tokens(std::size_t bytes) {
-  return bytes + 2;
-}
-std::size_t most_clip_tokens(std::size_t bytes) {
-  const std::size_t filled = kClipChunk - 2 - (kMovesWhole - 1);  // a short segment moves whole to the next chunk
-  return kClipChunk * std::max<std::size_t>(1, (bytes + filled - 1) / filled);
-}
 
 /// Whether the length of a prompt in bytes says enough.
 bool is_plain(std::string_view prompt) {
@@ -44,30 +29,19 @@ class Counter {
       : set_(set), use_(use), inversions_(inversions) {}
 
   std::size_t count(std::string_view prompt) {
-    const bool is_t5 = use_.encoder == TextEncoder::T5xxl;
-    const Part& part = set_.encoder(use_.encoder);
-    const auto find = [&](std::string_view name) {
-      return inversions_.vectors(name, use_.encoder, is_t5 ? part.t5().hidden : part.clip().hidden);
-    };
-    if (is_t5) {
-      if (!t5_) t5_.emplace(set_.t5xxl_tokenizer);
-      const ChunkRule rule = t5_->chunks(static_cast<std::size_t>(use_.shortest));
-      return tokens_in(tokenize(
-          prompt, [&](std::string_view text) { return t5_->encode(text); }, rule, find));
-    }
-    if (!clip_) clip_.emplace(set_.clip_tokenizer);
-    ChunkRule rule = clip_->chunks(clip_->end());
-    rule.breaks = set_.text().breaks;
-    return tokens_in(tokenize(
-        prompt, [&](std::string_view text) { return clip_->encode(text); }, rule, find));
+    const TextEncoderModel& encoder = *use_.encoder;
+    const Part& part = set_.encoder(encoder.key());
+    if (!tokenizer_) tokenizer_ = encoder.tokenizer(set_.tokenizer_of(encoder), use_, set_.text().breaks);
+    return tokens_in(tokenizer_->chunks(prompt, [&](std::string_view name) {
+      return inversions_.vectors(name, encoder.names().embedding, encoder.width(part));
+    }));
   }
 
  private:
   const ModelSet& set_;
   const EncoderUse& use_;
   const TextualInversions& inversions_;
-  std::optional<T5Tokenizer> t5_;
-  std::optional<ClipTokenizer> clip_;
+  std::unique_ptr<PromptTokenizer> tokenizer_;
 };
 
 }  // namespace
@@ -79,12 +53,11 @@ TextLengths text_lengths(const Job& job, const ModelSet& set) {
   const TextualInversions inversions(job.embedding_folders);
   TextLengths out;
   for (const EncoderUse& use : set.text().encoders) {
-    const bool is_t5 = use.encoder == TextEncoder::T5xxl;
     Counter counter(set, use, inversions);
-    std::int64_t& most = is_t5 ? out.t5 : out.clip;
-    if (is_t5) most = std::max(most, use.shortest);
+    std::int64_t& most = use.encoder->reads_chunks() ? out.in_chunks : out.whole;
+    most = std::max(most, use.shortest);
     for (const std::string_view prompt : prompts) {
-      const std::size_t bound = is_t5 ? most_t5_tokens(prompt.size()) : most_clip_tokens(prompt.size());
+      const std::size_t bound = use.encoder->most_tokens(prompt.size());
       if (is_plain(prompt) && bound <= static_cast<std::size_t>(most)) continue;
       most = std::max(most, static_cast<std::int64_t>(counter.count(prompt)));
     }

@@ -9,8 +9,8 @@ namespace mgpu {
 
 /// Tokens of a job's longest prompt, as its encoders take them: start, end and padding count.
 struct TextLengths {
-  std::int64_t t5 = 0;     ///< 0 where the family has no T5
-  std::int64_t clip = 77;  ///< of all chunks
+  std::int64_t whole = 0;       ///< in the encoders that read a prompt in one chunk; 0 where there is none
+  std::int64_t in_chunks = 77;  ///< in those that read it in chunks of one size, of all chunks
 };
 
 /// Counts them with the encoders' own tokenizers, which are read only where a prompt may be longer than the shortest

@@ -37,9 +37,9 @@ void refuse_placement(const Refusal& refuse, const PlacementOptions& placement) 
               fmt::format("\"mode: {}\"", name_of(mode)), "there are mode: auto, single and shard");
   refuse.when(*placement.replicas > 1, placement.replicas.mark, fmt::format("\"replicas: {}\"", *placement.replicas));
   refuse.when(*placement.split_cfg == AutoBool::True, placement.split_cfg.mark, "\"split_cfg: true\"");
-  const Allocation& a = placement.allocation;
-  for (const auto* component : {&a.unet, &a.clip, &a.t5xxl, &a.clip_l, &a.clip_g})
-    refuse.when((*component)->compute.size() > 1, component->mark, "a list of devices for one component",
+  for (const auto& [name, component] : placement.allocation.all())
+    refuse.when(name != "vae" && (*component)->compute.size() > 1, component->mark,
+                "a list of devices for one component",
                 "an allocation string deals its blocks out: \"cuda:0,50%;cuda:1,50%\"");
 }
 

@@ -4,10 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 #include "core/error.h"
-#include "core/family_sizes.h"
+#include "core/family_tables.h"
 #include "core/part_shapes.h"
 #include "core/strings.h"
 #include "core/weights.h"
@@ -15,49 +14,17 @@
 namespace mgpu {
 namespace {
 
-/// What we know of a role: where its tensors' names may begin, how it is called, and what a job file calls it.
-struct RoleRow {
-  Role role;
-  std::vector<std::string> prefixes;
-  std::string_view what;
-  std::string_view key;
-};
-
-/// Programs put an encoder under a name of its own and below that into "transformer." or "model.", or directly.
-std::vector<std::string> encoder_prefixes(std::initializer_list<std::string_view> roots) {
-  std::vector<std::string> out;
-  for (const std::string_view root : roots)
-    for (const char* inner : {"", "transformer.", "model."}) out.push_back(std::string(root) + inner);
-  return out;
+std::deque<FamilyRow>& table() {
+  static std::deque<FamilyRow> rows;
+  return rows;
 }
 
-const RoleRow& role_row(Role role) {
-  // In Role's order.
-  static const std::array<RoleRow, 7> rows{{
-      {Role::Diffusion,
-       {"", "model.diffusion_model.", "diffusion_model.", "model.model.", "model.", "net.", "transformer.", "unet."},
-       "a diffusion model",
-       "checkpoint"},
-      {Role::ClipL,
-       encoder_prefixes({"", "text_encoders.clip_l.", "clip_l.", "cond_stage_model.", "conditioner.embedders.0.",
-                         "cond_stage_model.clip_l.", "text_encoder."}),
-       "a CLIP-L text encoder", "encoders.clip_l"},
-      {Role::ClipG,
-       encoder_prefixes({"", "text_encoders.clip_g.", "clip_g.", "conditioner.embedders.1.", "conditioner.embedders.0.",
-                         "cond_stage_model.clip_g.", "text_encoder_2.", "text_encoder."}),
-       "a CLIP-G text encoder", "encoders.clip_g"},
-      {Role::ClipH,
-       encoder_prefixes({"", "text_encoders.clip_h.", "clip_h.", "cond_stage_model.", "conditioner.embedders.0.",
-                         "cond_stage_model.clip_h.", "text_encoder."}),
-       "a CLIP-H text encoder", "encoders.clip_l"},
-      {Role::T5,
-       encoder_prefixes({"", "text_encoders.t5xxl.", "t5xxl.", "cond_stage_model.t5xxl.", "text_encoder_2.",
-                         "text_encoder_3.", "text_encoders.t5.", "t5."}),
-       "a T5 text encoder", "encoders.t5xxl"},
-      {Role::Vae, {"", "vae.", "first_stage_model."}, "an autoencoder", "vae"},
-      {Role::Other, {""}, "an adapter", ""},
-  }};
-  return rows[static_cast<std::size_t>(role)];
+/// The roles that rows have, in the order in which they first come.
+std::vector<const Role*> roles() {
+  std::vector<const Role*> out;
+  for (const FamilyRow& row : family_rows())
+    if (std::ranges::find(out, row.role) == out.end()) out.push_back(row.role);
+  return out;
 }
 
 /// The standard deviation of a tensor's values: the one place where recognition reads data, of one small tensor.
@@ -92,10 +59,10 @@ bool fits(const FamilyRow& row, const std::shared_ptr<const TensorFile>& file, c
 }
 
 /// The first row of that role that fits under any of its prefixes; no sizes yet.
-std::optional<Part> match(const std::shared_ptr<const TensorFile>& file, Role role) {
+std::optional<Part> match(const std::shared_ptr<const TensorFile>& file, const Role& role) {
   for (const FamilyRow& row : family_rows()) {
-    if (row.role != role) continue;
-    for (const std::string& prefix : role_row(role).prefixes)
+    if (row.role != &role) continue;
+    for (const std::string& prefix : role.prefixes)
       if (fits(row, file, prefix)) return Part{file, &row, prefix, {}};
   }
   return std::nullopt;
@@ -103,30 +70,24 @@ std::optional<Part> match(const std::shared_ptr<const TensorFile>& file, Role ro
 
 std::vector<Part> match_all(const std::shared_ptr<const TensorFile>& file) {
   std::vector<Part> parts;
-  for (const Role role : {Role::Diffusion, Role::ClipL, Role::ClipG, Role::ClipH, Role::T5, Role::Vae})
-    if (auto part = match(file, role)) parts.push_back(*part);
+  for (const Role* role : roles())
+    if (role != &kOtherRole)
+      if (auto part = match(file, *role)) parts.push_back(*part);
   // An adapter's tensors carry the names of the model that it adapts; beside a whole model they are left over.
-  const bool whole = std::ranges::any_of(parts, [](const Part& part) { return part.row->read != nullptr; });
+  const bool whole = std::ranges::any_of(parts, [](const Part& part) { return part.row->model != nullptr; });
   if (whole) return parts;
-  if (auto other = match(file, Role::Other)) return {*other};
+  if (auto other = match(file, kOtherRole)) return {*other};
   return parts;
-}
-
-/// What a supported part is, more generally than its row says.
-std::string_view kind_of(const FamilyRow& row) {
-  if (row.role == Role::ClipL || row.role == Role::ClipG || row.role == Role::ClipH) return "a CLIP text encoder";
-  if (row.role != Role::Diffusion) return role_row(row.role).what;
-  return row.read == read_flux_sizes ? "a Flux.1 transformer" : "a Stable Diffusion UNet";
 }
 
 /// The names that make a supported part, for people.
 std::string looked_for() {
   std::string text;
   for (const FamilyRow& row : family_rows()) {
-    if (!row.read) continue;
+    if (!row.model) continue;
     const std::string_view name = row.signs.front().name;
     if (text.find(name) != std::string::npos) continue;  // relatives share theirs
-    text += fmt::format("{}{} ({})", text.empty() ? "looked for " : ", ", name, kind_of(row));
+    text += fmt::format("{}{} ({})", text.empty() ? "looked for " : ", ", name, row.model->kind());
   }
   return text;
 }
@@ -169,18 +130,17 @@ std::string missing_sign(const FamilyRow& row, const std::shared_ptr<const Tenso
 
 /// Throws Error where a supported part of that role, or of any, is there but for one tensor or block that it is known
 /// by.
-void check_missing_sign(const std::shared_ptr<const TensorFile>& file, std::optional<Role> role,
-                        bool gaps_only = false) {
+void check_missing_sign(const std::shared_ptr<const TensorFile>& file, const Role* role, bool gaps_only = false) {
   for (const FamilyRow& row : family_rows()) {
-    if (!row.read || (role && row.role != *role)) continue;
-    for (const std::string& prefix : role_row(row.role).prefixes)
+    if (!row.model || (role && row.role != role)) continue;
+    for (const std::string& prefix : row.role->prefixes)
       if (const std::string name = missing_sign(row, file, prefix, gaps_only); !name.empty())
         fail_missing_tensor(*file, name);
   }
 }
 
 [[noreturn]] void fail_unknown(const std::shared_ptr<const TensorFile>& file) {
-  check_missing_sign(file, std::nullopt);
+  check_missing_sign(file, nullptr);
   fail_file(file->path(), file->tensors().empty() ? "holds no tensors" : "is of no family that mgpu-render knows",
             looked_for());
 }
@@ -194,7 +154,7 @@ void check_missing_sign(const std::shared_ptr<const TensorFile>& file, std::opti
 void read_part(Part& part) {
   PartShapes shapes(*part.file, part.prefix);
   try {
-    part.sizes = part.row->read(shapes);
+    part.sizes = part.row->model->read(shapes);
   } catch (const Error&) {
     for (const FamilyRow& row : family_rows())
       if (row.explains && fits(row, part.file, "")) fail_unsupported({part.file, &row, "", {}});
@@ -204,11 +164,11 @@ void read_part(Part& part) {
 }
 
 /// The part of that role, with its sizes. Throws Error when it is not supported.
-std::optional<Part> part_of(const std::vector<Part>& parts, Role role) {
+std::optional<Part> part_of(const std::vector<Part>& parts, const Role& role) {
   for (Part part : parts) {
-    if (part.row->role != role) continue;
-    if (!part.row->read) {
-      check_missing_sign(part.file, role, /*gaps_only=*/true);
+    if (part.row->role != &role) continue;
+    if (!part.row->model) {
+      check_missing_sign(part.file, &role, /*gaps_only=*/true);
       fail_unsupported(part);
     }
     read_part(part);
@@ -244,62 +204,60 @@ bool is_harmless(std::string_view name) {
   });
 }
 
-std::vector<std::pair<std::string, int>> blocks_of(const Sizes& sizes) {
-  struct Visitor {
-    using Blocks = std::vector<std::pair<std::string, int>>;
-    Blocks operator()(const std::monostate&) const { return {}; }
-    Blocks operator()(const FluxSizes& flux) const { return {{"double", flux.depth}, {"single", flux.depth_single}}; }
-    Blocks operator()(const UNetSizes& unet) const {
-      const int ways = static_cast<int>(unet.down.size());
-      return {{"down", ways}, {"middle", unet.middle_residuals > 0 ? 1 : 0}, {"up", ways}};
-    }
-    Blocks operator()(const ClipSizes& clip) const { return {{"layer", clip.layers}}; }
-    Blocks operator()(const T5Sizes& t5) const { return {{"layer", t5.layers}}; }
-    Blocks operator()(const VaeSizes& vae) const { return {{"level", static_cast<int>(vae.channels.size())}}; }
-    Blocks operator()(const TinyVaeSizes& vae) const {
-      return {{"level", static_cast<int>(vae.decoder.blocks.size())}};
-    }
-  };
-  return std::visit(Visitor{}, sizes);
-}
-
 }  // namespace
 
-AutoencoderFacts Part::autoencoder() const {
-  if (is_tiny_vae()) {
-    const TinyVaeSizes& tiny = tiny_vae();
-    return {tiny.latent_channels, tiny.factor(), static_cast<int>(tiny.decoder.blocks.size()),
-            !tiny.encoder.blocks.empty()};
-  }
-  return {vae().latent_channels, vae().factor(), static_cast<int>(vae().channels.size()), vae().encoder};
+const Role kDiffusionRole{
+    "a diffusion model",
+    "checkpoint",
+    {"", "model.diffusion_model.", "diffusion_model.", "model.model.", "model.", "net.", "transformer.", "unet."}};
+const Role kVaeRole{"an autoencoder", "vae", {"", "vae.", "first_stage_model."}};
+const Role kOtherRole{"an adapter", "", {""}};
+
+std::vector<FamilyRow> joined(std::initializer_list<std::vector<FamilyRow>> tables) {
+  std::vector<FamilyRow> out;
+  for (const std::vector<FamilyRow>& rows : tables) out.insert(out.end(), rows.begin(), rows.end());
+  return out;
+}
+
+AddedFamilies::AddedFamilies(std::vector<FamilyRow> rows) : count_(rows.size()) {
+  for (auto row = rows.rbegin(); row != rows.rend(); ++row) table().push_front(std::move(*row));
+}
+
+AddedFamilies::~AddedFamilies() {
+  for (std::size_t i = 0; i < count_; ++i) table().pop_front();
+}
+
+const std::deque<FamilyRow>& family_rows() {
+  MGPU_CHECK(!table().empty(), "no families are registered: main() calls register_families()");
+  return table();
 }
 
 std::vector<Part> recognise(const std::shared_ptr<const TensorFile>& file) {
   std::vector<Part> parts = match_all(file);
   if (parts.empty()) fail_unknown(file);
   for (Part& part : parts)
-    if (part.row->read) read_part(part);
+    if (part.row->model) read_part(part);
   return parts;
 }
 
-Part find_part(const std::shared_ptr<const TensorFile>& file, Role role) {
+Part find_part(const std::shared_ptr<const TensorFile>& file, const Role& role) {
   const std::vector<Part> parts = match_all(file);
   if (parts.empty()) fail_unknown(file);
   if (auto part = part_of(parts, role)) return *part;
   const FamilyRow& first = *parts.front().row;
-  if (first.role == Role::Other) fail_unsupported(parts.front());
-  check_missing_sign(file, role);
-  const std::string_view key = role_row(first.role).key;
-  fail_file(file->path(), fmt::format("is {}, not {}", first.what, role_row(role).what),
-            key == role_row(role).key ? fmt::format("\"{}\" is {} for this checkpoint", key, role_row(role).what)
-                                      : fmt::format("it belongs under \"{}\"", key));
+  if (first.role == &kOtherRole) fail_unsupported(parts.front());
+  check_missing_sign(file, &role);
+  const std::string_view key = first.role->key;
+  fail_file(file->path(), fmt::format("is {}, not {}", first.what, role.what),
+            key == role.key ? fmt::format("\"{}\" is {} for this checkpoint", key, role.what)
+                            : fmt::format("it belongs under \"{}\"", key));
 }
 
-Part find_own_part(const std::shared_ptr<const TensorFile>& checkpoint, Role role) {
+Part find_own_part(const std::shared_ptr<const TensorFile>& checkpoint, const Role& role) {
   if (auto part = part_of(match_all(checkpoint), role)) return *part;
-  check_missing_sign(checkpoint, role);
-  fail_file(checkpoint->path(), fmt::format("does not hold {}", role_row(role).what),
-            fmt::format("name one under \"{}\"", role_row(role).key));
+  check_missing_sign(checkpoint, &role);
+  fail_file(checkpoint->path(), fmt::format("does not hold {}", role.what),
+            fmt::format("name one under \"{}\"", role.key));
 }
 
 std::vector<std::string> left_over(const std::shared_ptr<const TensorFile>& file) {
@@ -307,7 +265,7 @@ std::vector<std::string> left_over(const std::shared_ptr<const TensorFile>& file
   std::vector<std::string> unread;  // prefixes of parts of which we do not know what they read
   for (Part& part : parts) {
     try {
-      if (part.row->read) read_part(part);
+      if (part.row->model) read_part(part);
     } catch (const Error&) {
       // Who uses the part is told.
     }
@@ -324,20 +282,12 @@ std::vector<std::string> left_over(const std::shared_ptr<const TensorFile>& file
   return out;
 }
 
-std::string_view key_of(Role role) {
-  return role_row(role).key;
-}
-
-std::string_view what_is(Role role) {
-  return role_row(role).what;
-}
-
 PartSummary summarise(const Part& part) {
   PartSummary summary;
   summary.what = part.row->what;
-  summary.supported = part.row->read != nullptr;
+  summary.supported = part.row->model != nullptr;
   summary.prefix = part.prefix;
-  summary.blocks = blocks_of(part.sizes);
+  summary.blocks = part.blocks();
   bool scaled = false;
   std::string eight_bit;
   for (const auto& [name, info] : part.tensors()) {

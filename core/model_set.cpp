@@ -5,17 +5,14 @@
 
 #include <algorithm>
 
+#include "core/autoencoder_model.h"
 #include "core/error.h"
-#include "core/part_shapes.h"
+#include "core/models/diffusion_model.h"
 #include "core/strings.h"
-#include "core/text/clip_tokenizer.h"
-#include "core/text/t5_tokenizer.h"
+#include "core/text/text_encoder.h"
 
 namespace mgpu {
 namespace {
-
-constexpr int kSizeWidth = 256;   // of one number's embedding in SDXL's vector
-constexpr int kChunkTokens = 77;  // of CLIP
 
 bool belongs(const Part& part, std::string_view name) {
   return name.starts_with(part.prefix);
@@ -26,116 +23,19 @@ bool is_wide(DType dtype) {
   return is_floating(dtype) && size_of(dtype) > 1;
 }
 
-/// Where a job's encoder of that role is named, and where the set keeps it.
-struct Slot {
-  std::string ModelPaths::*path;
-  std::optional<Part> ModelSet::*part;
-};
-
-Role role_of(TextEncoder encoder) {
-  switch (encoder) {
-    case TextEncoder::ClipL:
-      return Role::ClipL;
-    case TextEncoder::ClipH:
-      return Role::ClipH;
-    case TextEncoder::ClipG:
-      return Role::ClipG;
-    case TextEncoder::T5xxl:
-      break;
-  }
-  return Role::T5;
-}
-
-Slot slot_of(Role role) {
-  if (role == Role::ClipG) return {&ModelPaths::clip_g, &ModelSet::clip_g};
-  if (role == Role::T5) return {&ModelPaths::t5xxl, &ModelSet::t5xxl};
-  return {&ModelPaths::clip_l, &ModelSet::clip_l};  // CLIP-L, or SD 2's CLIP-H
-}
-
 /// Refuses an encoder that the job names and its model has no use for.
 void check_unused(const ModelPaths& paths, const ModelSet& set) {
-  for (const Role role : {Role::ClipL, Role::ClipG, Role::T5}) {
-    const Slot slot = slot_of(role);
-    if (paths.*slot.path == "" || (set.*slot.part).has_value()) continue;
-    fail_file(paths.*slot.path,
-              fmt::format("is of no use to {}, which is {}", paths.checkpoint, set.diffusion.row->what),
-              fmt::format("leave \"{}\" out", key_of(role)));
+  for (const TextEncoderModel* encoder : text_encoders()) {
+    const auto path = paths.encoders.find(encoder->key());
+    if (path == paths.encoders.end() || path->second.empty() || set.has_encoder(encoder->key())) continue;
+    fail_file(path->second, fmt::format("is of no use to {}, which is {}", paths.checkpoint, set.diffusion.row->what),
+              fmt::format("leave \"{}\" out", encoder->role().key));
   }
-}
-
-void check_width(const Part& diffusion, const Part& part, std::string_view gives, int given, int taken) {
-  if (given == taken) return;
-  fail_file(
-      part.file->path(),
-      fmt::format("does not belong to {}: {} {}, and that model takes {}", diffusion.file->path(), gives, given, taken),
-      fmt::format("name the {} that the model was released with",
-                  part.row->role == Role::Vae ? "autoencoder" : "encoder"));
-}
-
-/// Another model's merges would make tokens that the encoder lacks, or lead it astray with those that it has.
-void check_tokenizer(const ModelSet& set) {
-  if (set.clip_tokenizer.empty()) return;
-  const std::int64_t tokens = ClipTokenizer(set.clip_tokenizer).vocabulary();
-  for (const std::optional<Part>* part : {&set.clip_l, &set.clip_g}) {
-    if (!*part || (*part)->clip().vocabulary == tokens) continue;
-    fail_file((*part)->file->path(),
-              fmt::format("does not belong to {}: it knows {} tokens, and those merges make {}", set.clip_tokenizer,
-                          (*part)->clip().vocabulary, tokens),
-              "name the merges that the encoder was trained with under \"tokenizers.clip\"");
-  }
-}
-
-/// T5's table may have rows that no token stands for, and must have one for each piece.
-void check_t5_tokenizer(const ModelSet& set) {
-  if (set.t5xxl_tokenizer.empty()) return;
-  const Part& part = *set.t5xxl;
-  const std::int64_t pieces = T5Tokenizer(set.t5xxl_tokenizer).pieces();
-  if (part.t5().vocabulary >= pieces) return;
-  fail_file(part.file->path(),
-            fmt::format("does not belong to {}: it knows {} tokens, and that model makes {}", set.t5xxl_tokenizer,
-                        part.t5().vocabulary, pieces),
-            "name the sentencepiece model that the encoder was trained with under \"tokenizers.t5xxl\"");
-}
-
-[[noreturn]] void fail_left_out(const Part& part, const std::string& name, const ModelSet& set) {
-  fail_missing_tensor(*part.file, part.prefix + name,
-                      fmt::format("{} reads it: name the whole encoder's file under \"{}\"", set.diffusion.row->name,
-                                  key_of(part.row->role)));
-}
-
-[[noreturn]] void fail_layer_left_out(const Part& part, int layer, const ModelSet& set) {
-  const ClipSizes& clip = part.clip();
-  fail_left_out(part, fmt::format("{}{}.{}.weight", clip.layers_prefix, layer, clip.layer_norm), set);
-}
-
-/// Width of an encoder's pooled output: of its hidden states, or what text_projection makes of them.
-int pooled_width(const Part& part, const EncoderUse& use, const ModelSet& set) {
-  const ClipSizes& clip = part.clip();
-  if (use.pooled != EncoderUse::Pooled::Projected) return clip.hidden;
-  if (!clip.projection) fail_left_out(part, clip.projection_name, set);
-  PartShapes shapes(*part.file, part.prefix);
-  const bool is_linear = clip.projection_name.ends_with(".weight");
-  const int out = shapes.take(clip.projection_name, 2, is_linear ? 0 : 1);
-  shapes.expect(clip.projection_name,
-                is_linear ? PartShapes::Shape{out, clip.hidden} : PartShapes::Shape{clip.hidden, out});
-  return out;
-}
-
-/// A CLIP encoder's file may lack what its family does not read. Positions are one per token of a chunk.
-void check_clip(const Part& part, const EncoderUse& use, const ModelSet& set) {
-  const ClipSizes& clip = part.clip();
-  if (clip.positions < kChunkTokens)
-    fail_file(part.file->path(),
-              fmt::format("has {} positions for tokens, and prompts take {}", clip.positions, kChunkTokens));
-  const bool pools = use.pooled != EncoderUse::Pooled::None;
-  if (pools && clip.layers < clip.depth) fail_layer_left_out(part, clip.layers, set);
-  if ((pools || (use.context && use.norm_layer)) && !clip.final_norm)
-    fail_left_out(part, clip.norm_name + ".weight", set);
 }
 
 /// The autoencoder's pictures are as large as the latents are rendered for.
 void check_factor(const ModelSet& set) {
-  const std::int64_t factor = set.training().latent.factor, own = set.vae.autoencoder().factor;
+  const std::int64_t factor = set.training().latent.factor, own = autoencoder(set.vae).facts(set.vae).factor;
   if (own == factor) return;
   fail_file(set.vae.file->path(),
             fmt::format("does not belong to {}: it makes {}x{} pixels of a latent value, and that model is made for "
@@ -144,33 +44,11 @@ void check_factor(const ModelSet& set) {
             "name the autoencoder that the model was released with");
 }
 
-void check_flux(const ModelSet& set, const FluxSizes& flux) {
-  check_width(set.diffusion, *set.clip_l, "its pooled output has width", set.clip_l->clip().hidden, flux.vector);
-  check_width(set.diffusion, *set.t5xxl, "its hidden states have width", set.t5xxl->t5().hidden, flux.context);
-  check_width(set.diffusion, set.vae, "its latent channels are", set.vae.autoencoder().latent_channels, flux.channels);
-}
-
-void check_unet(const ModelSet& set, const UNetSizes& unet) {
-  const int l = set.clip_l ? set.clip_l->clip().hidden : 0, g = set.clip_g ? set.clip_g->clip().hidden : 0;
-  const Part& last = set.clip_g ? *set.clip_g : *set.clip_l;
-  const char* states =
-      l > 0 && g > 0 ? "with CLIP-L's beside them its hidden states have width" : "its hidden states have width";
-  check_width(set.diffusion, last, states, l + g, unet.context);
-  if (unet.vector > 0)
-    check_width(set.diffusion, last, "its pooled output has width", pooled_width(last, set.text().encoders.back(), set),
-                unet.vector - kSizeWidth * set.diffusion.row->size_values);
-  check_width(set.diffusion, set.vae, "its latent channels are", set.vae.autoencoder().latent_channels,
-              unet.channels_out);
-}
-
 /// One line per file that holds what no part of it reads.
 std::vector<std::string> notes_of(const ModelSet& set) {
   constexpr std::size_t kNamed = 3;
-  std::vector<const Part*> parts = {&set.diffusion, &set.vae};
-  for (const std::optional<Part>* encoder : {&set.clip_l, &set.clip_g, &set.t5xxl})
-    if (*encoder) parts.push_back(&**encoder);
   std::vector<std::string> seen, notes;
-  for (const Part* part : parts) {
+  for (const Part* part : set.parts()) {
     const std::string& path = part->file->path();
     if (std::ranges::find(seen, path) != seen.end()) continue;
     seen.push_back(path);
@@ -190,56 +68,80 @@ std::vector<std::string> notes_of(const ModelSet& set) {
 
 ModelSet open_models(const ModelPaths& paths) {
   const auto checkpoint = TensorFile::open(paths.checkpoint);
-  const auto part = [&](const std::string& path, Role role) {
+  const auto part = [&](const std::string& path, const Role& role) {
     return path.empty() ? find_own_part(checkpoint, role) : find_part(TensorFile::open(path), role);
   };
+  const auto named = [](const auto& files, std::string_view key) {
+    const auto found = files.find(key);
+    return found == files.end() ? std::string() : found->second;
+  };
   ModelSet set;
-  set.diffusion = find_part(checkpoint, Role::Diffusion);
+  set.diffusion = find_part(checkpoint, kDiffusionRole);
   for (const EncoderUse& use : set.text().encoders) {
-    const Role role = role_of(use.encoder);
-    const Slot slot = slot_of(role);
-    set.*slot.part = part(paths.*slot.path, role);
+    set.encoders.push_back(part(named(paths.encoders, use.encoder->key()), use.encoder->role()));
+    if (const TokenizerData* data = use.encoder->names().tokenizer)
+      set.tokenizers.emplace(data->key, named(paths.tokenizers, data->key));
   }
   check_unused(paths, set);
-  set.vae = part(paths.vae, Role::Vae);
-  set.clip_tokenizer = paths.clip_tokenizer;
-  if (set.t5xxl) set.t5xxl_tokenizer = paths.t5xxl_tokenizer;
+  set.vae = part(paths.vae, kVaeRole);
   check_set(set);
   set.notes = notes_of(set);
   return set;
 }
 
-const Part& ModelSet::encoder(TextEncoder encoder) const {
-  const std::optional<Part>& part = this->*slot_of(role_of(encoder)).part;
-  MGPU_CHECK(part, "the set has no {}", encoder_name(encoder));
+std::vector<const Part*> ModelSet::parts() const {
+  std::vector<const Part*> out{&diffusion};
+  for (const Part& part : encoders) out.push_back(&part);
+  out.push_back(&vae);
+  return out;
+}
+
+bool ModelSet::has_encoder(std::string_view key) const {
+  return std::ranges::any_of(encoders, [&](const Part& part) { return text_encoder(part).key() == key; });
+}
+
+const Part& ModelSet::encoder(std::string_view key) const {
+  const auto part = std::ranges::find_if(encoders, [&](const Part& p) { return text_encoder(p).key() == key; });
+  MGPU_CHECK(part != encoders.end(), "the set has no {}", key);
   return *part;
 }
 
+const std::string& ModelSet::tokenizer_of(const TextEncoderModel& encoder) const {
+  return tokenizer(encoder.names().tokenizer ? encoder.names().tokenizer->key : std::string_view());
+}
+
+const std::string& ModelSet::tokenizer(std::string_view key) const {
+  static const std::string none;
+  const auto found = tokenizers.find(key);
+  return found == tokenizers.end() ? none : found->second;
+}
+
 void check_set(const ModelSet& set) {
-  if (set.is_flux()) {
-    check_flux(set, set.diffusion.flux());
-  } else {
-    check_unet(set, set.diffusion.unet());
-  }
+  diffusion_model(set.diffusion).check(set);
+  check_width(set, set.vae, "its latent channels are", autoencoder(set.vae).facts(set.vae).latent_channels,
+              static_cast<int>(set.training().latent.channels));
   check_factor(set);
-  for (const EncoderUse& use : set.text().encoders)
-    if (use.encoder != TextEncoder::T5xxl) check_clip(set.encoder(use.encoder), use, set);
-  check_tokenizer(set);
-  check_t5_tokenizer(set);
+  const std::span<const EncoderUse> uses = set.text().encoders;
+  for (std::size_t i = 0; i < uses.size(); ++i) uses[i].encoder->check(set.encoders[i], uses[i], set);
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    const std::string& data = set.tokenizer_of(*uses[i].encoder);
+    if (!data.empty()) uses[i].encoder->check_tokenizer(set.encoders[i], data);
+  }
+}
+
+void check_width(const ModelSet& set, const Part& part, std::string_view gives, int given, int taken) {
+  if (given == taken) return;
+  fail_file(part.file->path(),
+            fmt::format("does not belong to {}: {} {}, and that model takes {}", set.diffusion.file->path(), gives,
+                        given, taken),
+            fmt::format("name the {} that the model was released with",
+                        part.row->role == &kVaeRole ? "autoencoder" : "encoder"));
 }
 
 void check_clip_layers(const ModelSet& set, std::int64_t clip_skip) {
-  for (const EncoderUse& use : set.text().encoders) {
-    if (use.encoder == TextEncoder::T5xxl || !use.context) continue;
-    const Part& part = set.encoder(use.encoder);
-    const ClipSizes& clip = part.clip();
-    const std::int64_t layer = layer_under(use, clip_skip), from_first = layer < 0 ? clip.depth + layer : layer;
-    if (from_first < 0 || from_first >= clip.depth)
-      fail_file(part.file->path(),
-                fmt::format("the CLIP encoder has {} layers, and layer {} was asked for", clip.depth, layer),
-                "a clip_skip that passes the first layer cannot be rendered");
-    if (from_first >= clip.layers) fail_layer_left_out(part, clip.layers, set);
-  }
+  const std::span<const EncoderUse> uses = set.text().encoders;
+  for (std::size_t i = 0; i < uses.size(); ++i)
+    if (uses[i].context) uses[i].encoder->check_layer(set.encoders[i], uses[i], clip_skip, set);
 }
 
 Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device) {
@@ -270,10 +172,7 @@ std::uint64_t loaded_bytes(const Part& part, at::ScalarType dtype) {
 }
 
 void ModelSet::check_files() const {
-  diffusion.file->check();
-  for (const std::optional<Part>* encoder : {&clip_l, &clip_g, &t5xxl})
-    if (*encoder) (*encoder)->file->check();
-  vae.file->check();
+  for (const Part* part : parts()) part->file->check();
 }
 
 }  // namespace mgpu

@@ -1,45 +1,47 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/family.h"
+#include "core/text/recipe.h"
 #include "core/weights.h"
 
 namespace mgpu {
 
-/// Where a job's weights and tokenizer data lie. An empty path of an encoder or the autoencoder: in the checkpoint.
+/// Where a job's weights and tokenizer data lie. What an encoder or the autoencoder has no path for lies in the
+/// checkpoint.
 struct ModelPaths {
   std::string checkpoint = {};
-  std::string clip_l = {};  ///< SD 2.x: its CLIP-H
-  std::string clip_g = {};
-  std::string t5xxl = {};
+  std::map<std::string, std::string, std::less<>> encoders = {};  ///< by the encoders' keys
   std::string vae = {};
-  std::string clip_tokenizer = {};   ///< merges.txt; "": not looked at
-  std::string t5xxl_tokenizer = {};  ///< spiece.model
+  std::map<std::string, std::string, std::less<>> tokenizers = {};  ///< by the tokenizers' keys; absent: not looked at
 };
 
-/// The parts of a job, recognised from headers and found to belong together. Which encoders there are is the family's
-/// (FamilyRow::text).
+/// The parts of a job, recognised from headers and found to belong together.
 struct ModelSet {
   Part diffusion;
-  std::optional<Part> clip_l;  ///< SD 2.x: its CLIP-H
-  std::optional<Part> clip_g;
-  std::optional<Part> t5xxl;
+  std::vector<Part> encoders;  ///< those of the family, in the order of its recipe (FamilyRow::text)
   Part vae;
-  std::string clip_tokenizer;
-  std::string t5xxl_tokenizer;          ///< "" where there is no T5
+  std::map<std::string, std::string, std::less<>> tokenizers = {};  ///< data files of those encoders, by their keys
   std::vector<std::string> notes = {};  ///< what the user should know and nothing is refused for: "FILE: ..." each
 
   const Training& training() const { return *diffusion.row->training; }
   const TextRecipe& text() const { return *diffusion.row->text; }
-  /// The part that a recipe of this family means.
-  const Part& encoder(TextEncoder encoder) const;
+  /// All of them: the diffusion model, the encoders, the autoencoder.
+  std::vector<const Part*> parts() const;
+  /// The encoder of that key. It must be there.
+  const Part& encoder(std::string_view key) const;
+  bool has_encoder(std::string_view key) const;
+  /// The tokenizer's data file; "" where it is not looked at.
+  const std::string& tokenizer(std::string_view key) const;
+  /// The data file of the encoder's tokenizer; "" where it needs none.
+  const std::string& tokenizer_of(const TextEncoderModel& encoder) const;
   /// Throws FileChanged when one of the weight files has changed since it was opened (TensorFile::check).
   void check_files() const;
-  bool is_flux() const { return std::holds_alternative<FluxSizes>(diffusion.sizes); }
 };
 
 /// Opens and recognises. Throws Error naming the file that is missing, damaged, of another family or of no use to the
@@ -50,6 +52,10 @@ ModelSet open_models(const ModelPaths& paths);
 /// tokenizers' data do not belong to an encoder; naming the tensor when an encoder's file has left out what the family
 /// reads of it under any clip_skip.
 void check_set(const ModelSet& set);
+
+/// Throws Error naming both files where what the part gives ("its hidden states have width") is not what the diffusion
+/// model takes.
+void check_width(const ModelSet& set, const Part& part, std::string_view gives, int given, int taken);
 
 /// Throws Error naming the tensor when an encoder's file has left out the layer that is read under this clip_skip
 /// (layer_under()), or when there is no such layer.

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "core/family.h"
+#include "core/training.h"
 #include "samplers/sampler.h"
 
 namespace mgpu {

@@ -13,7 +13,7 @@
 #include "core/host_memory.h"
 #include "core/memory.h"
 #include "core/queue_mark.h"
-#include "core/text/prompt_encoder.h"
+#include "core/text/text_encoder.h"
 #include "shard/device_error.h"
 #include "shard/encoder_runs.h"
 
@@ -40,15 +40,6 @@ void open_ways(std::size_t from, const std::vector<Pipeline::Stage>& stages, con
     const at::Tensor nothing = at::zeros({1}, torch_device(devices[from]));
     on_device(to, [&] { hand_over(nothing, torch_device(to)); });
   }
-}
-
-/// SD 2's CLIP-H goes by CLIP-L's name everywhere outside the text encoders' own files.
-std::string_view component_of(TextEncoder kind) {
-  return kind == TextEncoder::ClipH ? "clip_l" : encoder_name(kind);
-}
-
-int layers_of(const Part& encoder) {
-  return encoder.row->role == Role::T5 ? encoder.t5().layers : encoder.clip().layers;
 }
 
 /// Brings an encoder's streamed blocks from their donors.
@@ -183,12 +174,13 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
   std::vector<std::vector<EncodedText>> texts(prompts.size());
   const HostDeviceScope scope(home());  // what is put together here
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
-    const TextEncoder kind = recipe.encoders[i].encoder;
-    const std::string& tokenizer = kind == TextEncoder::T5xxl ? models_.t5xxl_tokenizer : models_.clip_tokenizer;
-    const Part& part = models_.encoder(kind);
+    const EncoderUse& use = recipe.encoders[i];
+    const TextEncoderModel& model = *use.encoder;
+    const Part& part = models_.encoders[i];
+    const std::string& tokenizer = models_.tokenizer_of(model);
     const Weights weights = weights_of(part, dtypes_.encoders.value_or(stored_type(part)), at::kCPU);
-    const auto encoder = load_prompt_encoder(recipe, i, weights, tokenizer, inversions, encoder_pieces(kind));
-    const bool is_away = plan_.device_of(component_of(kind), "layer", layers_of(part) - 1) != home_device();
+    const auto encoder = model.load(use, recipe.breaks, weights, tokenizer, inversions, encoder_pieces(part));
+    const bool is_away = plan_.device_of(model.key(), "layer", model.layers(part) - 1) != home_device();
     for (std::size_t k = 0; k < prompts.size(); ++k) {
       texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
       if (is_away) bring_home(texts[k].back());
@@ -200,9 +192,10 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
   return out;
 }
 
-std::vector<EncoderPiece> Engine::encoder_pieces(TextEncoder kind) {
+std::vector<EncoderPiece> Engine::encoder_pieces(const Part& encoder) {
   std::vector<EncoderPiece> out;
-  for (const EncoderRun& run : encoder_runs(plan_, component_of(kind), layers_of(models_.encoder(kind)))) {
+  for (const EncoderRun& run :
+       encoder_runs(plan_, text_encoder(encoder).key(), text_encoder(encoder).layers(encoder))) {
     Device& device = *devices_[run.device];
     const auto work_of = [&device](std::function<void()> work) {
       fault_point("to an encoder");
@@ -239,7 +232,7 @@ void Engine::load(const Rehearsal& rehearsal, std::span<const ForeseenText> to_c
 
 void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const ForeseenText> to_come) {
   if (pipeline_) return;
-  const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_);
+  const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_.diffusion);
   std::vector<std::size_t> owners;
   for (const DiffusionBlock& block : blocks) owners.push_back(owner_of(block));
   const std::vector<Pipeline::Stage> stages = stages_of(owners);
@@ -279,8 +272,9 @@ void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& b
     streamed.push_back(held.back() && assignment.streamed);
     if (streamed.back()) lent.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
   }
-  member.shard =
-      load_shard(models_, HeldBlocks(held, streamed, plan_.keeps_ahead), dtypes_.unet, device.torch, rehearsal);
+  const Part& part = models_.diffusion;
+  member.shard = diffusion_model(part).load(part, weights_of(part, dtypes_.unet, device.torch),
+                                            HeldBlocks(held, streamed, plan_.keeps_ahead), rehearsal);
   for (BlockStream::Block& block : lent) block.tensors = member.shard->block_tensors(block.index);
   if (!lent.empty()) member.stream = std::make_unique<BlockStream>(device.torch, std::move(lent), &device.meter);
   device.meter.loaded();
@@ -317,7 +311,7 @@ std::size_t Engine::owner_of(const DiffusionBlock& block) const {
 }
 
 std::size_t Engine::home_device() const {
-  return owner_of(diffusion_blocks(models_).front());
+  return owner_of(diffusion_blocks(models_.diffusion).front());
 }
 
 const DeviceId& Engine::home() const {

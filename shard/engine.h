@@ -13,14 +13,13 @@
 #include "core/joint_work.h"
 #include "core/memory.h"
 #include "core/model_set.h"
+#include "core/models/diffusion_model.h"
 #include "core/ops.h"
 #include "core/text/conditioning.h"
 #include "core/text/encoder_pieces.h"
 #include "core/text/textual_inversion.h"
-#include "shard/diffusion.h"
 #include "shard/lent_bytes.h"
 #include "shard/meter.h"
-#include "shard/needs.h"
 #include "shard/pipeline.h"
 #include "shard/plan.h"
 #include "shard/worker.h"
@@ -125,7 +124,7 @@ class Engine {
 
   Device& coder(std::size_t number) const { return *devices_[coders_[number]]; }
   /// A text encoder as the plan spreads it.
-  std::vector<EncoderPiece> encoder_pieces(TextEncoder kind);
+  std::vector<EncoderPiece> encoder_pieces(const Part& encoder);
   /// What an encoder gives, brought from its last layer's device; what is allocated then is home()'s.
   void bring_home(EncodedText& text) const;
   /// Index of the plan's device that has a block of the diffusion model, and of that which has the first.

@@ -18,9 +18,9 @@
 
 #include "core/devices.h"
 #include "core/hand_over.h"
+#include "core/models/diffusion_model.h"
 #include "core/ops.h"
 #include "shard/block_stream.h"
-#include "shard/diffusion.h"
 #include "shard/meter.h"
 #include "shard/worker.h"
 

@@ -14,12 +14,6 @@ const Assignment* find(const PlannedDevice& device, std::string_view component, 
 
 }  // namespace
 
-std::uint64_t BlockNeed::bytes_of(int block) const {
-  if (!each.empty()) return each[static_cast<std::size_t>(block)];
-  const auto i = static_cast<std::uint64_t>(block), all = static_cast<std::uint64_t>(count);
-  return bytes * (i + 1) / all - bytes * i / all;
-}
-
 Plan Plan::of_devices_in_use() const {
   Plan out = *this;
   std::erase_if(out.devices, [](const PlannedDevice& device) { return !device.in_use(); });

@@ -11,6 +11,7 @@
 #include "core/host_memory.h"
 #include "core/memory.h"
 #include "shard/engine.h"
+#include "shard/needs.h"
 #include "tests/drawn_weights.h"
 #include "tests/model_sets.h"
 #include "tests/rendering.h"

@@ -6,10 +6,10 @@
 #include <atomic>
 #include <stdexcept>
 
-#include "core/family_sizes.h"
 #include "core/fault_point.h"
 #include "core/part_shapes.h"
 #include "tests/testing.h"
+#include "vae/vae_sizes.h"
 
 namespace mgpu {
 
@@ -51,7 +51,7 @@ Weights coder_weights(const std::string& name) {
 
 VaeSizes coder_sizes(const Weights& weights) {
   PartShapes shapes(weights.file(), weights.prefix());
-  return std::get<VaeSizes>(read_vae_sizes(shapes));
+  return read_vae_sizes(shapes);
 }
 
 }  // namespace mgpu

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "vae/team.h"
+#include "vae/vae_sizes.h"
 
 namespace mgpu {
 

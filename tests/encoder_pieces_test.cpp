@@ -15,6 +15,7 @@
 #include "core/text/t5_encoder.h"
 #include "tests/cpu_pieces.h"
 #include "tests/drawn_weights.h"
+#include "tests/model_sets.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
 
@@ -65,7 +66,7 @@ void check_cuts(const TextRecipe& recipe, std::size_t index, const Weights& weig
                 const std::vector<std::string>& prompts) {
   const TextualInversions inversions({golden("embeddings")});
   const auto load = [&](const Cut& cut) {
-    return load_prompt_encoder(recipe, index, weights, golden(tokenizer), inversions, test::cpu_pieces(cut));
+    return test::load_prompt_encoder(recipe, index, weights, golden(tokenizer), inversions, test::cpu_pieces(cut));
   };
   const auto whole = load({3});
   for (const Cut& cut : {Cut{1, 2}, Cut{2, 1}, Cut{1, 1, 1}}) {

@@ -7,6 +7,7 @@
 #include "core/text/prompt_encoder.h"
 #include "core/text/t5_encoder.h"
 #include "tests/cpu_pieces.h"
+#include "tests/model_sets.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -40,9 +41,9 @@ ClipEncoder clip_l(at::ScalarType dtype = at::kFloat) {
 
 std::unique_ptr<PromptEncoder> flux_encoder(std::size_t index) {
   static const TextualInversions none;
-  return load_prompt_encoder(kFluxText, index, weights(index == 0 ? "picture_clip_l" : "picture_t5xxl"),
-                             golden(index == 0 ? "picture_merges.txt" : "picture_spiece.model"), none,
-                             test::cpu_pieces({2}));
+  return test::load_prompt_encoder(kFluxText, index, weights(index == 0 ? "picture_clip_l" : "picture_t5xxl"),
+                                   golden(index == 0 ? "picture_merges.txt" : "picture_spiece.model"), none,
+                                   test::cpu_pieces({2}));
 }
 
 }  // namespace

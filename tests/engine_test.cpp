@@ -7,6 +7,8 @@
 #include "core/fault_point.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
+#include "core/models/flux_sizes.h"
+#include "shard/needs.h"
 #include "tests/model_sets.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
@@ -117,7 +119,7 @@ TEST_CASE("each image of a batch is a call of its own, to the same bits, and eve
   for (int i = 0; i < 3; ++i)
     CHECK(at::equal(e.evaluate(run, x.narrow(0, i, 1), 0.7, text).front(), all.narrow(0, i, 1)));
   CHECK(e.meter().passes() == 6);
-  const FluxSizes& sizes = e.models().diffusion.flux();
+  const FluxSizes& sizes = e.models().diffusion.as<FluxSizes>();
   CHECK(e.meter().blocks_per_pass() == sizes.depth + sizes.depth_single);
 }
 

@@ -175,7 +175,7 @@ std::string fault(const std::function<void()>& action) {
   }
 }
 
-std::string fault_of(const Entries& entries, Role role) {
+std::string fault_of(const Entries& entries, const Role& role) {
   return fault([&] { find_part(file(entries), role); });
 }
 

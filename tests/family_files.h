@@ -43,6 +43,6 @@ std::shared_ptr<const TensorFile> file(const Entries& entries, const std::string
 std::string fault(const std::function<void()>& action);
 
 /// What find_part says.
-std::string fault_of(const Entries& entries, Role role);
+std::string fault_of(const Entries& entries, const Role& role);
 
 }  // namespace mgpu::test

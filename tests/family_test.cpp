@@ -5,7 +5,14 @@
 
 #include "core/error.h"
 #include "core/model_set.h"
+#include "core/models/flux_sizes.h"
+#include "core/text/clip_model.h"
+#include "core/text/clip_sizes.h"
+#include "core/text/t5_model.h"
+#include "core/text/t5_sizes.h"
 #include "tests/family_files.h"
+#include "tests/model_sets.h"
+#include "vae/vae_sizes.h"
 
 using namespace mgpu;
 using namespace mgpu::test;
@@ -22,7 +29,7 @@ std::string write(const std::string& name, const std::vector<Entry>& entries) {
   return folder().write(name, safetensors(entries));
 }
 
-std::string fault_of_set(const ModelPaths& paths) {
+std::string fault_of_set(const test::Paths& paths) {
   return fault([&] { open_models(paths); });
 }
 
@@ -32,33 +39,33 @@ TEST_SUITE_BEGIN("family");
 
 TEST_CASE("Flux.1 dev and schnell, bare or prefixed") {
   for (const char* prefix : {"", "model.diffusion_model."}) {
-    const Part dev = find_part(file(flux({.prefix = prefix})), Role::Diffusion);
+    const Part dev = find_part(file(flux({.prefix = prefix})), kDiffusionRole);
     CHECK(dev.row->name == "flux1-dev");
     CHECK(dev.prefix == prefix);
-    CHECK(dev.flux().hidden == 128);
-    CHECK(dev.flux().heads == 1);
-    CHECK(dev.flux().mlp == 512);
-    CHECK(dev.flux().depth == 2);
-    CHECK(dev.flux().depth_single == 3);
-    CHECK(dev.flux().context == 48);
-    CHECK(dev.flux().vector == 64);
-    CHECK(dev.flux().channels == 16);
-    CHECK(dev.flux().guidance);
+    CHECK(dev.as<FluxSizes>().hidden == 128);
+    CHECK(dev.as<FluxSizes>().heads == 1);
+    CHECK(dev.as<FluxSizes>().mlp == 512);
+    CHECK(dev.as<FluxSizes>().depth == 2);
+    CHECK(dev.as<FluxSizes>().depth_single == 3);
+    CHECK(dev.as<FluxSizes>().context == 48);
+    CHECK(dev.as<FluxSizes>().vector == 64);
+    CHECK(dev.as<FluxSizes>().channels == 16);
+    CHECK(dev.as<FluxSizes>().guidance);
     CHECK((dev.row->training->prediction == Prediction::Velocity));
     CHECK(dev.row->training->levels == 10000);
     CHECK(dev.row->training->mu == 1.15);
     CHECK(dev.row->training->size_multiple == 16);
 
-    const Part schnell = find_part(file(flux({.prefix = prefix, .guidance = false})), Role::Diffusion);
+    const Part schnell = find_part(file(flux({.prefix = prefix, .guidance = false})), kDiffusionRole);
     CHECK(schnell.row->name == "flux1-schnell");
-    CHECK_FALSE(schnell.flux().guidance);
+    CHECK_FALSE(schnell.as<FluxSizes>().guidance);
     CHECK(schnell.row->training->levels == 1000);
     CHECK(schnell.row->training->mu == 0);
   }
 }
 
 TEST_CASE("encoders and autoencoder") {
-  const ClipSizes clip_l = find_part(file(clip()), Role::ClipL).clip();
+  const ClipSizes clip_l = find_part(file(clip()), kClipL.role()).as<ClipSizes>();
   CHECK(clip_l.hidden == 64);
   CHECK(clip_l.heads == 1);
   CHECK(clip_l.mlp == 256);
@@ -68,7 +75,7 @@ TEST_CASE("encoders and autoencoder") {
   CHECK_FALSE(clip_l.projection);
 
   for (const char* embedding : {"shared.weight", "encoder.embed_tokens.weight"}) {
-    const T5Sizes sizes = find_part(file(t5("", 48, embedding)), Role::T5).t5();
+    const T5Sizes sizes = find_part(file(t5("", 48, embedding)), kT5xxl.role()).as<T5Sizes>();
     CHECK(sizes.embedding == embedding);
     CHECK(sizes.hidden == 48);
     CHECK(sizes.heads == 2);
@@ -80,7 +87,7 @@ TEST_CASE("encoders and autoencoder") {
   }
 
   for (const bool encoder : {true, false}) {
-    const VaeSizes sizes = find_part(file(vae("", 16, encoder)), Role::Vae).vae();
+    const VaeSizes sizes = find_part(file(vae("", 16, encoder)), kVaeRole).as<VaeSizes>();
     CHECK(sizes.channels == std::vector<int>{32, 64, 64, 64});
     CHECK(sizes.factor() == 8);
     CHECK(sizes.residual_blocks == 2);
@@ -99,29 +106,29 @@ TEST_CASE("an all-in-one checkpoint, under either spelling of its prefixes") {
     CHECK(parts[1].prefix == "text_encoders.clip_l.transformer.");
     CHECK(parts[2].prefix == "text_encoders.t5xxl.transformer.");
     CHECK(parts[3].prefix == vae_prefix);
-    CHECK(parts[3].vae().latent_channels == 16);
-    CHECK_NOTHROW(open_models({.checkpoint = all->path()}));
+    CHECK(parts[3].as<VaeSizes>().latent_channels == 16);
+    CHECK_NOTHROW(open_models(test::Paths{.checkpoint = all->path()}));
   }
 }
 
 TEST_CASE("a checkpoint's own parts") {
   const auto bare = file(flux());
-  CHECK(fault([&] { find_own_part(bare, Role::Vae); }) ==
+  CHECK(fault([&] { find_own_part(bare, kVaeRole); }) ==
         "m.safetensors: does not hold an autoencoder | name one under \"vae\"");
-  CHECK(fault([&] { find_own_part(bare, Role::T5); }) ==
+  CHECK(fault([&] { find_own_part(bare, kT5xxl.role()); }) ==
         "m.safetensors: does not hold a T5 text encoder | name one under \"encoders.t5xxl\"");
-  CHECK(fault([&] { find_own_part(bare, Role::ClipL); }) ==
+  CHECK(fault([&] { find_own_part(bare, kClipL.role()); }) ==
         "m.safetensors: does not hold a CLIP-L text encoder | name one under \"encoders.clip_l\"");
 }
 
 TEST_CASE("a file in the wrong place") {
-  CHECK(fault_of(t5(), Role::ClipL) ==
+  CHECK(fault_of(t5(), kClipL.role()) ==
         "m.safetensors: is a T5 v1.1 text encoder, not a CLIP-L text encoder | it belongs under \"encoders.t5xxl\"");
-  CHECK(fault_of(clip(), Role::T5) ==
+  CHECK(fault_of(clip(), kT5xxl.role()) ==
         "m.safetensors: is a CLIP-L text encoder, not a T5 text encoder | it belongs under \"encoders.clip_l\"");
-  CHECK(fault_of(vae(), Role::Diffusion) ==
+  CHECK(fault_of(vae(), kDiffusionRole) ==
         "m.safetensors: is an autoencoder of 16 latent channels, not a diffusion model | it belongs under \"vae\"");
-  CHECK(fault_of(flux(), Role::Vae) ==
+  CHECK(fault_of(flux(), kVaeRole) ==
         "m.safetensors: is a Flux.1 dev transformer, not an autoencoder | it belongs under \"checkpoint\"");
 }
 
@@ -148,35 +155,35 @@ TEST_CASE("encoders that do not belong") {
 
 TEST_CASE("tensors that are missing or do not fit are named") {
   const std::string other = ", but the model's other tensors ask for ";
-  CHECK(fault_of(without(flux(), "single_blocks.1.linear2.bias"), Role::Diffusion) ==
+  CHECK(fault_of(without(flux(), "single_blocks.1.linear2.bias"), kDiffusionRole) ==
         "m.safetensors: tensor \"single_blocks.1.linear2.bias\" is missing");
-  CHECK(fault_of(with_shape(flux(), "double_blocks.1.txt_mlp.0.weight", {512, 64}), Role::Diffusion) ==
+  CHECK(fault_of(with_shape(flux(), "double_blocks.1.txt_mlp.0.weight", {512, 64}), kDiffusionRole) ==
         "m.safetensors: tensor \"double_blocks.1.txt_mlp.0.weight\" has shape [512, 64]" + other + "[512, 128]");
-  CHECK(fault_of(with_shape(flux(), "img_in.weight", {100, 64}), Role::Diffusion) ==
+  CHECK(fault_of(with_shape(flux(), "img_in.weight", {100, 64}), kDiffusionRole) ==
         "m.safetensors: tensor \"img_in.weight\" has shape [100, 64], but 100 is not a multiple of 128");
-  CHECK(fault_of(with_shape(flux(), "txt_in.weight", {128}), Role::Diffusion) ==
+  CHECK(fault_of(with_shape(flux(), "txt_in.weight", {128}), kDiffusionRole) ==
         "m.safetensors: tensor \"txt_in.weight\" has shape [128], but 2 axes are expected");
-  CHECK(fault_of(with_shape(flux(), "txt_in.weight", {128, 0}), Role::Diffusion) ==
+  CHECK(fault_of(with_shape(flux(), "txt_in.weight", {128, 0}), kDiffusionRole) ==
         "m.safetensors: tensor \"txt_in.weight\" has shape [128, 0], which no model of this kind has");
-  CHECK(fault_of(without(clip(), "text_model.final_layer_norm.bias"), Role::ClipL) ==
+  CHECK(fault_of(without(clip(), "text_model.final_layer_norm.bias"), kClipL.role()) ==
         "m.safetensors: tensor \"text_model.final_layer_norm.bias\" is missing");
-  CHECK(fault_of(without(t5(), "shared.weight"), Role::T5) ==
+  CHECK(fault_of(without(t5(), "shared.weight"), kT5xxl.role()) ==
         "m.safetensors: tensor \"encoder.embed_tokens.weight\" is missing");
-  CHECK(fault_of(without(vae(), "encoder.down.1.block.0.nin_shortcut.weight"), Role::Vae) ==
+  CHECK(fault_of(without(vae(), "encoder.down.1.block.0.nin_shortcut.weight"), kVaeRole) ==
         "m.safetensors: tensor \"encoder.down.1.block.0.nin_shortcut.weight\" is missing");
-  CHECK(fault_of(with_shape(vae(), "decoder.up.1.block.1.conv2.weight", {64, 64, 1, 1}), Role::Vae) ==
+  CHECK(fault_of(with_shape(vae(), "decoder.up.1.block.1.conv2.weight", {64, 64, 1, 1}), kVaeRole) ==
         "m.safetensors: tensor \"decoder.up.1.block.1.conv2.weight\" has shape [64, 64, 1, 1]" + other +
             "[64, 64, 3, 3]");
   std::vector<Entry> whole = flux();
   for (Entry& entry : whole)
     if (entry.name == "single_blocks.2.linear1.weight") entry.dtype = DType::I8;
-  CHECK(fault_of(whole, Role::Diffusion) ==
+  CHECK(fault_of(whole, kDiffusionRole) ==
         "m.safetensors: tensor \"single_blocks.2.linear1.weight\" has type I8: quantised weights of this type are not "
         "supported yet");
 }
 
 TEST_CASE("a summary") {
-  const PartSummary dev = summarise(find_part(file(flux() + std::vector<Entry>{}), Role::Diffusion));
+  const PartSummary dev = summarise(find_part(file(flux() + std::vector<Entry>{}), kDiffusionRole));
   CHECK(dev.what == "a Flux.1 dev transformer");
   CHECK(dev.supported);
   CHECK(dev.blocks == std::vector<std::pair<std::string, int>>{{"double", 2}, {"single", 3}});
@@ -188,7 +195,7 @@ TEST_CASE("a summary") {
   for (Entry& entry : eight)
     if (entry.name.ends_with("wo.weight")) entry.dtype = DType::F8_E4M3;
   const auto both = [&](const std::vector<Entry>& extra) {
-    return summarise(find_part(file(clip("text_encoders.clip_l.transformer.") + eight + extra), Role::T5));
+    return summarise(find_part(file(clip("text_encoders.clip_l.transformer.") + eight + extra), kT5xxl.role()));
   };
   const PartSummary plain = both({});
   CHECK(plain.quantisation == "fp8 (F8_E4M3)");
@@ -207,7 +214,7 @@ TEST_CASE("the table is sound") {
     CHECK((row.what.starts_with("a ") || row.what.starts_with("an ")));
     for (const Sign& sign : row.signs) CHECK_FALSE(sign.name.empty());
     if (!row.name.empty()) CHECK(names.insert(row.name).second);
-    const bool rendered = row.role == Role::Diffusion && row.read;
+    const bool rendered = row.role == &kDiffusionRole && row.model;
     CHECK_MESSAGE(rendered == row.training.has_value(), std::string(row.what));
     CHECK_MESSAGE(rendered == (row.text != nullptr), std::string(row.what));
     CHECK_MESSAGE(rendered == !row.name.empty(), std::string(row.what));

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include "core/models/flux_sizes.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -16,7 +17,7 @@ struct Golden {
   explicit Golden(const std::string& name)
       : file(TensorFile::open(golden(name + ".safetensors"))),
         cases(TensorFile::open(golden("flux_cases.safetensors"))),
-        model(find_part(file, Role::Diffusion).flux(), Weights(file, "", at::kFloat, at::kCPU)),
+        model(find_part(file, kDiffusionRole).as<FluxSizes>(), Weights(file, "", at::kFloat, at::kCPU)),
         prefix(name + ".") {}
 
   at::Tensor get(int index, const std::string& name) const {

@@ -4,8 +4,10 @@
 #include <vector>
 
 #include "core/host_memory.h"
+#include "core/models/diffusion_model.h"
+#include "core/models/flux_sizes.h"
 #include "core/models/held_blocks.h"
-#include "shard/diffusion.h"
+#include "core/models/unet_sizes.h"
 #include "tests/model_sets.h"
 #include "tests/testing.h"
 
@@ -22,26 +24,26 @@ std::vector<Conditioning> conditionings(const ModelSet& models, int count) {
   std::vector<Conditioning> out;
   at::Generator random = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{3});
   for (int i = 0; i < count; ++i) {
-    if (models.is_flux()) {
-      const FluxSizes& sizes = models.diffusion.flux();
+    if (models.has_encoder("t5xxl")) {
+      const FluxSizes& sizes = models.diffusion.as<FluxSizes>();
       out.push_back({at::randn({1, 8, sizes.context}, random), at::randn({1, sizes.vector}, random)});
     } else {
-      out.push_back({at::randn({1, 77, models.diffusion.unet().context}, random), {}});
+      out.push_back({at::randn({1, 77, models.diffusion.as<UNetSizes>().context}, random), {}});
     }
   }
   return out;
 }
 
 std::unique_ptr<DiffusionShard> shard_of(const ModelSet& models, bool keeps_ahead) {
-  const std::vector<bool> all(diffusion_blocks(models).size(), true);
-  return load_shard(models, HeldBlocks(all, {}, keeps_ahead), at::kFloat, at::kCPU);
+  const std::vector<bool> all(diffusion_blocks(models.diffusion).size(), true);
+  return test::load_shard(models, HeldBlocks(all, {}, keeps_ahead), at::kFloat, at::kCPU);
 }
 
 /// A prediction of a run that is told the text.
 at::Tensor prediction(DiffusionShard& shard, DiffusionShard::Told& told, const ModelSet& models) {
   const at::Tensor x = at::ones({1, models.training().latent.channels, 8, 8});
   const auto pass = shard.begin(told, x, timesteps.back(), 0, ops);
-  for (int block = 0; block < static_cast<int>(diffusion_blocks(models).size()); ++block)
+  for (int block = 0; block < static_cast<int>(diffusion_blocks(models.diffusion).size()); ++block)
     shard.run(block, *pass, told, ops);
   return shard.finish(*pass, told, ops);
 }
@@ -125,7 +127,7 @@ TEST_CASE("a level that nobody foretold is computed when a pass comes with it, a
     at::Tensor predictions[2];
     for (const auto& [number, own, of] : {std::tuple{0, shard.get(), run.get()}, {1, knowing.get(), expected.get()}}) {
       const auto pass = own->begin(*of, x, level, 0, ops);
-      for (int block = 0; block < static_cast<int>(diffusion_blocks(models).size()); ++block)
+      for (int block = 0; block < static_cast<int>(diffusion_blocks(models.diffusion).size()); ++block)
         own->run(block, *pass, *of, ops);
       predictions[number] = own->finish(*pass, *of, ops);
     }
@@ -136,7 +138,7 @@ TEST_CASE("a level that nobody foretold is computed when a pass comes with it, a
 TEST_CASE("runs that are told the same share what comes of it, as long as one of them is there") {
   const test::Folder folder;
   for (const ModelSet& models : {test::flux_set(), test::unet_set(folder)}) {
-    CAPTURE(models.is_flux());
+    CAPTURE(models.has_encoder("t5xxl"));
     const std::vector<Conditioning> told = conditionings(models, 2);
     const auto shard = shard_of(models, true);
     const HostDeviceScope scope(DeviceId::cpu(0));

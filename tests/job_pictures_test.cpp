@@ -28,8 +28,8 @@ TEST_CASE("files are found beside the job, then in model_paths by their kind") {
   Job job = read_job(text, "job.yaml", (root / "jobs").string());
   resolve_files(job);
   CHECK(job.files.checkpoint.path == (root / "models/unet/a.safetensors").string());
-  CHECK(job.files.t5xxl.path == (root / "models/text_encoders/t5.safetensors").string());
-  CHECK(job.files.clip_l.path == (root / "jobs/clip.safetensors").string());
+  CHECK(job.files.encoders.at("t5xxl").path == (root / "models/text_encoders/t5.safetensors").string());
+  CHECK(job.files.encoders.at("clip_l").path == (root / "jobs/clip.safetensors").string());
   CHECK(job.files.vae.path == (root / "comfy/models/vae/ae.safetensors").string());
   CHECK(job.output.directory.path == (root / "jobs/out").string());
   Job missing = read_job("checkpoint: b.safetensors\nimages: [{prompt: x}]\n", "job.yaml", (root / "jobs").string());

@@ -2,6 +2,8 @@
 
 #include "core/error.h"
 #include "core/model_set.h"
+#include "core/text/clip_model.h"
+#include "core/text/t5_model.h"
 #include "tests/drawn_weights.h"
 #include "tests/family_files.h"
 #include "tests/model_sets.h"
@@ -25,7 +27,7 @@ Entries entries_of(const std::string& golden_name) {
 }
 
 /// What is said of a file without the tensors whose names begin so.
-std::string fault_without(const Entries& entries, const std::string& begin, Role role) {
+std::string fault_without(const Entries& entries, const std::string& begin, const Role& role) {
   const Entries rest = without(entries, begin);
   REQUIRE(rest.size() < entries.size());
   return fault_of(rest, role);
@@ -49,52 +51,52 @@ TEST_SUITE_BEGIN("left_over");
 
 TEST_CASE("a numbered block that lacks is missing, wherever it lies") {
   const Entries dev = flux();
-  CHECK(fault_without(dev, "single_blocks.1.", Role::Diffusion) ==
+  CHECK(fault_without(dev, "single_blocks.1.", kDiffusionRole) ==
         missing("single_blocks.1.linear1.weight", "single_blocks.2"));
-  CHECK(fault_without(dev, "single_blocks.0.", Role::Diffusion) ==
+  CHECK(fault_without(dev, "single_blocks.0.", kDiffusionRole) ==
         missing("single_blocks.0.linear1.weight", "single_blocks.1"));
-  CHECK(fault_without(dev, "double_blocks.0.", Role::Diffusion) ==
+  CHECK(fault_without(dev, "double_blocks.0.", kDiffusionRole) ==
         missing("double_blocks.0.img_attn.norm.key_norm.scale", "double_blocks.1"));
-  CHECK(fault_without(dev, "double_blocks.1.txt_mlp.", Role::Diffusion) == missing("double_blocks.1.txt_mlp.0.weight"));
+  CHECK(fault_without(dev, "double_blocks.1.txt_mlp.", kDiffusionRole) == missing("double_blocks.1.txt_mlp.0.weight"));
 
   const std::string layers = "text_model.encoder.layers.";
-  CHECK(fault_without(clip("", 64, 77, 4), layers + "2.", Role::ClipL) ==
+  CHECK(fault_without(clip("", 64, 77, 4), layers + "2.", kClipL.role()) ==
         missing(layers + "2.layer_norm1.weight", layers + "3"));
-  CHECK(fault_without(clip("", 64, 77, 4), layers + "0.", Role::ClipL) ==
+  CHECK(fault_without(clip("", 64, 77, 4), layers + "0.", kClipL.role()) ==
         missing(layers + "0.mlp.fc1.weight", layers + "1"));
-  CHECK(fault_without(clip("", 64, 77, 24), layers + "22.", Role::ClipH) ==
+  CHECK(fault_without(clip("", 64, 77, 24), layers + "22.", kClipH.role()) ==
         missing(layers + "22.layer_norm1.weight", layers + "23"));
-  CHECK(fault_without(open_clip("", 64, 32), "transformer.resblocks.7.", Role::ClipG) ==
+  CHECK(fault_without(open_clip("", 64, 32), "transformer.resblocks.7.", kClipG.role()) ==
         missing("transformer.resblocks.7.ln_1.weight", "transformer.resblocks.8"));
-  CHECK(fault_without(t5(), "encoder.block.1.", Role::T5) ==
+  CHECK(fault_without(t5(), "encoder.block.1.", kT5xxl.role()) ==
         missing("encoder.block.1.layer.0.SelfAttention.q.weight", "encoder.block.2"));
-  CHECK(fault_without(t5(), "encoder.block.0.", Role::T5) ==
+  CHECK(fault_without(t5(), "encoder.block.0.", kT5xxl.role()) ==
         missing("encoder.block.0.layer.0.SelfAttention.k.weight", "encoder.block.1"));
 
-  CHECK(fault_without(vae(), "decoder.up.1.", Role::Vae) ==
+  CHECK(fault_without(vae(), "decoder.up.1.", kVaeRole) ==
         missing("decoder.up.1.block.0.conv1.weight", "decoder.up.2"));
-  CHECK(fault_without(vae(), "decoder.up.0.block.1.", Role::Vae) ==
+  CHECK(fault_without(vae(), "decoder.up.0.block.1.", kVaeRole) ==
         missing("decoder.up.0.block.1.norm1.weight", "decoder.up.0.block.2"));
-  CHECK(fault_without(vae(), "encoder.down.0.", Role::Vae) ==
+  CHECK(fault_without(vae(), "encoder.down.0.", kVaeRole) ==
         missing("encoder.down.0.block.0.norm1.weight", "encoder.down.1"));
-  CHECK(fault_without(vae(), "encoder.conv_in.", Role::Vae) == missing("encoder.conv_in.weight"));
+  CHECK(fault_without(vae(), "encoder.conv_in.", kVaeRole) == missing("encoder.conv_in.weight"));
 }
 
 TEST_CASE("the same of a UNet and of a tiny autoencoder") {
   const Entries sdxl = drawn_unet("sdxl", kUnet);
   const std::string down = std::string(kUnet) + "input_blocks.", up = std::string(kUnet) + "output_blocks.",
                     middle = std::string(kUnet) + "middle_block.";
-  CHECK(fault_without(sdxl, down + "4.", Role::Diffusion) == missing(down + "4.0.in_layers.2.weight", down + "5"));
-  CHECK(fault_without(sdxl, up + "2.", Role::Diffusion) == missing(up + "2.0.in_layers.2.weight", up + "3"));
-  CHECK(fault_without(sdxl, middle + "0.", Role::Diffusion) == missing(middle + "0.in_layers.2.weight", middle + "1"));
-  CHECK(fault_without(sdxl, middle + "2.", Role::Diffusion) == missing(middle + "2.in_layers.2.weight"));
-  CHECK(fault_without(sdxl, down + "5.1.transformer_blocks.", Role::Diffusion) ==
+  CHECK(fault_without(sdxl, down + "4.", kDiffusionRole) == missing(down + "4.0.in_layers.2.weight", down + "5"));
+  CHECK(fault_without(sdxl, up + "2.", kDiffusionRole) == missing(up + "2.0.in_layers.2.weight", up + "3"));
+  CHECK(fault_without(sdxl, middle + "0.", kDiffusionRole) == missing(middle + "0.in_layers.2.weight", middle + "1"));
+  CHECK(fault_without(sdxl, middle + "2.", kDiffusionRole) == missing(middle + "2.in_layers.2.weight"));
+  CHECK(fault_without(sdxl, down + "5.1.transformer_blocks.", kDiffusionRole) ==
         missing(down + "5.1.transformer_blocks.0.norm1.weight"));
   const Entries sd1 = drawn_unet("sd1", kUnet);
-  CHECK(fault_without(sd1, down + "1.", Role::Diffusion) == missing(down + "1.1.proj_in.weight", down + "2"));
+  CHECK(fault_without(sd1, down + "1.", kDiffusionRole) == missing(down + "1.1.proj_in.weight", down + "2"));
   const Entries tiny = entries_of("tiny_vae_flux.safetensors");
-  CHECK(fault_without(tiny, "taesd_decoder.3.conv.4.", Role::Vae) == missing("taesd_decoder.3.conv.4.weight"));
-  CHECK(fault_without(tiny, "taesd_decoder.3.", Role::Vae) ==
+  CHECK(fault_without(tiny, "taesd_decoder.3.conv.4.", kVaeRole) == missing("taesd_decoder.3.conv.4.weight"));
+  CHECK(fault_without(tiny, "taesd_decoder.3.", kVaeRole) ==
         missing("taesd_decoder.3.conv.0.weight", "taesd_decoder.4"));
 }
 
@@ -102,7 +104,7 @@ TEST_CASE("a UNet's block without its transformer, and an autoencoder's level wi
   const std::string down = std::string(kUnet) + "input_blocks.", up = std::string(kUnet) + "output_blocks.",
                     middle = std::string(kUnet) + "middle_block.";
   const auto lacks = [](const Entries& entries, const std::string& begin, const std::string& tensor) {
-    CHECK(fault_without(entries, begin, Role::Diffusion).starts_with(missing(begin + tensor)));
+    CHECK(fault_without(entries, begin, kDiffusionRole).starts_with(missing(begin + tensor)));
   };
   for (const char* model : {"sd1", "sd2"}) {
     CAPTURE(model);
@@ -115,18 +117,17 @@ TEST_CASE("a UNet's block without its transformer, and an autoencoder's level wi
   lacks(sdxl, down + "7.1.transformer_blocks.1.", "norm1.weight");
   lacks(sdxl, up + "1.1.transformer_blocks.1.", "norm1.weight");
   lacks(drawn_unet("refiner", kUnet), up + "4.1.", "norm.weight");
-  CHECK(fault_of(drawn_unet("koala", kUnet), Role::Diffusion).empty());
-  CHECK(fault_without(vae("", 16, false), "decoder.up.0.block.2.", Role::Vae) ==
+  CHECK(fault_of(drawn_unet("koala", kUnet), kDiffusionRole).empty());
+  CHECK(fault_without(vae("", 16, false), "decoder.up.0.block.2.", kVaeRole) ==
         missing("decoder.up.0.block.2.norm1.weight"));
 }
 
 TEST_CASE("a tensor that a part is known by") {
-  CHECK(fault_without(flux(), "img_in.weight", Role::Diffusion) == missing("img_in.weight"));
-  CHECK(fault_without(vae(), "decoder.conv_in.weight", Role::Vae) == missing("decoder.conv_in.weight"));
+  CHECK(fault_without(flux(), "img_in.weight", kDiffusionRole) == missing("img_in.weight"));
+  CHECK(fault_without(vae(), "decoder.conv_in.weight", kVaeRole) == missing("decoder.conv_in.weight"));
   // Half of the guidance's layers, and half of the quant convolutions.
-  CHECK(fault_without(flux(), "guidance_in.in_layer.weight", Role::Diffusion) ==
-        missing("guidance_in.in_layer.weight"));
-  CHECK(fault_of(vae() + Entries{{"quant_conv.weight", DType::F32, {32, 32, 1, 1}}}, Role::Vae) ==
+  CHECK(fault_without(flux(), "guidance_in.in_layer.weight", kDiffusionRole) == missing("guidance_in.in_layer.weight"));
+  CHECK(fault_of(vae() + Entries{{"quant_conv.weight", DType::F32, {32, 32, 1, 1}}}, kVaeRole) ==
         missing("post_quant_conv.weight"));
 }
 
@@ -143,10 +144,10 @@ TEST_CASE("a part reads what it names, and the rest of the file is left over") {
   REQUIRE(names.size() == more.size());
   CHECK(names.front() == "control_model.input_hint_block.0.weight");
 
-  const Part part = find_part(file(whole + more), Role::Diffusion);
+  const Part part = find_part(file(whole + more), kDiffusionRole);
   CHECK(part.reads->size() == flux().size());
   CHECK_FALSE(part.reads->contains(std::string(kUnet) + "double_blocks.0.extra.weight"));
-  CHECK(loaded_bytes(part, at::kBFloat16) == loaded_bytes(find_part(file(flux()), Role::Diffusion), at::kBFloat16));
+  CHECK(loaded_bytes(part, at::kBFloat16) == loaded_bytes(find_part(file(flux()), kDiffusionRole), at::kBFloat16));
 }
 
 TEST_CASE("a weight's scales belong to it") {
@@ -183,10 +184,10 @@ TEST_CASE("a set notes what is left over, once per file") {
       safetensors(flux() + Entries{stray("a.lora_down.weight"), stray("b"), stray("c"), stray("d"), stray("e")}));
   const std::string encoder =
       folder().write("clip.safetensors", safetensors(clip() + Entries{stray("x", DType::Other)}));
-  const ModelSet set = open_models({.checkpoint = checkpoint,
-                                    .clip_l = encoder,
-                                    .t5xxl = folder().write("t5.safetensors", safetensors(t5())),
-                                    .vae = folder().write("ae.safetensors", safetensors(vae()))});
+  const ModelSet set = open_models(test::Paths{.checkpoint = checkpoint,
+                                               .clip_l = encoder,
+                                               .t5xxl = folder().write("t5.safetensors", safetensors(t5())),
+                                               .vae = folder().write("ae.safetensors", safetensors(vae()))});
   REQUIRE(set.notes.size() == 2);
   CHECK(set.notes[0] == checkpoint +
                             ": 5 of its tensors are left over, no part of a model reads them: \"a.lora_down.weight\", "

@@ -3,11 +3,19 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include "core/autoencoder_model.h"
+#include "core/models/flux_sizes.h"
 #include "core/models/unet.h"
-#include "shard/coding_needs.h"
+#include "core/models/unet_model.h"
+#include "core/models/unet_sizes.h"
+#include "core/text/clip_model.h"
+#include "core/text/clip_sizes.h"
+#include "core/text/t5_model.h"
+#include "core/text/t5_sizes.h"
 #include "tests/drawn_weights.h"
 #include "tests/model_sets.h"
 #include "tests/testing.h"
+#include "vae/vae_sizes.h"
 
 using namespace mgpu;
 
@@ -62,9 +70,9 @@ TEST_CASE("blocks are the model's, and weigh no more than the component") {
   }
   const ModelSet set = test::flux_set();
   const ComponentNeed unet = needs()[2];
-  CHECK(unet.blocks[0].count == set.diffusion.flux().depth);
+  CHECK(unet.blocks[0].count == set.diffusion.as<FluxSizes>().depth);
   CHECK(unet.blocks[0].bytes == bytes_of("flux_dev.safetensors", "double_blocks.", 4));
-  CHECK(unet.blocks[1].count == set.diffusion.flux().depth_single);
+  CHECK(unet.blocks[1].count == set.diffusion.as<FluxSizes>().depth_single);
   CHECK(unet.blocks[1].bytes == bytes_of("flux_dev.safetensors", "single_blocks.", 4));
   CHECK(unet.blocks[0].bytes_of(0) == bytes_of("flux_dev.safetensors", "double_blocks.0.", 4));
   CHECK(unet.head == bytes_of("flux_dev.safetensors", "final_layer.", 4));
@@ -87,10 +95,10 @@ TEST_CASE("of an encoder's file what is read is counted, stem and head where the
   ModelSet set = test::flux_set();
   const std::vector<ComponentNeed> plain = component_needs(set, {}, {64, 64, 256});
   // Files of T5 often hold its token embedding twice; Flux takes CLIP's pooled output as it is.
-  set.t5xxl =
-      find_part(with("picture_t5xxl.safetensors", {"encoder.embed_tokens.weight", DType::BF16, {256, 96}}), Role::T5);
-  set.clip_l =
-      find_part(with("picture_clip_l.safetensors", {"text_projection.weight", DType::F16, {128, 128}}), Role::ClipL);
+  set.encoders[1] = find_part(
+      with("picture_t5xxl.safetensors", {"encoder.embed_tokens.weight", DType::BF16, {256, 96}}), kT5xxl.role());
+  set.encoders[0] =
+      find_part(with("picture_clip_l.safetensors", {"text_projection.weight", DType::F16, {128, 128}}), kClipL.role());
   const std::vector<ComponentNeed> more = component_needs(set, {}, {64, 64, 256});
   for (std::size_t i = 0; i < 2; ++i) {
     CHECK(more[i].bytes == plain[i].bytes);
@@ -106,17 +114,19 @@ TEST_CASE("an encoder's projection is counted where the family multiplies with i
   const test::Folder folder;
   const std::string path = folder.write("sdxl.safetensors", test::safetensors(test::drawn_unet("sdxl")));
   ModelSet set;
-  set.diffusion = find_part(TensorFile::open(path), Role::Diffusion);
-  set.vae = find_part(TensorFile::open(golden("vae_sd.safetensors")), Role::Vae);
+  set.diffusion = find_part(TensorFile::open(path), kDiffusionRole);
+  set.vae = find_part(TensorFile::open(golden("vae_sd.safetensors")), kVaeRole);
   // CLIP-G is told by its layers, of which the small one has three.
-  const FamilyRow row;
+  FamilyRow row;
+  row.model = &kClipG;
   ClipSizes sizes;
   sizes.hidden = 64, sizes.mlp = 128, sizes.layers = 3, sizes.heads = 2;
   sizes.layers_prefix = "text_model.encoder.layers.";
-  set.clip_l = {TensorFile::open(golden("text_clip_l.safetensors")), &row, "conditioner.embedders.0.transformer.",
-                sizes};
+  set.encoders.push_back(
+      {TensorFile::open(golden("text_clip_l.safetensors")), &row, "conditioner.embedders.0.transformer.", sizes});
   sizes.hidden = 128, sizes.layers_prefix = "transformer.resblocks.";
-  set.clip_g = {TensorFile::open(golden("text_clip_g.safetensors")), &row, "conditioner.embedders.1.model.", sizes};
+  set.encoders.push_back(
+      {TensorFile::open(golden("text_clip_g.safetensors")), &row, "conditioner.embedders.1.model.", sizes});
   const std::vector<ComponentNeed> needs_of = component_needs(set, {}, {64, 64, 77});
   CHECK(needs_of[0].head == 2 * 64 * 2);  // final norm, fp16
   CHECK(needs_of[1].head == (2 * 128 + 128 * 128) * 2);
@@ -167,7 +177,7 @@ TEST_CASE("a UNet's blocks are its ways down and up and the middle, its encoders
   }
   // Blocks that share a skip are told to share a device, as the plan pairs them: the first with the last.
   CHECK(unet.mirrored);
-  for (const UNetBlockName& name : unet_blocks(set.diffusion.unet()))
+  for (const UNetBlockName& name : unet_blocks(set.diffusion.as<UNetSizes>()))
     if (name.skip) CHECK(*name.skip == unet.blocks.front().count - 1 - name.number);
   // The image's top level is 64x64 positions; a block that only resamples there computes less than a residual block.
   REQUIRE(unet.blocks[0].times.size() == 12);
@@ -190,11 +200,15 @@ TEST_CASE("a UNet's activations are counted where it is widest") {
   sizes.model_channels = 32;
   sizes.down = {{.in = 4, .out = 32}, {.in = 32, .out = 32, .depth = 1}};
   sizes.up = {{.in = 32, .out = 32, .skip = 32, .depth = 1}, {.in = 32, .out = 32, .skip = 32, .depth = 1}};
-  const FamilyRow row;
+  FamilyRow row;
+  row.model = &kUNetModel;
+  row.training = Training{.latent = {.channels = 4}};
+  const TextRecipe no_encoders{};
+  row.text = &no_encoders;
   const auto none = TensorFile::open(golden("vae_sd.safetensors"));
   ModelSet set;
   set.diffusion = {none, &row, "no such tensors", sizes};
-  set.vae = find_part(none, Role::Vae);
+  set.vae = find_part(none, kVaeRole);
   const std::vector<ComponentNeed> needs_of = component_needs(set, {}, {512, 512, 77});
   REQUIRE(needs_of.size() == 2);
   // The first up block's feed-forward: one skip waits, and twenty times the tokens are there, those of GEGLU included.
@@ -212,7 +226,7 @@ TEST_CASE("a UNet's activations are counted where it is widest") {
 }
 
 TEST_CASE("what a waiting pass and a run keep of Flux: the state; a text's rotary table, every step's modulation") {
-  const FluxSizes flux = test::flux_set().diffusion.flux();
+  const FluxSizes flux = test::flux_set().diffusion.as<FluxSizes>();
   const auto hidden = static_cast<std::uint64_t>(flux.hidden), head_width = hidden / flux.heads;
   const ComponentNeed need = needs({at::kBFloat16, at::kBFloat16, std::nullopt},
                                    {.width = 512, .height = 256, .text_tokens = 300, .levels = 7})[2];
@@ -226,8 +240,8 @@ TEST_CASE("what a waiting pass and a run keep of Flux: the state; a text's rotar
 TEST_CASE("prompts, steps, texts and the batch count where they lie") {
   const std::vector<ComponentNeed> base = needs();
   const ModelSet set = test::flux_set();
-  const std::uint64_t prompt = 4 * (77 * static_cast<std::uint64_t>(set.clip_l->clip().hidden) +
-                                    256 * static_cast<std::uint64_t>(set.t5xxl->t5().hidden));
+  const std::uint64_t prompt = 4 * (77 * static_cast<std::uint64_t>(set.encoder("clip_l").as<ClipSizes>().hidden) +
+                                    256 * static_cast<std::uint64_t>(set.encoder("t5xxl").as<T5Sizes>().hidden));
   const std::vector<ComponentNeed> prompts = needs({}, {.width = 512, .height = 512, .prompts = 6});
   CHECK(prompts[1].activation == base[1].activation + 5 * prompt);
   CHECK(*prompts[1].activation_on_cpu == *base[1].activation_on_cpu + 5 * prompt);
@@ -254,7 +268,7 @@ TEST_CASE("a CPU needs no GPU's workspaces, but Flux more beside") {
 TEST_CASE("encoding an init image takes the encoder alone, in the encode phase") {
   const ModelSet set = test::flux_set();
   const auto need_of = [&](at::ScalarType dtype, std::int64_t width) {
-    return image_encoder_need(set.vae, dtype, {.width = width, .height = 512});
+    return image_encoder_need(set, dtype, {.width = width, .height = 512});
   };
   const ComponentNeed need = need_of(at::kFloat, 512);
   CHECK((need.phase == Phase::Encode));
@@ -267,12 +281,12 @@ TEST_CASE("encoding an init image takes the encoder alone, in the encode phase")
 TEST_CASE("the ways of decoding, each with less memory than the one before it") {
   // Full-size channels; the rest of the file does not count.
   Part vae = test::flux_set().vae;
-  VaeSizes sizes = vae.vae();
+  VaeSizes sizes = vae.as<VaeSizes>();
   sizes.channels = {128, 256, 512, 512};
   sizes.residual_blocks = 2;
   vae.sizes = sizes;
   const auto gib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
-  const ComponentNeed need = decoder_need(vae, at::kBFloat16, {.width = 4096, .height = 4096});
+  const ComponentNeed need = autoencoder(vae).decoder_need(vae, at::kBFloat16, {.width = 4096, .height = 4096});
   REQUIRE(need.coding.size() == 7);
   const auto bytes = [&](std::size_t way, double share) { return gib(need.coding[way].on_gpu.bytes(share)); };
   CHECK((need.coding[0].way == CodingWay::Whole));
@@ -301,11 +315,11 @@ TEST_CASE("the ways of decoding, each with less memory than the one before it") 
   CHECK(need.coding[6].tiling.levels == 3);
   LargestPicture told{.width = 4096, .height = 4096};
   told.tiling_is_told = true;
-  CHECK(decoder_need(vae, at::kBFloat16, told).coding[5].tiling.tile == 1024);
+  CHECK(autoencoder(vae).decoder_need(vae, at::kBFloat16, told).coding[5].tiling.tile == 1024);
   // A slab is all of a small picture.
-  const ComponentNeed small = decoder_need(vae, at::kBFloat16, {.width = 16, .height = 16});
+  const ComponentNeed small = autoencoder(vae).decoder_need(vae, at::kBFloat16, {.width = 16, .height = 16});
   CHECK(std::ranges::none_of(small.coding, [](const CodingNeed& way) { return way.way == CodingWay::Slabs; }));
-  const ComponentNeed encoder = image_encoder_need(vae, at::kBFloat16, {.width = 4096, .height = 4096});
+  const ComponentNeed encoder = autoencoder(vae).encoder_need(vae, at::kBFloat16, {.width = 4096, .height = 4096});
   REQUIRE(encoder.coding.size() == 4);
   for (const std::size_t i : {2, 3})
     CHECK(encoder.coding[i].on_gpu.bytes(1.0) < encoder.coding[i - 1].on_gpu.bytes(1.0));

@@ -8,7 +8,9 @@
 #include <thread>
 
 #include "core/hand_over.h"
+#include "core/models/flux_sizes.h"
 #include "shard/engine.h"
+#include "shard/needs.h"
 #include "tests/model_sets.h"
 #include "tests/testing.h"
 
@@ -80,7 +82,7 @@ void check_same_bits(const ModelSet& models, std::int64_t channels, double times
       CHECK(meter.busy_seconds() > 0);
       blocks += meter.blocks_per_pass();
     }
-    CHECK(blocks == static_cast<double>(diffusion_blocks(models).size()));
+    CHECK(blocks == static_cast<double>(diffusion_blocks(models.diffusion).size()));
   }
 }
 
@@ -102,8 +104,8 @@ TEST_CASE("what devices send each other is counted where it comes to") {
   predictions(*engine, told, 16, 0.7, 0);
   std::uint64_t states = 0;  // of two images, told each text: 16 image tokens and the text's
   for (const Conditioning& text : told)
-    states +=
-        2 * static_cast<std::uint64_t>((16 + text.context.size(1)) * models.diffusion.flux().hidden) * sizeof(float);
+    states += 2 * static_cast<std::uint64_t>((16 + text.context.size(1)) * models.diffusion.as<FluxSizes>().hidden) *
+              sizeof(float);
   using Received = std::map<DeviceId, std::uint64_t>;
   CHECK((engine->meter(1).measured().received == Received{{DeviceId::cpu(0), states}}));
   CHECK((engine->meter(0).measured().received == Received{{DeviceId::cpu(1), 4 * 16 * 8 * 8 * sizeof(float)}}));
@@ -125,12 +127,13 @@ TEST_CASE("a pass that fails throws to the one who waits for it, and the next on
 
 TEST_CASE("what a device does not hold it does not run") {
   const ModelSet models = test::flux_set("schnell");
-  std::vector<bool> held(static_cast<std::size_t>(static_cast<double>(diffusion_blocks(models).size())), false);
+  std::vector<bool> held(static_cast<std::size_t>(static_cast<double>(diffusion_blocks(models.diffusion).size())),
+                         false);
   held[1] = true;
-  const auto shard = load_shard(models, HeldBlocks(held), at::kFloat, at::kCPU);
+  const auto shard = test::load_shard(models, HeldBlocks(held), at::kFloat, at::kCPU);
   const LocalOps ops;
-  const Conditioning told{at::zeros({1, 4, models.diffusion.flux().context}),
-                          at::zeros({1, models.diffusion.flux().vector})};
+  const Conditioning told{at::zeros({1, 4, models.diffusion.as<FluxSizes>().context}),
+                          at::zeros({1, models.diffusion.as<FluxSizes>().vector})};
   const auto ready = shard->begin_run({}, std::vector<ToldText>{{&told}}, {}, ops);
   CHECK_THROWS_WITH_AS(shard->begin(*ready, at::zeros({1, 16, 4, 4}), 0.5, 0, ops),
                        doctest::Contains("the first block is not held"), std::logic_error);

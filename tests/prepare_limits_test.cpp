@@ -113,8 +113,8 @@ TEST_CASE("what a job lacks of main memory names the limit of the system that it
 TEST_CASE("the text that memory is planned for is as long as the longest prompt is encoded") {
   Job job = job_with("gpu_ids: [cpu]");
   const JobModels models = open_job(job);
-  const T5Tokenizer t5(models.set.t5xxl_tokenizer);
-  const ClipTokenizer clip(models.set.clip_tokenizer);
+  const T5Tokenizer t5(models.set.tokenizer("t5xxl"));
+  const ClipTokenizer clip(models.set.tokenizer("clip"));
   const auto tokens = [](const std::vector<Chunk>& chunks) {
     std::size_t out = 0;
     for (const Chunk& chunk : chunks) out += chunk.size();
@@ -150,8 +150,8 @@ TEST_CASE("the text that memory is planned for is as long as the longest prompt 
     const std::int64_t of_clip = tokens(tokenize(
         prompt, [&](std::string_view text) { return clip.encode(text); }, clip.chunks(clip.end())));
     const TextLengths lengths = text_lengths(job, models.set);
-    CHECK(lengths.t5 == std::max<std::int64_t>(256, of_t5));
-    CHECK(lengths.clip == std::max<std::int64_t>(77, of_clip));
+    CHECK(lengths.whole == std::max<std::int64_t>(256, of_t5));
+    CHECK(lengths.in_chunks == std::max<std::int64_t>(77, of_clip));
   }
 }
 

@@ -2,6 +2,9 @@
 
 #include "core/error.h"
 #include "core/model_set.h"
+#include "core/text/clip_model.h"
+#include "core/text/clip_sizes.h"
+#include "core/text/t5_model.h"
 #include "tests/drawn_weights.h"
 #include "tests/family_files.h"
 #include "tests/model_sets.h"
@@ -26,7 +29,7 @@ Entries clip_g(int layers) {
 
 /// A set of one of the small UNets with these encoders.
 ModelSet unet_set_of(const std::string& unet, const Entries& l, const Entries& g = {}) {
-  ModelPaths paths{.checkpoint = write("unet.safetensors", drawn_unet(unet)), .vae = sd_vae(folder())};
+  test::Paths paths{.checkpoint = write("unet.safetensors", drawn_unet(unet)), .vae = sd_vae(folder())};
   if (!l.empty()) paths.clip_l = write("l.safetensors", l);
   if (!g.empty()) paths.clip_g = write("g.safetensors", g);
   return open_models(paths);
@@ -49,22 +52,22 @@ TEST_SUITE_BEGIN("recognition");
 TEST_CASE("CLIP is told by its depth, in either layout") {
   struct Kind {
     int layers;
-    Role role;
+    const Role& role;
     int depth;
   };
-  for (const Kind& kind : {Kind{11, Role::ClipL, 12}, Kind{12, Role::ClipL, 12}, Kind{23, Role::ClipH, 24},
-                           Kind{24, Role::ClipH, 24}, Kind{31, Role::ClipG, 32}, Kind{32, Role::ClipG, 32}}) {
+  for (const Kind& kind : {Kind{11, kClipL.role(), 12}, Kind{12, kClipL.role(), 12}, Kind{23, kClipH.role(), 24},
+                           Kind{24, kClipH.role(), 24}, Kind{31, kClipG.role(), 32}, Kind{32, kClipG.role(), 32}}) {
     CAPTURE(kind.layers);
     for (const Entries& entries : {clip("", 64, 77, kind.layers), open_clip("", 64, kind.layers)}) {
       const std::vector<Part> parts = recognise(file(entries));
       REQUIRE(parts.size() == 1);
-      CHECK((parts[0].row->role == kind.role));
-      CHECK(parts[0].clip().layers == kind.layers);
-      CHECK(parts[0].clip().depth == kind.depth);
+      CHECK((parts[0].row->role == &kind.role));
+      CHECK(parts[0].as<ClipSizes>().layers == kind.layers);
+      CHECK(parts[0].as<ClipSizes>().depth == kind.depth);
     }
   }
   // A small model is as deep as its file.
-  CHECK(find_part(file(clip("", 64, 77, 2)), Role::ClipL).clip().depth == 2);
+  CHECK(find_part(file(clip("", 64, 77, 2)), kClipL.role()).as<ClipSizes>().depth == 2);
   // A file of a published width is that model, however many layers it holds.
   CHECK(clip_depth(10, 768) == 12);
   CHECK(clip_depth(11, 1024) == 24);
@@ -76,27 +79,27 @@ TEST_CASE("encoders under other programs' names") {
                            "text_encoder.", "cond_stage_model.clip_l."}) {
     for (const char* inner : {"", "transformer.", "model."}) {
       const std::string prefix = std::string(root) + inner;
-      CHECK(find_part(file(clip(prefix)), Role::ClipL).prefix == prefix);
+      CHECK(find_part(file(clip(prefix)), kClipL.role()).prefix == prefix);
     }
   }
   for (const char* prefix : {"text_encoders.clip_g.transformer.", "clip_g.", "text_encoder_2.",
                              "conditioner.embedders.1.model.", "conditioner.embedders.0.model."}) {
-    CHECK(find_part(file(clip(prefix, 64, 77, 32)), Role::ClipG).prefix == prefix);
-    CHECK(find_part(file(open_clip(prefix, 64, 32)), Role::ClipG).prefix == prefix);
+    CHECK(find_part(file(clip(prefix, 64, 77, 32)), kClipG.role()).prefix == prefix);
+    CHECK(find_part(file(open_clip(prefix, 64, 32)), kClipG.role()).prefix == prefix);
   }
   for (const char* prefix : {"text_encoders.clip_h.transformer.", "cond_stage_model.model.", "text_encoder."})
-    CHECK(find_part(file(clip(prefix, 64, 77, 23)), Role::ClipH).prefix == prefix);
+    CHECK(find_part(file(clip(prefix, 64, 77, 23)), kClipH.role()).prefix == prefix);
   for (const char* prefix : {"", "transformer.", "text_encoders.t5xxl.transformer.", "text_encoders.t5xxl.",
                              "t5xxl.transformer.", "text_encoder_2.", "text_encoder_3."})
-    CHECK(find_part(file(t5(prefix)), Role::T5).prefix == prefix);
+    CHECK(find_part(file(t5(prefix)), kT5xxl.role()).prefix == prefix);
   for (const char* prefix : {"", "model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "net."})
-    CHECK(find_part(file(flux({.prefix = prefix})), Role::Diffusion).prefix == prefix);
+    CHECK(find_part(file(flux({.prefix = prefix})), kDiffusionRole).prefix == prefix);
 }
 
 TEST_CASE("a file may leave out the layers that its family does not read") {
   // SD 2 reads CLIP-H's last layer but one.
   const ModelSet sd2 = unet_set_of("sd2", clip("", 64, 77, 23));
-  CHECK(sd2.clip_l->clip().layers == 23);
+  CHECK(sd2.encoder("clip_l").as<ClipSizes>().layers == 23);
   CHECK_NOTHROW(check_clip_layers(sd2, 0));
   CHECK_NOTHROW(check_clip_layers(sd2, 2));
   CHECK(fault([&] { check_clip_layers(sd2, 1); }) ==
@@ -109,7 +112,7 @@ TEST_CASE("a file may leave out the layers that its family does not read") {
   // SDXL reads CLIP-L's last layer but one, without the final norm, and CLIP-G to the end.
   const Entries pruned = without(clip("", 128, 77, 11), "text_model.final_layer_norm.");
   const ModelSet sdxl = unet_set_of("sdxl", pruned, clip_g(32));
-  CHECK_FALSE(sdxl.clip_l->clip().final_norm);
+  CHECK_FALSE(sdxl.encoder("clip_l").as<ClipSizes>().final_norm);
   CHECK_NOTHROW(check_clip_layers(sdxl, 0));
   CHECK(fault_of_set("sdxl", pruned, clip_g(31)) ==
         missing("g.safetensors", kLayers + "31.layer_norm1.weight", "sdxl", "clip_g"));
@@ -150,10 +153,10 @@ TEST_CASE("an autoencoder of another factor") {
   });
   const auto said = [&](const Entries& autoencoder) {
     return fault([&] {
-      open_models({.checkpoint = write("flux.safetensors", flux()),
-                   .clip_l = write("clip.safetensors", clip()),
-                   .t5xxl = write("t5.safetensors", t5()),
-                   .vae = write("ae.safetensors", autoencoder)});
+      open_models(test::Paths{.checkpoint = write("flux.safetensors", flux()),
+                              .clip_l = write("clip.safetensors", clip()),
+                              .t5xxl = write("t5.safetensors", t5()),
+                              .vae = write("ae.safetensors", autoencoder)});
     });
   };
   CHECK(said(vae()) == "");
@@ -164,27 +167,27 @@ TEST_CASE("an autoencoder of another factor") {
 
 TEST_CASE("an adapter's tensors beside a whole model are left over, alone they are an adapter") {
   const Entries lora{{"lora_te_x.lora_down.weight", DType::F16, {1}}, {"conv_first.weight", DType::F16, {1}}};
-  CHECK(find_part(file(flux() + lora), Role::Diffusion).row->name == "flux1-dev");
+  CHECK(find_part(file(flux() + lora), kDiffusionRole).row->name == "flux1-dev");
   CHECK(left_over(file(flux() + lora)).size() == 2);
-  CHECK(fault_of(lora, Role::Diffusion) == "m.safetensors: is a LoRA, which is not supported yet");
+  CHECK(fault_of(lora, kDiffusionRole) == "m.safetensors: is a LoRA, which is not supported yet");
   // What shares a part's names says why it cannot be read.
   CHECK(fault_of(without(flux(), "final_layer.") + Entries{{"controlnet_blocks.0.weight", DType::F16, {1}}},
-                 Role::Diffusion) == "m.safetensors: is a Flux.1 ControlNet, which is not supported yet");
+                 kDiffusionRole) == "m.safetensors: is a Flux.1 ControlNet, which is not supported yet");
   Entries four_bits = flux();
   for (Entry& entry : four_bits)
     if (entry.name == "img_in.weight") entry.dtype = DType::U8;
-  CHECK(fault_of(four_bits + Entries{{"img_in.weight_scale_2", DType::F32, {}}}, Role::Diffusion) ==
+  CHECK(fault_of(four_bits + Entries{{"img_in.weight_scale_2", DType::F32, {}}}, kDiffusionRole) ==
         "m.safetensors: is a file of weights quantised to NVFP4, which is not supported yet | use the model's bf16 or "
         "fp8 release");
 }
 
 TEST_CASE("a type that we do not know refuses a file where something needs the tensor") {
   Entries entries = flux() + Entries{{"notes", DType::Other, {7}}};
-  CHECK(find_part(file(entries), Role::Diffusion).row->name == "flux1-dev");
+  CHECK(find_part(file(entries), kDiffusionRole).row->name == "flux1-dev");
   for (Entry& entry : entries)
     if (entry.name == "single_blocks.2.linear2.weight") entry.dtype = DType::Other;
   CHECK(
-      fault_of(entries, Role::Diffusion) ==
+      fault_of(entries, kDiffusionRole) ==
       "m.safetensors: tensor \"single_blocks.2.linear2.weight\" has type another type: quantised weights of this type "
       "are not supported yet");
 }
@@ -198,7 +201,7 @@ TEST_CASE("quantisations are refused from the header") {
                          {static_cast<std::int64_t>(description.size())},
                          description});
     const std::string path = folder().write("m.safetensors", safetensors(entries, metadata));
-    return fault([&] { find_part(TensorFile::open(path), Role::Diffusion); });
+    return fault([&] { find_part(TensorFile::open(path), kDiffusionRole); });
   };
   const std::string tensor = "m.safetensors: tensor \"single_blocks.1.linear1.";
   const std::string hint = " | use the model's fp8 or bf16 release";

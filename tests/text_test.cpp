@@ -5,11 +5,13 @@
 
 #include "core/error.h"
 #include "core/text/clip_encoder.h"
+#include "core/text/clip_model.h"
 #include "core/text/clip_tokenizer.h"
 #include "core/text/prompt_encoder.h"
 #include "core/text/size_conditioning.h"
 #include "tests/cpu_pieces.h"
 #include "tests/drawn_weights.h"
+#include "tests/model_sets.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
 
@@ -36,9 +38,9 @@ class Family {
  public:
   explicit Family(const TextRecipe& recipe) : recipe_(recipe), inversions_({golden("embeddings")}) {
     for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
-      const bool is_l = recipe.encoders[i].encoder == TextEncoder::ClipL;
-      encoders_.push_back(load_prompt_encoder(recipe, i, is_l ? clip_l() : clip_g(), golden("picture_merges.txt"),
-                                              inversions_, test::cpu_pieces({3})));
+      const bool is_l = recipe.encoders[i].encoder == &kClipL;
+      encoders_.push_back(test::load_prompt_encoder(recipe, i, is_l ? clip_l() : clip_g(), golden("picture_merges.txt"),
+                                                    inversions_, test::cpu_pieces({3})));
     }
   }
 

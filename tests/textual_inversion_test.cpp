@@ -48,11 +48,11 @@ TEST_CASE("the tensor that is meant for the encoder is read") {
                test::safetensors({{"a", DType::F32, {1}}, {"emb_params", DType::F32, {1, 2}, floats(2, 4.0F)}}));
   folder.write("one.safetensors", test::safetensors({{"<x>", DType::F32, {2}, floats(2, 5.0F)}}));
   const TextualInversions inversions({folder.path("")});
-  CHECK(at::equal(inversions.vectors("both", TextEncoder::ClipL, 2), at::full({2, 2}, 1.0)));
-  CHECK(at::equal(inversions.vectors("both.safetensors", TextEncoder::ClipG, 3), at::full({1, 3}, 2.0)));
-  CHECK(at::equal(inversions.vectors("old", TextEncoder::ClipL, 2), at::full({2, 2}, 3.0)));
-  CHECK(at::equal(inversions.vectors("params", TextEncoder::ClipH, 2), at::full({1, 2}, 4.0)));
-  CHECK(at::equal(inversions.vectors("one", TextEncoder::ClipL, 2), at::full({1, 2}, 5.0)));
+  CHECK(at::equal(inversions.vectors("both", "clip_l", 2), at::full({2, 2}, 1.0)));
+  CHECK(at::equal(inversions.vectors("both.safetensors", "clip_g", 3), at::full({1, 3}, 2.0)));
+  CHECK(at::equal(inversions.vectors("old", "clip_l", 2), at::full({2, 2}, 3.0)));
+  CHECK(at::equal(inversions.vectors("params", "clip_h", 2), at::full({1, 2}, 4.0)));
+  CHECK(at::equal(inversions.vectors("one", "clip_l", 2), at::full({1, 2}, 5.0)));
 }
 
 TEST_CASE("folders are searched in order, with the folders in them, and never left") {
@@ -65,7 +65,7 @@ TEST_CASE("folders are searched in order, with the folders in them, and never le
   b.write("same.safetensors", file(2.0F));
   const std::string deep = b.write("inner/deeper/deep.safetensors", file(3.0F));
   const TextualInversions inversions({a.path("absent"), a.path(""), b.path("")});
-  CHECK(inversions.vectors("same", TextEncoder::ClipL, 1).item<float>() == 1.0F);
+  CHECK(inversions.vectors("same", "clip_l", 1).item<float>() == 1.0F);
   CHECK(inversions.find("deep") == deep);
   CHECK(inversions.find("deeper/deep") == deep);
   const TextualInversions inner({b.path("inner")});
@@ -80,24 +80,24 @@ TEST_CASE("what cannot be used is named, with what to do") {
   folder.write("many.safetensors", test::safetensors({{"a", DType::F32, {1, 2}}, {"clip_l", DType::F32, {1, 2}}}));
   folder.write("pickled.pt", "PK\x03\x04 and so on");
   const TextualInversions inversions({root, "/nowhere"});
-  const auto message = [&](std::string_view name, TextEncoder encoder) {
+  const auto message = [&](std::string_view name, std::string_view encoder) {
     return message_of(root, [&] { inversions.vectors(name, encoder, 2); });
   };
-  CHECK(message("wide", TextEncoder::ClipG) ==
+  CHECK(message("wide", "clip_g") ==
         "F/wide.safetensors: the textual inversion has shape [4, 3], and clip_g takes vectors of 2\n"
         "  it was trained for another family of models");
-  CHECK(message("many", TextEncoder::ClipG) ==
+  CHECK(message("many", "clip_g") ==
         "F/many.safetensors: no vectors for clip_g among the tensors \"a\", \"clip_l\"\n"
         "  a textual inversion holds clip_g, emb_params or one tensor");
-  CHECK(message("many", TextEncoder::ClipL) == "accepted");
-  CHECK(message("pickled", TextEncoder::ClipL) ==
+  CHECK(message("many", "clip_l") == "accepted");
+  CHECK(message("pickled", "clip_l") ==
         "F/pickled.pt: is a pickled checkpoint, which can run code when it is loaded\n"
         "  convert it to safetensors first, on a machine you can spare: torch.load(file, weights_only=True), then "
         "safetensors.torch.save_file");
-  CHECK(message("wibe", TextEncoder::ClipL) ==
+  CHECK(message("wibe", "clip_l") ==
         "there is no textual inversion \"wibe\"\n"
         "  looked in F, /nowhere and the folders in them; the nearest name is \"wide\"");
-  CHECK(message("something else", TextEncoder::ClipL) ==
+  CHECK(message("something else", "clip_l") ==
         "there is no textual inversion \"something else\"\n  looked in F, /nowhere and the folders in them");
   CHECK(message_of(root, [] { TextualInversions().find("x"); }) ==
         "there is no textual inversion \"x\"\n"

@@ -9,6 +9,7 @@
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
 #include "vae/tiny_codec.h"
+#include "vae/tiny_vae_sizes.h"
 
 // Whole jobs whose `vae:` is a tiny autoencoder.
 
@@ -44,11 +45,11 @@ TEST_CASE("a job renders with it: the reference's latent, decoded") {
   const Folder folder;
   const RenderResult result = test::render_all({job_with(folder, "picture_schnell.yaml", "out")});
   REQUIRE(result.code == Exit::Ok);
-  const Part vae = find_part(TensorFile::open(golden("tiny_vae_flux.safetensors")), Role::Vae);
+  const Part vae = find_part(TensorFile::open(golden("tiny_vae_flux.safetensors")), kVaeRole);
   const LatentFormat format{16, 8, 0.3611, 0.1159};
   const at::Tensor latent = read(*TensorFile::open(golden("picture_cases.safetensors")), "schnell.0.latent");
   const at::Tensor expected =
-      decode(latent, format, tiny_decoding(vae.tiny_vae(), weights_of(vae, at::kFloat, at::kCPU), format))[0];
+      decode(latent, format, tiny_decoding(vae.as<TinyVaeSizes>(), weights_of(vae, at::kFloat, at::kCPU), format))[0];
   CHECK(test::difference(pixels_of(folder.path(std::string("out/") + kPicture)), to_rgb8(expected)) <= 1);
 
   const DeviceReport& device = result.reports[0].devices[0];

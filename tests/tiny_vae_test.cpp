@@ -4,13 +4,16 @@
 
 #include <map>
 
+#include "core/autoencoder_model.h"
 #include "core/error.h"
 #include "core/model_set.h"
-#include "shard/coding_needs.h"
+#include "core/text/clip_model.h"
 #include "tests/family_files.h"
+#include "tests/model_sets.h"
 #include "tests/testing.h"
 #include "vae/tiny_autoencoder.h"
 #include "vae/tiny_codec.h"
+#include "vae/tiny_vae_sizes.h"
 
 using namespace mgpu;
 using test::Entries;
@@ -26,7 +29,7 @@ namespace {
 const LatentFormat kFlux{16, 8, 0.3611, 0.1159};
 
 Part golden_part(const std::string& name) {
-  return find_part(TensorFile::open(golden(name + ".safetensors")), Role::Vae);
+  return find_part(TensorFile::open(golden(name + ".safetensors")), kVaeRole);
 }
 
 Weights weights_of(const Part& part) {
@@ -75,8 +78,8 @@ TEST_CASE("decodes and encodes are those of diffusers' AutoencoderTiny") {
   const auto cases = TensorFile::open(golden("tiny_vae_cases.safetensors"));
   for (const char* name : {"tiny_vae_flux", "tiny_vae_sd"}) {
     const Part part = golden_part(name);
-    const TinyDecoder decoder(part.tiny_vae(), weights_of(part));
-    const TinyEncoder encoder(part.tiny_vae(), weights_of(part));
+    const TinyDecoder decoder(part.as<TinyVaeSizes>(), weights_of(part));
+    const TinyEncoder encoder(part.as<TinyVaeSizes>(), weights_of(part));
     const auto decodes = cases_of(*cases, name, "decode"), encodes = cases_of(*cases, name, "encode");
     CHECK(!decodes.empty());
     CHECK(!encodes.empty());
@@ -96,7 +99,7 @@ TEST_CASE("decodes and encodes are those of diffusers' AutoencoderTiny") {
 TEST_CASE("the codec hands a tiny autoencoder the latent that is sampled, and takes pictures in 0..1") {
   const auto cases = TensorFile::open(golden("tiny_vae_cases.safetensors"));
   const Part part = golden_part("tiny_vae_flux");
-  const Decoding decoding = tiny_decoding(part.tiny_vae(), weights_of(part), kFlux);
+  const Decoding decoding = tiny_decoding(part.as<TinyVaeSizes>(), weights_of(part), kFlux);
   const at::Tensor latent = read(*cases, "tiny_vae_flux.decode.0.latent");
   const at::Tensor expected = ((read(*cases, "tiny_vae_flux.decode.0.image") + 1) / 2).clamp(0, 1);
   const at::Tensor image = decode(latent, kFlux, decoding);
@@ -105,14 +108,14 @@ TEST_CASE("the codec hands a tiny autoencoder the latent that is sampled, and ta
   CHECK(at::equal(two.narrow(0, 0, 1), image));
   CHECK(at::equal(two.narrow(0, 1, 1), decode(-latent, kFlux, decoding)));
 
-  const Encoding encoding = tiny_encoding(part.tiny_vae(), weights_of(part), kFlux);
+  const Encoding encoding = tiny_encoding(part.as<TinyVaeSizes>(), weights_of(part), kFlux);
   const at::Tensor pixels = read(*cases, "tiny_vae_flux.encode.0.pixels");
   CHECK(relative_l2(encode((pixels + 1) / 2, kFlux, encoding), read(*cases, "tiny_vae_flux.encode.0.latent")) <= 1e-5);
   CHECK(encoding(pixels).logvar.max().item<float>() == -30.0F);
 }
 
 TEST_CASE("sizes come from the tensors, under the names of each layout") {
-  const TinyVaeSizes joined = golden_part("tiny_vae_flux").tiny_vae();
+  const TinyVaeSizes joined = golden_part("tiny_vae_flux").as<TinyVaeSizes>();
   CHECK(joined.latent_channels == 16);
   CHECK(joined.factor() == 8);
   CHECK(joined.decoder.layers == "taesd_decoder.");
@@ -125,11 +128,11 @@ TEST_CASE("sizes come from the tensors, under the names of each layout") {
 
   const Part diffusers = golden_part("tiny_vae_sd");
   CHECK(diffusers.row->what == "a tiny autoencoder of 4 latent channels");
-  CHECK(diffusers.tiny_vae().decoder.layers == "decoder.layers.");
-  CHECK(diffusers.tiny_vae().decoder.first == 0);
-  CHECK(diffusers.tiny_vae().decoder.blocks == std::vector<int>{3, 3, 3, 1});
-  CHECK(diffusers.tiny_vae().encoder.blocks == std::vector<int>{1, 3, 3, 3});
-  const AutoencoderFacts facts = diffusers.autoencoder();
+  CHECK(diffusers.as<TinyVaeSizes>().decoder.layers == "decoder.layers.");
+  CHECK(diffusers.as<TinyVaeSizes>().decoder.first == 0);
+  CHECK(diffusers.as<TinyVaeSizes>().decoder.blocks == std::vector<int>{3, 3, 3, 1});
+  CHECK(diffusers.as<TinyVaeSizes>().encoder.blocks == std::vector<int>{1, 3, 3, 3});
+  const AutoencoderFacts facts = autoencoder(diffusers).facts(diffusers);
   CHECK(facts.latent_channels == 4);
   CHECK(facts.factor == 8);
   CHECK(facts.levels == 4);
@@ -137,58 +140,58 @@ TEST_CASE("sizes come from the tensors, under the names of each layout") {
 }
 
 TEST_CASE("a decoder as it was released is known, and decodes what both together do") {
-  const Part part = find_part(file(alone("taesd_decoder.")), Role::Vae);
+  const Part part = find_part(file(alone("taesd_decoder.")), kVaeRole);
   CHECK(part.row->what == "a tiny autoencoder of 16 latent channels");
-  CHECK(part.tiny_vae().decoder.blocks == std::vector<int>{2, 1, 3, 1});
-  CHECK_FALSE(part.autoencoder().encoder);
+  CHECK(part.as<TinyVaeSizes>().decoder.blocks == std::vector<int>{2, 1, 3, 1});
+  CHECK_FALSE(autoencoder(part).facts(part).encoder);
   const at::Tensor latent =
       read(*TensorFile::open(golden("tiny_vae_cases.safetensors")), "tiny_vae_flux.decode.0.latent");
   const Part both = golden_part("tiny_vae_flux");
-  CHECK(at::equal(TinyDecoder(part.tiny_vae(), weights_of(part)).forward(latent),
-                  TinyDecoder(both.tiny_vae(), weights_of(both)).forward(latent)));
+  CHECK(at::equal(TinyDecoder(part.as<TinyVaeSizes>(), weights_of(part)).forward(latent),
+                  TinyDecoder(both.as<TinyVaeSizes>(), weights_of(both)).forward(latent)));
 
   const Entries prefixed =
       renamed("tiny_vae_flux", [](const std::string& name) { return "first_stage_model." + name; });
-  CHECK(find_part(file(prefixed), Role::Vae).prefix == "first_stage_model.");
+  CHECK(find_part(file(prefixed), kVaeRole).prefix == "first_stage_model.");
 }
 
 TEST_CASE("files that are not quite tiny autoencoders are refused with the reason") {
   CHECK(
-      fault_of(alone("taesd_encoder."), Role::Vae) ==
+      fault_of(alone("taesd_encoder."), kVaeRole) ==
       "m.safetensors: is a tiny autoencoder's encoder alone, which is not supported yet | name its decoder's file, or "
       "one that holds both");
-  CHECK(fault_of({{"1.weight", DType::F16, {64, 32, 3, 3}}, {"3.conv.0.weight", DType::F16, {64, 64, 3, 3}}}, Role::Vae)
+  CHECK(fault_of({{"1.weight", DType::F16, {64, 32, 3, 3}}, {"3.conv.0.weight", DType::F16, {64, 64, 3, 3}}}, kVaeRole)
             .starts_with("m.safetensors: is a tiny autoencoder of another kind, which is not supported yet | Flux.1 "
                          "takes ae.safetensors"));
   const Entries decoder = alone("taesd_decoder.");
-  CHECK(fault_of(without(decoder, "4.conv.2.bias"), Role::Vae) == "m.safetensors: tensor \"4.conv.2.bias\" is missing");
+  CHECK(fault_of(without(decoder, "4.conv.2.bias"), kVaeRole) == "m.safetensors: tensor \"4.conv.2.bias\" is missing");
   CHECK(
-      fault_of(reshaped(decoder, "6.weight", {8, 8, 1, 1}), Role::Vae) ==
+      fault_of(reshaped(decoder, "6.weight", {8, 8, 1, 1}), kVaeRole) ==
       "m.safetensors: tensor \"6.weight\" has shape [8, 8, 1, 1], but the model's other tensors ask for [8, 8, 3, 3]");
-  CHECK(fault_of(without(decoder, "9.weight"), Role::Vae) ==
+  CHECK(fault_of(without(decoder, "9.weight"), kVaeRole) ==
         "m.safetensors: its decoder has 2 levels of blocks, and a tiny autoencoder has 4");
   const Entries short_one = {{"1.weight", DType::F16, {8, 4, 3, 3}},
                              {"1.bias", DType::F16, {8}},
                              {"3.conv.0.weight", DType::F16, {8, 8, 3, 3}},
                              {"4.weight", DType::F16, {3, 8, 3, 3}},
                              {"4.bias", DType::F16, {3}}};
-  CHECK(fault_of(short_one, Role::Vae) ==
+  CHECK(fault_of(short_one, kVaeRole) ==
         "m.safetensors: its decoder has 1 level of blocks, and a tiny autoencoder has 4");
-  CHECK(fault_of(decoder, Role::ClipL) ==
+  CHECK(fault_of(decoder, kClipL.role()) ==
         "m.safetensors: is a tiny autoencoder of 16 latent channels, not a CLIP-L text encoder | it belongs under "
         "\"vae\"");
   CHECK(fault([] {
           const Part part = golden_part("tiny_vae_flux");
-          TinyDecoder(golden_part("tiny_vae_sd").tiny_vae(), weights_of(part));
+          TinyDecoder(golden_part("tiny_vae_sd").as<TinyVaeSizes>(), weights_of(part));
         }).ends_with("tensor \"decoder.layers.0.weight\" is missing"));
 }
 
 TEST_CASE("a tiny autoencoder of another latent does not belong to the model") {
   CHECK(fault([] {
-          open_models({.checkpoint = golden("flux_schnell.safetensors"),
-                       .clip_l = golden("picture_clip_l.safetensors"),
-                       .t5xxl = golden("picture_t5xxl.safetensors"),
-                       .vae = golden("tiny_vae_sd.safetensors")});
+          open_models(test::Paths{.checkpoint = golden("flux_schnell.safetensors"),
+                                  .clip_l = golden("picture_clip_l.safetensors"),
+                                  .t5xxl = golden("picture_t5xxl.safetensors"),
+                                  .vae = golden("tiny_vae_sd.safetensors")});
         })
             .ends_with("its latent channels are 4, and that model takes 16 | name the autoencoder that the model was "
                        "released with"));
@@ -205,7 +208,7 @@ TEST_CASE("its need: one coder's tensors, and three tensors of a block at full r
     return values * 4;
   };
   const std::uint64_t block = pixels * 3 * 8 * 4, largest = 8 * 16 * 9 * 4;
-  const ComponentNeed decoder = decoder_need(part, at::kFloat, picture);
+  const ComponentNeed decoder = autoencoder(part).decoder_need(part, at::kFloat, picture);
   CHECK(decoder.name == "vae");
   CHECK((decoder.phase == Phase::Decode));
   CHECK(decoder.whole);
@@ -221,7 +224,7 @@ TEST_CASE("its need: one coder's tensors, and three tensors of a block at full r
   CHECK(decoder.coding[0].on_gpu.bytes(1.0) == block * 5 / 4 + pixels * 4);
   CHECK(decoder.coding[0].on_cpu.bytes(1.0) == block + pixels * 4 + std::uint64_t{10} * 20480 * 4);
 
-  const ComponentNeed encoder = image_encoder_need(part, at::kBFloat16, picture);
+  const ComponentNeed encoder = autoencoder(part).encoder_need(part, at::kBFloat16, picture);
   CHECK((encoder.phase == Phase::Encode));
   CHECK(encoder.whole);
   CHECK(encoder.bytes == bytes_of("taesd_encoder.") / 2);
@@ -230,7 +233,8 @@ TEST_CASE("its need: one coder's tensors, and three tensors of a block at full r
   CHECK(encoder.coding[0].on_gpu.bytes(1.0) == block / 2 * 5 / 4 + pixels * 36);
 
   // A file of the decoder alone counts whole.
-  CHECK(decoder_need(find_part(file(alone("taesd_decoder.")), Role::Vae), at::kFloat, picture).bytes == decoder.bytes);
+  const Part alone_part = find_part(file(alone("taesd_decoder.")), kVaeRole);
+  CHECK(autoencoder(alone_part).decoder_need(alone_part, at::kFloat, picture).bytes == decoder.bytes);
 }
 
 TEST_SUITE_END();

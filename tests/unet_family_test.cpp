@@ -2,7 +2,11 @@
 
 #include "core/error.h"
 #include "core/model_set.h"
+#include "core/models/unet_sizes.h"
+#include "core/text/clip_model.h"
+#include "core/text/clip_sizes.h"
 #include "tests/drawn_weights.h"
+#include "tests/family_files.h"
 #include "tests/model_sets.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
@@ -18,11 +22,6 @@ namespace {
 using Entries = std::vector<Entry>;
 
 constexpr const char* kUnet = "model.diffusion_model.";
-
-Entries operator+(Entries a, const Entries& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
 
 /// A tensor of nothing but zeros.
 Entry zeros(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -87,17 +86,17 @@ std::string write(const std::string& name, const Entries& entries) {
 }
 
 Part diffusion(const Entries& entries) {
-  return find_part(TensorFile::open(write("unet.safetensors", entries)), Role::Diffusion);
+  return find_part(TensorFile::open(write("unet.safetensors", entries)), kDiffusionRole);
 }
 
-ModelSet open(const Entries& checkpoint, ModelPaths paths = {}) {
+ModelSet open(const Entries& checkpoint, test::Paths paths = {}) {
   paths.checkpoint = write("model.safetensors", checkpoint);
   if (paths.vae.empty()) paths.vae = test::sd_vae(folder());
   return open_models(paths);
 }
 
 /// What open() says, less the folder, with its hint after " | "; "" when it is content.
-std::string fault(const Entries& checkpoint, ModelPaths paths = {}) {
+std::string fault(const Entries& checkpoint, test::Paths paths = {}) {
   try {
     open(checkpoint, std::move(paths));
     return "";
@@ -109,8 +108,8 @@ std::string fault(const Entries& checkpoint, ModelPaths paths = {}) {
   }
 }
 
-constexpr const char* kClipL = "conditioner.embedders.0.transformer.";
-constexpr const char* kClipG = "conditioner.embedders.1.model.";
+constexpr const char* kPrefixL = "conditioner.embedders.0.transformer.";
+constexpr const char* kPrefixG = "conditioner.embedders.1.model.";
 
 }  // namespace
 
@@ -153,7 +152,7 @@ TEST_CASE("v-prediction shows in SD 2's last transformer and in SDXL's marks") {
 }
 
 TEST_CASE("sizes, block by block") {
-  const UNetSizes sd1 = diffusion(unet("sd1")).unet();
+  const UNetSizes sd1 = diffusion(unet("sd1")).as<UNetSizes>();
   CHECK(sd1.channels_in == 4);
   CHECK(sd1.channels_out == 4);
   CHECK(sd1.model_channels == 32);
@@ -172,12 +171,12 @@ TEST_CASE("sizes, block by block") {
   CHECK_FALSE(sd1.up[11].resamples);
   CHECK(sd1.up[11].skip == 32);
 
-  const UNetSizes refiner = diffusion(unet("refiner")).unet();
+  const UNetSizes refiner = diffusion(unet("refiner")).as<UNetSizes>();
   CHECK(refiner.vector == 64 + 5 * 256);
   CHECK(refiner.heads(128) == 2);
   CHECK(refiner.down[4].depth == 2);
-  CHECK(diffusion(unet("sd1_inpaint")).unet().channels_in == 9);
-  CHECK(diffusion(unet("koala")).unet().middle_residuals == 0);
+  CHECK(diffusion(unet("sd1_inpaint")).as<UNetSizes>().channels_in == 9);
+  CHECK(diffusion(unet("koala")).as<UNetSizes>().middle_residuals == 0);
 
   CHECK(summarise(diffusion(unet("sd1"))).blocks ==
         std::vector<std::pair<std::string, int>>{{"down", 12}, {"middle", 1}, {"up", 12}});
@@ -185,11 +184,11 @@ TEST_CASE("sizes, block by block") {
 
 TEST_CASE("single-file checkpoints hold their encoders under the original names") {
   const ModelSet sd1 = open(unet("sd1") + clip("cond_stage_model.transformer.", 128));
-  CHECK(sd1.clip_l->prefix == "cond_stage_model.transformer.");
-  CHECK((sd1.clip_l->row->role == Role::ClipL));
-  CHECK(sd1.clip_l->clip().layers_prefix == "text_model.encoder.layers.");
-  CHECK_FALSE(sd1.clip_g.has_value());
-  CHECK_FALSE(sd1.t5xxl.has_value());
+  CHECK(sd1.encoder("clip_l").prefix == "cond_stage_model.transformer.");
+  CHECK((sd1.encoder("clip_l").row->role == &kClipL.role()));
+  CHECK(sd1.encoder("clip_l").as<ClipSizes>().layers_prefix == "text_model.encoder.layers.");
+  CHECK_FALSE(sd1.has_encoder("clip_g"));
+  CHECK_FALSE(sd1.has_encoder("t5xxl"));
 
   Entries early = unet("sd1");
   for (Entry entry : clip("", 128)) {
@@ -197,43 +196,43 @@ TEST_CASE("single-file checkpoints hold their encoders under the original names"
     early.push_back(entry);
   }
   const ModelSet early_sd1 = open(early);
-  CHECK(early_sd1.clip_l->prefix == "cond_stage_model.transformer.");
-  CHECK(early_sd1.clip_l->clip().layers_prefix == "encoder.layers.");
-  CHECK(early_sd1.clip_l->clip().layers == 1);
+  CHECK(early_sd1.encoder("clip_l").prefix == "cond_stage_model.transformer.");
+  CHECK(early_sd1.encoder("clip_l").as<ClipSizes>().layers_prefix == "encoder.layers.");
+  CHECK(early_sd1.encoder("clip_l").as<ClipSizes>().layers == 1);
   early.pop_back();
   CHECK(fault(early) ==
         "model.safetensors: tensor \"cond_stage_model.transformer.final_layer_norm.bias\" is missing | ");
 
   const ModelSet sd2 = open(unet("sd2") + open_clip("cond_stage_model.model.", 64, 2));
-  CHECK((sd2.clip_l->row->role == Role::ClipH));
-  CHECK(sd2.clip_l->clip().layers_prefix == "transformer.resblocks.");
-  CHECK(sd2.clip_l->clip().projection);
-  CHECK(sd2.clip_l->clip().layers == 2);
-  CHECK(sd2.clip_l->clip().mlp == 8);
+  CHECK((sd2.encoder("clip_l").row->role == &kClipH.role()));
+  CHECK(sd2.encoder("clip_l").as<ClipSizes>().layers_prefix == "transformer.resblocks.");
+  CHECK(sd2.encoder("clip_l").as<ClipSizes>().projection);
+  CHECK(sd2.encoder("clip_l").as<ClipSizes>().layers == 2);
+  CHECK(sd2.encoder("clip_l").as<ClipSizes>().mlp == 8);
 
-  const ModelSet sdxl = open(unet("sdxl") + clip(kClipL, 128) + open_clip(kClipG, 64));
-  CHECK(sdxl.clip_l->prefix == kClipL);
-  CHECK(sdxl.clip_l->clip().hidden == 128);
-  CHECK(sdxl.clip_g->prefix == kClipG);
-  CHECK(sdxl.clip_g->clip().hidden == 64);
+  const ModelSet sdxl = open(unet("sdxl") + clip(kPrefixL, 128) + open_clip(kPrefixG, 64));
+  CHECK(sdxl.encoder("clip_l").prefix == kPrefixL);
+  CHECK(sdxl.encoder("clip_l").as<ClipSizes>().hidden == 128);
+  CHECK(sdxl.encoder("clip_g").prefix == kPrefixG);
+  CHECK(sdxl.encoder("clip_g").as<ClipSizes>().hidden == 64);
 
   const ModelSet refiner = open(unet("refiner") + open_clip("conditioner.embedders.0.model.", 64));
-  CHECK_FALSE(refiner.clip_l.has_value());
-  CHECK(refiner.clip_g->prefix == "conditioner.embedders.0.model.");
+  CHECK_FALSE(refiner.has_encoder("clip_l"));
+  CHECK(refiner.encoder("clip_g").prefix == "conditioner.embedders.0.model.");
   CHECK(refiner.training().size_multiple == 8);
 }
 
 TEST_CASE("an encoder's own file wins over the checkpoint's, and is known by its depth") {
   const std::string l = write("l.safetensors", clip("", 128, 12));
   const std::string g = write("g.safetensors", clip_g()), h = write("h.safetensors", clip("", 64, 24));
-  const Entries whole = unet("sdxl") + clip(kClipL, 128) + open_clip(kClipG, 64);
+  const Entries whole = unet("sdxl") + clip(kPrefixL, 128) + open_clip(kPrefixG, 64);
   const ModelSet set = open(whole, {.clip_l = l, .clip_g = g});
-  CHECK(set.clip_l->clip().layers == 12);
-  CHECK(set.clip_g->clip().layers == 32);
-  CHECK(set.clip_g->prefix.empty());
-  CHECK(open(unet("sd2"), {.clip_l = h}).clip_l->clip().layers == 24);
+  CHECK(set.encoder("clip_l").as<ClipSizes>().layers == 12);
+  CHECK(set.encoder("clip_g").as<ClipSizes>().layers == 32);
+  CHECK(set.encoder("clip_g").prefix.empty());
+  CHECK(open(unet("sd2"), {.clip_l = h}).encoder("clip_l").as<ClipSizes>().layers == 24);
   const std::string layout = write("g.safetensors", open_clip("", 64, 32));
-  CHECK(open(whole, {.clip_g = layout}).clip_g->clip().layers_prefix == "transformer.resblocks.");
+  CHECK(open(whole, {.clip_g = layout}).encoder("clip_g").as<ClipSizes>().layers_prefix == "transformer.resblocks.");
 
   CHECK(fault(unet("sdxl"), {.clip_l = l, .clip_g = l}) ==
         "l.safetensors: is a CLIP-L text encoder, not a CLIP-G text encoder | it belongs under \"encoders.clip_l\"");
@@ -247,7 +246,7 @@ TEST_CASE("what a set lacks or has no use for is named with its key") {
         "model.safetensors: does not hold a CLIP-L text encoder | name one under \"encoders.clip_l\"");
   CHECK(fault(unet("sd2")) ==
         "model.safetensors: does not hold a CLIP-H text encoder | name one under \"encoders.clip_l\"");
-  CHECK(fault(unet("sdxl") + clip(kClipL, 128)) ==
+  CHECK(fault(unet("sdxl") + clip(kPrefixL, 128)) ==
         "model.safetensors: does not hold a CLIP-G text encoder | name one under \"encoders.clip_g\"");
   CHECK(fault(unet("refiner")) ==
         "model.safetensors: does not hold a CLIP-G text encoder | name one under \"encoders.clip_g\"");
@@ -265,12 +264,12 @@ TEST_CASE("encoders of other widths do not belong") {
       "128" +
           hint);
   CHECK(
-      fault(unet("sdxl") + clip(kClipL, 64) + open_clip(kClipG, 64)) ==
+      fault(unet("sdxl") + clip(kPrefixL, 64) + open_clip(kPrefixG, 64)) ==
       "model.safetensors: does not belong to model.safetensors: with CLIP-L's beside them its hidden states have width "
       "128, and that model takes 192" +
           hint);
   CHECK(
-      fault(unet("sdxl") + clip(kClipL, 64) + open_clip(kClipG, 128)) ==
+      fault(unet("sdxl") + clip(kPrefixL, 64) + open_clip(kPrefixG, 128)) ==
       "model.safetensors: does not belong to model.safetensors: its pooled output has width 128, and that model takes "
       "64" +
           hint);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/models/unet_sizes.h"
 #include "tests/drawn_weights.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
@@ -36,8 +37,8 @@ struct Golden {
       : name(model),
         file(TensorFile::open(folder.write("unet.safetensors", test::safetensors(tensors_of(model, prefix))))),
         cases(TensorFile::open(golden("unet_cases.safetensors"))),
-        part(find_part(file, Role::Diffusion)),
-        unet(part.unet(), Weights(file, part.prefix, at::kFloat, at::kCPU)) {}
+        part(find_part(file, kDiffusionRole)),
+        unet(part.as<UNetSizes>(), Weights(file, part.prefix, at::kFloat, at::kCPU)) {}
 
   at::Tensor get(int index, const std::string& what) const {
     return read(*cases, fmt::format("{}.{}.{}", name, index, what));

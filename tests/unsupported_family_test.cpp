@@ -1,5 +1,8 @@
 #include <doctest/doctest.h>
 
+#include "core/text/clip_model.h"
+#include "core/text/t5_model.h"
+#include "core/text/t5_sizes.h"
 #include "tests/family_files.h"
 
 using namespace mgpu;
@@ -11,7 +14,7 @@ TEST_CASE("what is known but not supported is named") {
   const auto named = [](const std::string& what, const std::vector<std::pair<std::string, Shape>>& tensors) {
     std::vector<Entry> entries;
     for (const auto& [name, shape] : tensors) entries.push_back({name, DType::U8, shape});
-    const std::string said = fault_of(entries, Role::Diffusion);
+    const std::string said = fault_of(entries, kDiffusionRole);
     CHECK_MESSAGE(said.substr(0, said.find(" | ")) == "m.safetensors: is " + what + ", which is not supported yet",
                   what);
   };
@@ -72,18 +75,18 @@ TEST_CASE("what is known but not supported is named") {
   named("a file of weights quantised to NVFP4", flux_with("img_in.weight_scale_2", 64));
   named("a file of weights quantised by Nunchaku (SVDQuant)", {{"transformer_blocks.0.qkv_proj.wscales", {1}}});
 
-  CHECK(fault_of(clip("", 64, 248), Role::ClipL) ==
+  CHECK(fault_of(clip("", 64, 248), kClipL.role()) ==
         "m.safetensors: is a Long-CLIP text encoder, which is not supported yet");
-  CHECK(fault_of({{"model.layers.0.post_attention_layernorm.weight", DType::U8, {1}}}, Role::T5) ==
+  CHECK(fault_of({{"model.layers.0.post_attention_layernorm.weight", DType::U8, {1}}}, kT5xxl.role()) ==
         "m.safetensors: is a Llama text encoder, which is not supported yet");
   CHECK(fault_of(t5() +
                      std::vector<Entry>{
                          {"encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight", DType::U8, {1}}},
-                 Role::T5) ==
+                 kT5xxl.role()) ==
         "m.safetensors: is a UMT5 text encoder, which is not supported yet | Flux.1 takes T5 v1.1 XXL");
   CHECK(fault_of({{"decoder.up_blocks.0.resnets.0.norm1.weight", DType::U8, {1}},
                   {"decoder.conv_in.weight", DType::U8, {1, 16, 3, 3}}},
-                 Role::Vae)
+                 kVaeRole)
             .starts_with("m.safetensors: is an autoencoder with diffusers' tensor names, which is not supported yet | "
                          "Flux.1 takes"));
 }
@@ -109,9 +112,9 @@ TEST_CASE("recognise lists parts that are not supported, too") {
            t5("text_encoders.t5xxl.transformer.") + vae("first_stage_model.")));
   REQUIRE(parts.size() == 3);
   CHECK(parts[0].row->what == "a Stable Diffusion 3 checkpoint");
-  CHECK((parts[0].row->read == nullptr));
-  CHECK(std::holds_alternative<std::monostate>(parts[0].sizes));
-  CHECK(parts[1].t5().layers == 3);
+  CHECK((parts[0].row->model == nullptr));
+  CHECK_FALSE(parts[0].sizes.has_value());
+  CHECK(parts[1].as<T5Sizes>().layers == 3);
 }
 
 TEST_SUITE_END();

@@ -8,11 +8,12 @@
 #include <sstream>
 
 #include "core/error.h"
-#include "core/family_sizes.h"
+#include "core/family.h"
 #include "core/part_shapes.h"
 #include "tests/testing.h"
 #include "vae/autoencoder.h"
 #include "vae/codec.h"
+#include "vae/vae_sizes.h"
 
 using namespace mgpu;
 
@@ -29,7 +30,7 @@ Weights open(const std::string& path, const std::string& prefix = "") {
 
 VaeSizes sizes_of(const Weights& weights) {
   PartShapes shapes(weights.file(), weights.prefix());
-  return std::get<VaeSizes>(read_vae_sizes(shapes));
+  return read_vae_sizes(shapes);
 }
 
 /// A small autoencoder of tests/goldens with its cases, in fp32 on the CPU.

@@ -3,11 +3,11 @@
 
 #include <random>
 
-#include "core/family_sizes.h"
 #include "core/part_shapes.h"
 #include "tests/coders.h"
 #include "tests/testing.h"
 #include "vae/tiled.h"
+#include "vae/vae_sizes.h"
 
 using namespace mgpu;
 
@@ -89,7 +89,7 @@ TEST_CASE("a tiled decode is about the whole one, across the tiles' borders as e
 TEST_CASE("the demo model's pictures have no seams where tiles meet") {
   const auto file = TensorFile::open(MGPU_SOURCE "/presets/demo/ae.safetensors");
   PartShapes shapes(*file, "");
-  const VaeSizes sizes = std::get<VaeSizes>(read_vae_sizes(shapes));
+  const VaeSizes sizes = read_vae_sizes(shapes);
   const Weights weights(file, "", at::kFloat, at::kCPU);
   // A bright disc on a slope: flat regions, where a seam would show, and an edge.
   const at::Tensor side = at::linspace(-1, 1, 448);

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "core/family.h"
 #include "core/weights.h"
 #include "vae/band_ops.h"
+#include "vae/vae_sizes.h"
 
 namespace mgpu {
 

@@ -4,7 +4,7 @@
 
 #include <functional>
 
-#include "core/family.h"
+#include "core/training.h"
 #include "vae/autoencoder.h"
 
 namespace mgpu {

@@ -5,7 +5,7 @@
 #include <array>
 
 #include "core/stop_point.h"
-#include "core/tiny_layers.h"
+#include "vae/tiny_layers.h"
 
 namespace mgpu {
 namespace {

@@ -5,8 +5,8 @@
 #include <functional>
 #include <vector>
 
-#include "core/family.h"
 #include "core/weights.h"
+#include "vae/tiny_vae_sizes.h"
 
 namespace mgpu {
 

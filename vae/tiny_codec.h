@@ -1,8 +1,9 @@
 #pragma once
 
-#include "core/family.h"
+#include "core/training.h"
 #include "core/weights.h"
 #include "vae/codec.h"
+#include "vae/tiny_vae_sizes.h"
 
 namespace mgpu {
 

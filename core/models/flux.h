@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "core/family.h"
+#include "core/models/flux_sizes.h"
 #include "core/models/held_blocks.h"
 #include "core/nn.h"
 #include "core/ops.h"

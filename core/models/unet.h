@@ -6,9 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include "core/family.h"
 #include "core/models/held_blocks.h"
 #include "core/models/unet_blocks.h"
+#include "core/models/unet_sizes.h"
 #include "core/ops.h"
 #include "core/weights.h"
 

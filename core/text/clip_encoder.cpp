@@ -6,8 +6,8 @@
 
 #include "core/elementwise.h"
 #include "core/error.h"
+#include "core/text/clip_sizes.h"
 #include "core/text/embedding.h"
-#include "core/text/recipe.h"
 
 namespace mgpu {
 namespace {

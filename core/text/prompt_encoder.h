@@ -1,17 +1,13 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
-#include <memory>
-#include <string>
 #include <string_view>
-#include <vector>
 
 #include "core/ops.h"
 #include "core/text/conditioning.h"
-#include "core/text/encoder_pieces.h"
-#include "core/text/recipe.h"
-#include "core/text/textual_inversion.h"
-#include "core/weights.h"
+#include "core/text/prompt.h"
 
 namespace mgpu {
 
@@ -26,11 +22,11 @@ class PromptEncoder {
   virtual EncodedText encode(std::string_view prompt, std::int64_t clip_skip, const Ops& ops) const = 0;
 };
 
-/// Loads the encoder at `index` of the recipe in `pieces`, in their blocks' order. `weights`: where its tensors lie
-/// (ClipEncoder, T5Encoder), delivered to each piece's device; `tokenizer`: CLIP's merges or T5's sentencepiece model;
-/// `inversions` must outlive the encoder. Throws what loading a piece throws.
-std::unique_ptr<PromptEncoder> load_prompt_encoder(const TextRecipe& recipe, std::size_t index, const Weights& weights,
-                                                   const std::string& tokenizer, const TextualInversions& inversions,
-                                                   std::vector<EncoderPiece> pieces);
+/// A chunk as encoders take it.
+struct ChunkTokens {
+  at::Tensor ids;      ///< [1, N] int64 on the CPU; an id -1 - i stands for row i of `vectors`
+  at::Tensor vectors;  ///< [n, C], or undefined
+};
+ChunkTokens chunk_tokens(const Chunk& chunk);
 
 }  // namespace mgpu

@@ -2,22 +2,17 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 
 namespace mgpu {
 
-/// The text encoders that the families use: OpenAI's CLIP ViT-L, OpenCLIP's ViT-H and ViT-bigG, and T5 v1.1 XXL.
-enum class TextEncoder : std::uint8_t { ClipL, ClipH, ClipG, T5xxl };
-
-/// "clip_l", "clip_h", "clip_g" or "t5xxl": the job file's word, and the key in a textual inversion's file.
-std::string_view encoder_name(TextEncoder encoder);
+class TextEncoderModel;
 
 /// What a family takes from one of its encoders.
 struct EncoderUse {
   /// The state at the end token, from the last layer and normed, as it is or times text_projection.
   enum class Pooled : std::uint8_t { None, State, Projected };
 
-  TextEncoder encoder = TextEncoder::ClipL;
+  const TextEncoderModel* encoder = nullptr;
   bool context = true;      ///< its hidden states are the context, or a part of its channels
   std::int64_t layer = -1;  ///< whose output is the hidden state; negative ones count from the last
   bool norm_layer = true;   ///< the final norm is applied to the hidden state
@@ -33,10 +28,6 @@ struct TextRecipe {
 };
 
 extern const TextRecipe kSd1Text, kSd2Text, kSdxlText, kSdxlRefinerText, kFluxText;
-
-/// Layers of the CLIP text model (L 12, H 24, G 32) whose file holds `layers` layers of `width`, which may leave out
-/// the last: known by its width, or by one layer less than a known depth; else a model of its own, as deep as its file.
-int clip_depth(int layers, std::int64_t width);
 
 /// The layer to read under a job's clip_skip: 0 the family's own, 1 the last and 2 the last but one as A1111 counts, -1
 /// and -2 the same as ComfyUI's stop_at_clip_layer counts.

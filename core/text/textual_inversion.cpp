@@ -89,14 +89,14 @@ std::string TextualInversions::find(std::string_view name) const {
   throw Error(Exit::Usage, {}, fmt::format("there is no textual inversion {}", in_quotes(name)), hint);
 }
 
-at::Tensor TextualInversions::vectors(std::string_view name, TextEncoder encoder, std::int64_t width) const {
+at::Tensor TextualInversions::vectors(std::string_view name, std::string_view encoder, std::int64_t width) const {
   const std::shared_ptr<const TensorFile> file = TensorFile::open(find(name));
-  const TensorInfo& info = tensor_for(*file, encoder_name(encoder));
+  const TensorInfo& info = tensor_for(*file, encoder);
   const std::vector<std::int64_t>& shape = info.shape;
   if (shape.empty() || shape.size() > 2 || shape.back() != width || info.count() == 0) {
     fail_file(file->path(),
-              fmt::format("the textual inversion has shape {}, and {} takes vectors of {}", shape_text(shape),
-                          encoder_name(encoder), width),
+              fmt::format("the textual inversion has shape {}, and {} takes vectors of {}", shape_text(shape), encoder,
+                          width),
               "it was trained for another family of models");
   }
   at::Tensor out = mapped_tensor(file, info).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).view({-1, width});

@@ -6,8 +6,6 @@
 #include <string_view>
 #include <vector>
 
-#include "core/text/recipe.h"
-
 namespace mgpu {
 
 /// Textual inversions: files of vectors that stand in a prompt as `embedding:name`. Reference: ComfyUI (comfy/
@@ -21,10 +19,10 @@ class TextualInversions {
   /// name when there is none.
   std::string find(std::string_view name) const;
 
-  /// The name's vectors for an encoder [n, width] in fp32. Known files: `clip_l`, `clip_g` and so on, one tensor an
-  /// encoder; `emb_params`; `string_to_param.*`; one tensor of any name. Throws Error (exit 2) naming the file for a
-  /// pickle, for several tensors of other names, and for vectors of another width.
-  at::Tensor vectors(std::string_view name, TextEncoder encoder, std::int64_t width) const;
+  /// The name's vectors for an encoder (EncoderNames::embedding) [n, width] in fp32. Known files: `clip_l`, `clip_g`
+  /// and so on, one tensor an encoder; `emb_params`; `string_to_param.*`; one tensor of any name. Throws Error (exit 2)
+  /// naming the file for a pickle, for several tensors of other names, and for vectors of another width.
+  at::Tensor vectors(std::string_view name, std::string_view encoder, std::int64_t width) const;
 
  private:
   std::vector<std::string> folders_;

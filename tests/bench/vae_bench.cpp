@@ -20,12 +20,12 @@
 #include "core/arithmetic.h"
 #include "core/clock.h"
 #include "core/exchange.h"
-#include "core/family_sizes.h"
 #include "core/memory.h"
 #include "core/part_shapes.h"
 #include "shard/worker.h"
 #include "vae/slabs.h"
 #include "vae/tiled.h"
+#include "vae/vae_sizes.h"
 
 using namespace mgpu;
 
@@ -69,7 +69,7 @@ class Bench {
   explicit Bench(const std::string& path) : file_(TensorFile::open(path)) {
     const Weights weights(file_, "", at::kFloat, at::kCUDA);
     PartShapes shapes(*file_, "");
-    sizes_ = std::get<VaeSizes>(read_vae_sizes(shapes));
+    sizes_ = read_vae_sizes(shapes);
   }
 
   void run(const Case& c) {

@@ -2,10 +2,16 @@
 #include <cstdint>
 #include <string>
 
+#include "cli/families.h"
 #include "cli/job.h"
 #include "cli/pictures.h"
 
 // Any bytes as a job file: either a job comes out, whose pictures can be listed, or an Error that says what is wrong.
+
+extern "C" int LLVMFuzzerInitialize(int* /*count*/, char*** /*arguments*/) {
+  mgpu::register_families();
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "cli/families.h"
 #include "cli/job.h"
 #include "cli/picture_job.h"
 #include "core/error.h"
@@ -22,6 +23,11 @@ void check_name(const mgpu::FileReference& file) {
 
 }  // namespace
 
+extern "C" int LLVMFuzzerInitialize(int* /*count*/, char*** /*arguments*/) {
+  mgpu::register_families();
+  return 0;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string record(reinterpret_cast<const char*>(data), size);
   try {
@@ -29,9 +35,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     check(job.output.directory.text == "out" && !job.output.name.given && !job.output.report.given);
     check(job.files.model_paths.empty() && job.loras.empty() && job.images.size() == 1);
     const mgpu::ModelFiles& files = job.files;
-    for (const auto* file : {&files.checkpoint, &files.clip_l, &files.clip_g, &files.t5xxl, &files.vae,
-                             &files.clip_tokenizer, &files.t5xxl_tokenizer})
-      check_name(*file);
+    for (const auto* file : {&files.checkpoint, &files.vae}) check_name(*file);
+    for (const auto* named : {&files.encoders, &files.tokenizers})
+      for (const auto& [key, file] : *named) check_name(file);
     for (const mgpu::FileReference* file : mgpu::picture_files(job.images.front())) check_name(*file);
   } catch (const mgpu::Error& e) {
     if (e.code() != mgpu::Exit::Usage) throw;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "core/arithmetic.h"
+#include "core/models/flux_sizes.h"
 #include "tests/testing.h"
 
 using namespace mgpu;
@@ -16,7 +17,7 @@ namespace {
 
 at::Tensor forward(const std::shared_ptr<const TensorFile>& file, const TensorFile& cases, const std::string& prefix,
                    at::ScalarType dtype) {
-  const FluxSizes sizes = find_part(file, Role::Diffusion).flux();
+  const FluxSizes sizes = find_part(file, kDiffusionRole).as<FluxSizes>();
   const Flux model(sizes, Weights(file, "", dtype, at::kCUDA));
   const auto get = [&](const char* name) { return read(cases, prefix + name); };
   const FluxCondition condition{get("context"), get("pooled"), sizes.guidance ? get("guidance").item<float>() : 0.0};

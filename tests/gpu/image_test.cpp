@@ -2,12 +2,12 @@
 #include <doctest/doctest.h>
 
 #include "core/arithmetic.h"
-#include "core/family_sizes.h"
 #include "core/image_nn.h"
 #include "core/part_shapes.h"
 #include "tests/testing.h"
 #include "vae/slabs.h"
 #include "vae/team.h"
+#include "vae/vae_sizes.h"
 
 using namespace mgpu;
 
@@ -109,7 +109,7 @@ TEST_CASE("the autoencoders' goldens in fp32, and in bf16") {
     const auto file = TensorFile::open(golden(model + ".safetensors"));
     const std::string prefix = model == "vae_sd" ? "first_stage_model." : "";
     PartShapes shapes(*file, prefix);
-    const VaeSizes sizes = std::get<VaeSizes>(read_vae_sizes(shapes));
+    const VaeSizes sizes = read_vae_sizes(shapes);
     const at::Tensor latent = read(*cases, name + "latent"), image = read(*cases, name + "image");
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       const Decoder decoder(sizes, Weights(file, prefix, dtype, at::kCUDA));
@@ -124,7 +124,7 @@ TEST_CASE("slabs have the bits of bands, decoding and encoding") {
   set_exact_arithmetic();
   const auto file = TensorFile::open(golden("vae_flux.safetensors"));
   PartShapes shapes(*file, "");
-  const VaeSizes sizes = std::get<VaeSizes>(read_vae_sizes(shapes));
+  const VaeSizes sizes = read_vae_sizes(shapes);
   const BandRules small{.unit_values = 1 << 12, .strip_values = 1 << 14, .score_values = 1 << 14};
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const Weights weights(file, "", dtype, at::kCUDA);

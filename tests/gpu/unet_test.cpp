@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "core/arithmetic.h"
+#include "core/models/unet_sizes.h"
 #include "tests/drawn_weights.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"
@@ -20,11 +21,11 @@ TEST_CASE("the goldens of every family, in fp32 and in half precision, the same 
   for (const std::string model : {"sd1", "sd2", "sdxl", "refiner", "sd1_inpaint"}) {
     const auto file =
         TensorFile::open(folder.write(model + ".safetensors", test::safetensors(test::drawn_unet(model, ""))));
-    const Part part = find_part(file, Role::Diffusion);
+    const Part part = find_part(file, kDiffusionRole);
     const auto forward = [&](int index, at::ScalarType dtype) {
-      const UNet unet(part.unet(), Weights(file, part.prefix, dtype, at::kCUDA));
+      const UNet unet(part.as<UNetSizes>(), Weights(file, part.prefix, dtype, at::kCUDA));
       const auto get = [&](const char* what) { return read(*cases, fmt::format("{}.{}.{}", model, index, what)); };
-      const at::Tensor vector = part.unet().vector > 0 ? get("vector") : at::Tensor();
+      const at::Tensor vector = part.as<UNetSizes>().vector > 0 ? get("vector") : at::Tensor();
       return unet.forward(get("x").to(at::kCUDA), get("timestep").item<float>(), get("context"), vector, LocalOps())
           .cpu();
     };

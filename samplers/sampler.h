@@ -51,7 +51,7 @@ enum class NoiseSource {
 struct SamplerRow {
   std::string_view name;  ///< as in ComfyUI
   SamplerFunction sample;
-  std::string_view summary;  ///< one line for the README's table: what it is, its paper
+  std::string_view summary;  ///< one line for the table in samplers/README.md: what it is, its paper
   NoiseSource step_noise = NoiseSource::None;
   bool needs_uncond = false;    ///< cfg_pp: the negative is evaluated at any cfg
   bool extra_step = false;      ///< ComfyUI runs it over one step more and drops the last but one sigma
@@ -79,7 +79,7 @@ struct SamplerChoice {
 /// The sampler of that name, ComfyUI's or A1111's ("DPM++ 2M Karras", in any case), with the schedule it implies.
 std::optional<SamplerChoice> choose_sampler(std::string_view name);
 
-/// The samplers and the schedules as two Markdown tables for the README.
+/// The samplers and the schedules as two Markdown tables for samplers/README.md.
 std::string registry_table();
 
 }  // namespace mgpu

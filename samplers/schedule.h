@@ -60,7 +60,7 @@ SigmaTable zero_terminal_sigmas();
 struct ScheduleRow {
   std::string_view name;  ///< as in ComfyUI
   std::vector<double> (*make)(const SigmaTable& table, int steps);
-  std::string_view summary;  ///< one line for the README's table
+  std::string_view summary;  ///< one line for the table in samplers/README.md
 };
 
 /// All schedules, in ComfyUI's order.
@@ -77,7 +77,7 @@ const ScheduleRow* find_schedule(std::string_view name);
 std::vector<double> make_sigmas(const ScheduleRow& schedule, const SigmaTable& table, int steps, double denoise,
                                 bool extra_step);
 
-/// The registry as a Markdown table for the README.
+/// The registry as a Markdown table for samplers/README.md.
 std::string schedule_table();
 
 }  // namespace mgpu

@@ -1,3 +1,4 @@
+#include "core/family.h"
 #include "core/models/flux.h"
 
 #include <ATen/ATen.h>

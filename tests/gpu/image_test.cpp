@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "core/arithmetic.h"
+#include "core/family.h"
 #include "core/image_nn.h"
 #include "core/part_shapes.h"
 #include "tests/testing.h"

@@ -1,3 +1,4 @@
+#include "core/family.h"
 #include "core/models/unet.h"
 
 #include <ATen/ATen.h>

@@ -1,5 +1,5 @@
 # Files in batches of MGPU_BATCH, as one translation unit each: a build from scratch takes half the time, a changed file a batch's.
-set(MGPU_BATCH 0 CACHE STRING "How many C++ files are compiled as one translation unit; 0 for each alone")
+set(MGPU_BATCH 4 CACHE STRING "How many C++ files are compiled as one translation unit; 0 for each alone")
 
 # compile_in_batches(target [SIZE]): in batches of SIZE whatever MGPU_BATCH says.
 function(compile_in_batches target)

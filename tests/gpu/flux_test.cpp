@@ -1,4 +1,3 @@
-#include "core/family.h"
 #include "core/models/flux.h"
 
 #include <ATen/ATen.h>
@@ -7,6 +6,7 @@
 #include <cstdlib>
 
 #include "core/arithmetic.h"
+#include "core/family.h"
 #include "core/models/flux_sizes.h"
 #include "tests/testing.h"
 

@@ -1,4 +1,3 @@
-#include "core/family.h"
 #include "core/models/unet.h"
 
 #include <ATen/ATen.h>
@@ -6,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "core/arithmetic.h"
+#include "core/family.h"
 #include "core/models/unet_sizes.h"
 #include "tests/drawn_weights.h"
 #include "tests/tensor_writer.h"

@@ -25,7 +25,7 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
   std::vector<Pipeline::Stage> out;
   for (std::size_t i = 0; i < owners.size(); ++i) {
     const int block = static_cast<int>(i);
-    if (out.empty() || out.back().member != owners[i]) out.push_back({owners[i], block, block});
+    if (out.empty() || out.back().lead() != owners[i]) out.push_back({{owners[i]}, block, block});
     out.back().last = block;
   }
   return out;
@@ -35,8 +35,8 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
 /// as long as a pass.
 void open_ways(std::size_t from, const std::vector<Pipeline::Stage>& stages, const std::vector<DeviceId>& devices) {
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    const DeviceId& to = devices[stages[(i + 1) % stages.size()].member];
-    if (stages[i].member != from || to == devices[from] || !to.is_cuda() || !devices[from].is_cuda()) continue;
+    const DeviceId& to = devices[stages[(i + 1) % stages.size()].lead()];
+    if (stages[i].lead() != from || to == devices[from] || !to.is_cuda() || !devices[from].is_cuda()) continue;
     const at::Tensor nothing = at::zeros({1}, torch_device(devices[from]));
     on_device(to, [&] { hand_over(nothing, torch_device(to)); });
   }
@@ -171,6 +171,7 @@ void Engine::at_coders(Phase phase, JointWork& together, const std::function<voi
 
 std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, const TextualInversions& inversions) {
   const TextRecipe& recipe = models_.text();
+  const LocalOps ops;
   std::vector<std::vector<EncodedText>> texts(prompts.size());
   const HostDeviceScope scope(home());  // what is put together here
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
@@ -182,7 +183,7 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
     const auto encoder = model.load(use, recipe.breaks, weights, tokenizer, inversions, encoder_pieces(part));
     const bool is_away = plan_.device_of(model.key(), "layer", model.layers(part) - 1) != home_device();
     for (std::size_t k = 0; k < prompts.size(); ++k) {
-      texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops_));
+      texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops));
       if (is_away) bring_home(texts[k].back());
     }
   }
@@ -242,7 +243,7 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
   Together loads;
   for (std::size_t i = 0; i < devices_.size(); ++i) {
     Device& device = *devices_[i];
-    members[i] = {device.id, &device.worker, &device.meter, nullptr};
+    members[i] = {device.id, &device.worker, &device.meter, std::make_unique<LocalOps>()};
     members[i].follower = device.follower ? &*device.follower : nullptr;
     if (std::ranges::find(owners, i) == owners.end()) continue;
     fault_point("to load");
@@ -251,13 +252,13 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
         fault_point("load");
         load_member(i, blocks, rehearsal, members[i]);
         // What waits in main memory takes the CPU no less room than what it was read for.
-        if (devices_[i]->id != DeviceId::cpu()) members[i].shard->foresee(to_come, ops_);
+        if (devices_[i]->id != DeviceId::cpu()) members[i].shard->foresee(to_come, *members[i].ops);
         open_ways(i, stages, ids);
       });
     });
   }
   loads.finish();
-  pipeline_ = std::make_unique<Pipeline>(std::move(members), stages, ops_);
+  pipeline_ = std::make_unique<Pipeline>(std::move(members), stages);
   pipeline_->limit(passes_at_once());
 }
 

@@ -44,7 +44,6 @@ class Engine {
   const Plan& plan() const { return plan_; }
   const ModelSet& models() const { return models_; }
   at::ScalarType diffusion_type() const { return dtypes_.unet; }  ///< what the diffusion model computes in
-  const Ops& ops() const { return ops_; }
   /// Of the plan's device of that number.
   const Meter& meter(std::size_t device = 0) const { return devices_[device]->meter; }
 
@@ -144,7 +143,6 @@ class Engine {
   LentBytes lent_encoding_;
   ComputeDtypes dtypes_;
   Plan plan_;
-  LocalOps ops_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<std::size_t> coders_;  ///< of the devices
   std::unique_ptr<Pipeline> pipeline_;

@@ -16,16 +16,18 @@
 
 namespace mgpu {
 
-Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops)
+Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages)
     : members_(std::move(members)),
       stages_(std::move(stages)),
-      ops_(ops),
       waiting_(stages_.size()),
       turns_(members_.size()),
       between_(members_.size()) {
   MGPU_CHECK(!stages_.empty() && stages_.front().first == 0, "no stage begins the model");
   for (std::size_t i = 1; i < stages_.size(); ++i) MGPU_CHECK_EQ(stages_[i].first, stages_[i - 1].last + 1);
-  for (const Stage& stage : stages_) together_.push_back(first_share(stage));
+  for (const Stage& stage : stages_) {
+    MGPU_CHECK_EQ(stage.group.size(), std::size_t{1});
+    together_.push_back(first_share(stage));
+  }
 }
 
 Pipeline::~Pipeline() {
@@ -69,7 +71,7 @@ std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> times
     beginnings.begin(*member.worker, [&, i] {
       on_device(member.device, [&] {
         fault_point("begin run");
-        run->told_[i] = member.shard->begin_run(timesteps, texts, facts, ops_);
+        run->told_[i] = member.shard->begin_run(timesteps, texts, facts, *member.ops);
       });
     });
   }
@@ -112,7 +114,7 @@ std::vector<std::future<at::Tensor>> Pipeline::submit(const std::shared_ptr<Run>
 }
 
 void Pipeline::enter(std::size_t stage, std::span<const std::shared_ptr<Pass>> passes) noexcept {
-  const std::size_t member = stages_[stage].member;
+  const std::size_t member = stages_[stage].lead();
   std::exception_ptr error;
   try {
     fault_point("enter");
@@ -153,7 +155,7 @@ std::shared_ptr<CopyWaits> Pipeline::waits_of(const Member& member) {
 
 std::shared_ptr<CopyWaits> Pipeline::go_through(const Turn& turn) noexcept {
   const Stage& stage = stages_[turn.stage];
-  const Member& member = members_[stage.member];
+  const Member& member = members_[stage.lead()];
   std::shared_ptr<CopyWaits> waits;
   try {
     on_device(member.device, [&] {
@@ -165,7 +167,8 @@ std::shared_ptr<CopyWaits> Pipeline::go_through(const Turn& turn) noexcept {
       waits = waits_of(member);
       if (turn.stage == 0)
         for (const auto& pass : turn.passes)
-          pass->state = member.shard->begin(*pass->run->told_[stage.member], pass->x, pass->timestep, pass->text, ops_);
+          pass->state =
+              member.shard->begin(*pass->run->told_[stage.lead()], pass->x, pass->timestep, pass->text, *member.ops);
       run_blocks(stage, turn.passes, waits.get());
     });
   } catch (...) {
@@ -183,13 +186,13 @@ std::shared_ptr<CopyWaits> Pipeline::go_through(const Turn& turn) noexcept {
 }
 
 void Pipeline::run_blocks(const Stage& stage, const Passes& passes, CopyWaits* waits) {
-  const Member& member = members_[stage.member];
+  const Member& member = members_[stage.lead()];
   for (int block = stage.first; block <= stage.last; ++block) {
     const BlockStream::Use use(member.stream.get(), block, waits);
     for (const auto& pass : passes) {
       stop_point(torch_device(member.device));
-      member.shard->run(block, *pass->state, *pass->run->told_[stage.member], ops_);
-      ++pass->blocks[stage.member];
+      member.shard->run(block, *pass->state, *pass->run->told_[stage.lead()], *member.ops);
+      ++pass->blocks[stage.lead()];
     }
   }
   if (waits) waits->end();
@@ -201,7 +204,7 @@ void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
     finish(stage, pass);
     return;
   }
-  const Member &from = members_[stage.member], &to = members_[stages_[index + 1].member];
+  const Member &from = members_[stage.lead()], &to = members_[stages_[index + 1].lead()];
   const auto way = std::make_shared<HandOver>(torch_device(from.device), torch_device(to.device));
   if (&from != &to)
     for (at::Tensor* tensor : pass->state->travelling()) *tensor = send(*way, *tensor, from, to);
@@ -210,11 +213,11 @@ void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
 
 void Pipeline::finish(const Stage& stage, const std::shared_ptr<Pass>& pass) {
   fault_point("finish");
-  const Member &last = members_[stage.member], &home = members_[stages_.front().member];
+  const Member &last = members_[stage.lead()], &home = members_[stages_.front().lead()];
   at::Tensor prediction;
   {
     const Meter::Busy busy(*last.meter);
-    prediction = last.shard->finish(*pass->state, *pass->run->told_[stage.member], ops_);
+    prediction = last.shard->finish(*pass->state, *pass->run->told_[stage.lead()], *last.ops);
     prediction = prediction.to(pass->x.scalar_type());
   }
   const auto way = std::make_shared<HandOver>(torch_device(last.device), torch_device(home.device));

@@ -35,20 +35,24 @@ class Pipeline {
     DeviceId device;
     Worker* worker = nullptr;
     Meter* meter = nullptr;
-    std::unique_ptr<DiffusionShard> shard;
+    std::unique_ptr<const Ops> ops;  ///< what operations mean on it, in the group of its stages
+    std::unique_ptr<DiffusionShard> shard = nullptr;
     std::unique_ptr<BlockStream> stream = nullptr;  ///< of its blocks that others keep, if there are such
     /// Of a GPU with a thread of its own: waits for what the worker has queued, which goes on. Null: a stage's work is
     /// done when the worker is, or else nobody but the same thread's later work asks for it.
     Worker* follower = nullptr;
   };
-  /// Consecutive blocks that one member runs.
+  /// Consecutive blocks that a group of members runs together, each by its own Ops. Every mode so far makes groups of
+  /// one.
   struct Stage {
-    std::size_t member = 0;
-    int first = 0;  ///< inclusive, in the order in which blocks run
+    std::vector<std::size_t> group;  ///< by rank; the first receives passes and sends them on
+    int first = 0;                   ///< inclusive, in the order in which blocks run
     int last = 0;
+
+    std::size_t lead() const { return group.front(); }
   };
 
-  Pipeline(std::vector<Member> members, std::vector<Stage> stages, const Ops& ops);
+  Pipeline(std::vector<Member> members, std::vector<Stage> stages);
   /// Waits for the passes that are on their way, and until nothing that was posted for them is left.
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
@@ -83,7 +87,7 @@ class Pipeline {
   std::future<void> between_passes(const DeviceId& device, std::function<void()> work);
 
   /// The device of the first block: where a sampler should keep its latent.
-  const DeviceId& home() const { return members_[stages_.front().member].device; }
+  const DeviceId& home() const { return members_[stages_.front().lead()].device; }
   std::size_t stages() const { return stages_.size(); }
   /// Bytes of blocks that a donor keeps for its members.
   std::uint64_t lent_bytes(const DeviceId& donor) const;
@@ -175,7 +179,6 @@ class Pipeline {
 
   std::vector<Member> members_;
   std::vector<Stage> stages_;
-  const Ops& ops_;
   std::mutex mutex_;
   std::condition_variable pass_ends_, pass_comes_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage

@@ -43,7 +43,7 @@ void Pipeline::drop_waiting(std::size_t member, const std::exception_ptr& error)
   // One by one: there may be no memory for a list of them.
   while (std::optional<Between> between = take_between(member, Turns::Any)) between->done.set_exception(error);
   for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
-    if (stages_[stage].member != member) continue;
+    if (stages_[stage].lead() != member) continue;
     while (const std::shared_ptr<Pass> pass = take_first(stage)) fail(*pass, error);
   }
 }
@@ -79,7 +79,7 @@ Pipeline::Turn Pipeline::take(std::size_t member) {
 std::optional<std::size_t> Pipeline::next_stage(std::size_t member) const {
   std::optional<std::size_t> out;
   for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
-    if (stages_[stage].member != member || waiting_[stage].empty()) continue;
+    if (stages_[stage].lead() != member || waiting_[stage].empty()) continue;
     if (!out || waiting_[stage].front()->came < waiting_[*out].front()->came) out = stage;
   }
   return out;
@@ -98,10 +98,10 @@ std::size_t Pipeline::share_of(std::size_t stage) const {
 }
 
 std::size_t Pipeline::first_share(const Stage& stage) const {
-  const BlockStream* stream = members_[stage.member].stream.get();
+  const BlockStream* stream = members_[stage.lead()].stream.get();
   if (!stream) return 1;
   int blocks = 0;
-  for (const Stage& own : stages_) blocks += own.member == stage.member ? own.last - own.first + 1 : 0;
+  for (const Stage& own : stages_) blocks += own.lead() == stage.lead() ? own.last - own.first + 1 : 0;
   return 2 * stream->count() > blocks ? 2 : 1;
 }
 
@@ -194,7 +194,7 @@ void Pipeline::do_between(Between between) noexcept {
 }
 
 bool Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits) noexcept {
-  const Member& member = members_[stages_[stage].member];
+  const Member& member = members_[stages_[stage].lead()];
   try {
     post(*member.follower, [this, stage, passes, end = mark_of(member.device), waits = std::move(waits)] {
       double waited = 0.0;
@@ -204,7 +204,7 @@ bool Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_pt
       } catch (...) {  // whoever follows its passes says so
       }
       turn_ends(stage, passes, waited);
-      look_again(stages_[stage].member);
+      look_again(stages_[stage].lead());
     });
     return true;
   } catch (...) {
@@ -214,7 +214,7 @@ bool Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_pt
 
 void Pipeline::turn_ends(std::size_t stage, std::size_t passes, double waited) noexcept {
   const std::lock_guard lock(mutex_);
-  --turns_[stages_[stage].member];
+  --turns_[stages_[stage].lead()];
   learn(stage, passes, waited);
 }
 

@@ -29,25 +29,26 @@ std::atomic<int> blocks_after_stop = 0;
 /// Multiplies and adds. It counts its calls without a lock: a device's work is one thread's.
 class FakeShard final : public DiffusionShard {
  public:
-  /// `order`: where to note the block of each call.
-  explicit FakeShard(std::vector<int>* order = nullptr) : order_(order) {}
+  /// Of the member with these operations, which are all that it may be given. `order`: where to note the block of each
+  /// call.
+  explicit FakeShard(const Ops& own, std::vector<int>* order = nullptr) : own_(own), order_(order) {}
 
   std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
-                                  const Ops&) override {
-    ++calls_;
+                                  const Ops& ops) override {
+    count_call(ops);
     auto told = std::make_unique<FakeTold>();
     for (std::size_t i = 0; i < texts.size(); ++i) told->texts.push_back(facts.guidance + static_cast<double>(i));
     return told;
   }
   std::unique_ptr<DiffusionPass> begin(const Told&, const at::Tensor& x, double timestep, std::size_t text,
-                                       const Ops&) const override {
-    ++calls_;
+                                       const Ops& ops) const override {
+    count_call(ops);
     auto pass = std::make_unique<FakePass>(timestep, text);
     pass->x = x.clone();
     return pass;
   }
-  void run(int block, DiffusionPass& pass, Told& told, const Ops&) const override {
-    ++calls_;
+  void run(int block, DiffusionPass& pass, Told& told, const Ops& ops) const override {
+    count_call(ops);
     if (is_stop_requested()) ++blocks_after_stop;
     if (order_) order_->push_back(block);
     double& value = static_cast<FakeTold&>(told).texts.at(pass.text);
@@ -55,8 +56,8 @@ class FakeShard final : public DiffusionShard {
     x = x * 0.5 + value + pass.timestep * block;
   }
   std::vector<at::Tensor*> block_tensors(int) override { return {}; }
-  at::Tensor finish(DiffusionPass& pass, Told&, const Ops&) const override {
-    ++calls_;
+  at::Tensor finish(DiffusionPass& pass, Told&, const Ops& ops) const override {
+    count_call(ops);
     return static_cast<FakePass&>(pass).x;
   }
 
@@ -69,9 +70,22 @@ class FakeShard final : public DiffusionShard {
     std::vector<at::Tensor*> travelling() override { return {&x}; }
     at::Tensor x;
   };
+  void count_call(const Ops& ops) const {
+    ++calls_;
+    MGPU_CHECK(&ops == &own_, "a member was given the operations of another");
+  }
+
   mutable int calls_ = 0;
+  const Ops& own_;
   std::vector<int>* order_;
 };
+
+/// A member whose shard knows its operations.
+Pipeline::Member member(DeviceId device, Worker& worker, Meter& meter, std::vector<int>* order = nullptr) {
+  auto ops = std::make_unique<LocalOps>();
+  auto shard = std::make_unique<FakeShard>(*ops, order);
+  return {device, &worker, &meter, std::move(ops), std::move(shard)};
+}
 
 /// Two devices that the model goes down and up through, or one that has all of it.
 struct Devices {
@@ -82,18 +96,18 @@ struct Devices {
     if (are == Are::Alone) count = 1;
     std::vector<Pipeline::Member> members(count);
     for (std::size_t i = 0; i < count; ++i) {
-      members[i] = {DeviceId::cpu(static_cast<int>(i)), &workers[i], &meters[i], std::make_unique<FakeShard>()};
+      members[i] = member(DeviceId::cpu(static_cast<int>(i)), workers[i], meters[i]);
       if (are != Are::Plain) members[i].follower = &followers[i];
     }
     if (are == Are::Streaming || are == Are::Alone)
       members.back().stream =
           std::make_unique<BlockStream>(at::kCPU, std::vector{BlockStream::Block{1, {}, DeviceId::cpu()}});
-    const std::vector<Pipeline::Stage> two = {{0, 0, 0}, {1, 1, 2}, {0, 3, kBlocks - 1}}, one = {{0, 0, kBlocks - 1}};
-    pipeline.emplace(std::move(members), are == Are::Alone ? one : two, ops);
+    const std::vector<Pipeline::Stage> two = {{{0}, 0, 0}, {{1}, 1, 2}, {{0}, 3, kBlocks - 1}},
+                                       one = {{{0}, 0, kBlocks - 1}};
+    pipeline.emplace(std::move(members), are == Are::Alone ? one : two);
   }
 
   std::size_t count = 2;
-  LocalOps ops;
   std::array<Meter, 2> meters{Meter(DeviceId::cpu()), Meter(DeviceId::cpu())};
   std::array<Worker, 2> workers{
       {{DeviceId::cpu(0), Worker::Runs::InThread}, {DeviceId::cpu(1), Worker::Runs::InThread}}};
@@ -123,10 +137,9 @@ at::Tensor sample(Pipeline& pipeline, int seed) {
 at::Tensor expected(int seed) {
   Worker worker(DeviceId::cpu(), Worker::Runs::InCaller);
   Meter meter(DeviceId::cpu());
-  const LocalOps ops;
   std::vector<Pipeline::Member> members(1);
-  members[0] = {DeviceId::cpu(), &worker, &meter, std::make_unique<FakeShard>()};
-  Pipeline pipeline(std::move(members), {{0, 0, kBlocks - 1}}, ops);
+  members[0] = member(DeviceId::cpu(), worker, meter);
+  Pipeline pipeline(std::move(members), {{{0}, 0, kBlocks - 1}});
   return sample(pipeline, seed);
 }
 
@@ -347,14 +360,13 @@ TEST_CASE("passes go together as far as the copies of streamed blocks need it") 
     CAPTURE(streamed);
     Worker worker(DeviceId::cpu(), Worker::Runs::InThread);
     Meter meter(DeviceId::cpu());
-    const LocalOps ops;
     std::vector<int> blocks;  // in the order in which passes went through them
     std::vector<Pipeline::Member> members(1);
-    members[0] = {DeviceId::cpu(), &worker, &meter, std::make_unique<FakeShard>(&blocks)};
+    members[0] = member(DeviceId::cpu(), worker, meter, &blocks);
     std::vector<BlockStream::Block> lent;
     for (int block = 0; block < streamed; ++block) lent.push_back({block, {}, DeviceId::cpu()});
     if (streamed > 0) members[0].stream = std::make_unique<BlockStream>(at::kCPU, std::move(lent));
-    Pipeline pipeline(std::move(members), {{0, 0, kBlocks - 1}}, ops);
+    Pipeline pipeline(std::move(members), {{{0}, 0, kBlocks - 1}});
     pipeline.limit(6);
     const Conditioning nothing;
     const auto run = pipeline.begin_run(std::vector{1.0}, std::vector<ToldText>{{&nothing}}, {});

@@ -3,7 +3,7 @@
 # the pictures and the report lie.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/build.sh
+scripts/build.sh --program
 rm -f build/demo/*.png  # of an earlier demo job: what is listed below is what this run made
 build/mgpu-render run presets/demo/demo.yaml --overwrite --set output.directory=build/demo
 printf '%s\n' "$PWD"/build/demo/*.png "$PWD"/build/demo/report.json

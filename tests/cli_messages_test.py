@@ -6,6 +6,8 @@ cli_messages_test.py BINARY SOURCE_FOLDER
 import glob
 import json
 import os
+import re
+import subprocess
 import sys
 import unittest
 
@@ -34,6 +36,14 @@ class Usage(Case):
         for words, what in ((["run", "job.yaml", "--only", ""], "--only"), (["run", "job.yaml", "--part", ""], "--part"),
                             (["plan", "job.yaml", "--devices", ""], "--devices"), (["validate", ""], "JOB")):
             self.refused(words, what + " is empty\n  leave it out, or give it a value")
+
+    def test_the_shell_completes_every_option_of_a_command(self):
+        script = os.path.join(SOURCE, "scripts", "completions", "mgpu-render.bash")
+        for command in ("run", "plan", "validate", "inspect", "devices", "sigmas", "compare"):
+            listed = re.findall(r"^ +(?:-\w,)?(--[a-z]+)", run(command, "--help").stdout, re.M)
+            words = f'source "{script}"; COMP_WORDS=(mgpu-render {command} --) COMP_CWORD=2; _mgpu_render; echo "${{COMPREPLY[@]}}"'
+            completed = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=True).stdout.split()
+            self.assertEqual(sorted(completed), sorted({*listed, "--help", "--version"}), command)
 
     def test_folder(self):
         self.refused(["run", "."], ".: is a directory, not a job file")

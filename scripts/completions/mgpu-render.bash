@@ -9,7 +9,7 @@ _mgpu_render() {
   done
   local flags="--help --version"
   case $command in
-    "" | run) flags+=" --set --portable --json --only --part --resume --overwrite --quiet --verbose --log" ;;
+    "" | run) flags+=" --set --portable --json --only --part --resume --overwrite --preview --quiet --verbose --log" ;;
     plan) flags+=" --set --portable --json --devices" ;;
     validate) flags+=" --set --portable --json" ;;
     sigmas) flags+=" --set" ;;

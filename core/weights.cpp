@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "core/cancel.h"
 #include "core/error.h"
@@ -30,6 +31,11 @@ void append_pair(Layer& layer, std::vector<at::Tensor*>& out) {
 /// Of the tensor that holds a stored tensor's bytes.
 at::ScalarType payload_type(const TensorInfo& info) {
   return info.packing ? at::kByte : scalar_type(info.dtype);
+}
+
+/// Whether the packing's rows are those of the values: a file may have laid them out anew, to fill its blocks.
+bool has_own_rows(const Weight& weight, const StoredWeight& stored) {
+  return !weight.packing || weight.packing->shape(weight) == stored.shape;
 }
 
 /// How many rows of a tensor patches see at once.
@@ -148,7 +154,9 @@ StoredWeight Weights::stored_as(std::string_view name) const {
 }
 
 at::Tensor Weights::get(std::string_view name) const {
-  return is_patched(name) ? patched(name) : load(stored_as(name), device_).widened(dtype_);
+  if (is_patched(name)) return patched(name);
+  const StoredWeight stored = stored_as(name);
+  return load(stored, device_).widened(dtype_).view(stored.shape);
 }
 
 Weight Weights::load(const StoredWeight& stored, at::Device device) const {
@@ -172,7 +180,11 @@ bool Weights::is_patched(std::string_view name) const {
 
 at::Tensor Weights::patched(std::string_view name) const {
   const StoredWeight stored = stored_as(name);
-  const Weight whole = load(stored, at::kCPU);
+  std::optional<HostDeviceScope> nobody;
+  if (computes_.is_cuda()) nobody.emplace();  // the mapping is the system's cache, and no device computes from it
+  Weight whole = load(stored, at::kCPU);
+  nobody.reset();
+  if (!has_own_rows(whole, stored)) whole = Weight(whole.widened(at::kFloat).view(stored.shape));
   at::Tensor out = at::empty(stored.shape, at::TensorOptions(dtype_).device(device_));
   const at::Tensor rows = out.dim() == 0 ? out.view({1}) : out;
   const std::string full_name = full(name);
@@ -210,7 +222,8 @@ Linear Weights::linear(std::string_view weight, std::string_view bias) const {
   } else {
     const StoredWeight stored = stored_as(weight);
     const Weight loaded = load(stored, device_);
-    out.weight = stored.is_narrow() ? loaded : Weight(loaded.widened(dtype_));
+    out.weight =
+        stored.is_narrow() && has_own_rows(loaded, stored) ? loaded : Weight(loaded.widened(dtype_).view(stored.shape));
   }
   if (has(bias)) out.bias = get(bias);
   return out;

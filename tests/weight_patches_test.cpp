@@ -105,6 +105,10 @@ std::vector<at::Tensor> results(const ModelSet& models, const Placing& placing) 
       request.allocation[std::string(text_encoder(encoder).key())] = parse_allocation(placing.encoders);
   Plan plan = make_plan(component_needs(models, {}, {64, 64, 256}), rooms, request);
   plan.keeps_ahead = placing.keeps_ahead;
+  int streamed = 0;
+  for (const PlannedDevice& device : plan.devices)
+    for (const Assignment& a : device.assignments) streamed += a.streamed ? a.blocks : 0;
+  CHECK((streamed > 0) == (placing.unet.find("cpu,") != std::string::npos));
   Engine engine(models, ComputeDtypes{}, plan);
   const std::vector<Conditioning> told = engine.encode(std::vector<PromptText>{{"a boat at night"}, {"bright sun"}});
   std::vector<at::Tensor> out;

@@ -43,13 +43,16 @@ TEST_CASE("a patched weight that is streamed has the bytes of one that is reside
       test::safetensors({{"patched.wide.weight", DType::BF16, {3072, 3072}, bytes_of(wide.to(at::kBFloat16))},
                          {"patched.eight.weight", DType::F8_E4M3, {3072, 3072}, bytes_of(eight)},
                          {"patched.eight.weight_scale", DType::F32, {3072, 1}, bytes_of(at::rand({3072}) + 0.01)}})));
-  const Weights weights(file, "patched", at::kBFloat16, kGpu, std::make_shared<const LowRank>());
+  const auto patches = std::make_shared<const LowRank>();
+  const Weights weights(file, "patched", at::kBFloat16, kGpu, patches);
+  const Weights from_cpu(file, "patched", at::kBFloat16, at::kCPU, patches);  // as encoders have them
   for (const char* name : {"wide", "eight"}) {
     const at::Tensor resident = weights.linear(name).weight.plain();
     const at::Tensor streamed = weights.in_main_memory().linear(name).weight.plain();
     CHECK(resident.is_cuda());
     CHECK_FALSE(streamed.is_cuda());
     CHECK(resident.cpu().equal(streamed));
+    CHECK(resident.equal(from_cpu.on(kGpu).linear(name).weight.plain()));
   }
 }
 

@@ -17,6 +17,7 @@
 namespace mgpu {
 
 class PartShapes;
+class WeightPatches;
 struct TextRecipe;
 
 /// The sizes of a part, a struct of its model's own: FluxSizes, ClipSizes, ...
@@ -99,6 +100,8 @@ struct Part {
   Sizes sizes;
   /// What a supported part reads, with its weights' scales, by full names; null where that is not known.
   std::shared_ptr<const TensorMap> reads = {};
+  /// What changes its weights on their way in; null: nothing does.
+  std::shared_ptr<const WeightPatches> patches = {};
 
   /// `reads`, else all of the file's: those of the part begin with `prefix`.
   const TensorMap& tensors() const { return reads ? *reads : file->tensors(); }

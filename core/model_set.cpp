@@ -8,8 +8,10 @@
 #include "core/autoencoder_model.h"
 #include "core/error.h"
 #include "core/models/diffusion_model.h"
+#include "core/quantisation.h"
 #include "core/strings.h"
 #include "core/text/text_encoder.h"
+#include "core/weight_patches.h"
 
 namespace mgpu {
 namespace {
@@ -145,7 +147,7 @@ void check_clip_layers(const ModelSet& set, std::int64_t clip_skip) {
 }
 
 Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device) {
-  return {part.file, part.prefix, dtype, device};
+  return {part.file, part.prefix, dtype, device, part.patches};
 }
 
 at::ScalarType stored_type(const Part& part) {
@@ -159,7 +161,15 @@ at::ScalarType stored_type(const Part& part) {
   return out;
 }
 
-std::uint64_t loaded_bytes(const TensorInfo& info, at::ScalarType dtype) {
+std::uint64_t loaded_bytes(const Part& part, std::string_view name, const TensorInfo& info, at::ScalarType dtype) {
+  if (part.patches && part.patches->touches(name)) {
+    std::uint64_t bytes = c10::elementSize(dtype);
+    for (const std::int64_t size : stored_weight(*part.file, name, info).shape)
+      bytes *= static_cast<std::uint64_t>(size);
+    return bytes;
+  }
+  // One scale per row stays as it is stored.
+  if (info.packing || (is_weight_companion(name) && info.count() > 1)) return info.bytes();
   const std::uint64_t width = is_wide(info.dtype) ? c10::elementSize(dtype) : size_of(info.dtype);
   return static_cast<std::uint64_t>(info.count()) * width;
 }
@@ -167,7 +177,7 @@ std::uint64_t loaded_bytes(const TensorInfo& info, at::ScalarType dtype) {
 std::uint64_t loaded_bytes(const Part& part, at::ScalarType dtype) {
   std::uint64_t total = 0;
   for (const auto& [name, info] : part.tensors())
-    if (belongs(part, name)) total += loaded_bytes(info, dtype);
+    if (belongs(part, name)) total += loaded_bytes(part, name, info, dtype);
   return total;
 }
 

@@ -68,9 +68,10 @@ Weights weights_of(const Part& part, at::ScalarType dtype, at::Device device);
 /// such. Encoders keep it: they compute in fp32 whatever they are stored in.
 at::ScalarType stored_type(const Part& part);
 
-/// Bytes of the part's tensors once loaded for computing in `dtype`: wider ones narrowed, 8-bit ones as they are.
+/// Bytes of the part's tensors once loaded for computing in `dtype`: wider ones narrowed, packed and 8-bit ones as they
+/// are, patched ones in `dtype`.
 std::uint64_t loaded_bytes(const Part& part, at::ScalarType dtype);
-/// The same of one tensor.
-std::uint64_t loaded_bytes(const TensorInfo& info, at::ScalarType dtype);
+/// The same of one tensor, by its full name.
+std::uint64_t loaded_bytes(const Part& part, std::string_view name, const TensorInfo& info, at::ScalarType dtype);
 
 }  // namespace mgpu

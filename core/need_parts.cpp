@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/model_set.h"
+#include "core/weight_patches.h"
 
 namespace mgpu {
 namespace {
@@ -35,7 +36,7 @@ BlockNeed blocks_below(std::string_view kind, int count, const Part& part, std::
     std::uint64_t& before = out.ahead.emplace_back(0);
     for (auto tensor = part.tensors().lower_bound(prefix);
          tensor != part.tensors().end() && tensor->first.starts_with(prefix); ++tensor) {
-      const std::uint64_t loaded = loaded_bytes(tensor->second, dtype);
+      const std::uint64_t loaded = loaded_bytes(part, tensor->first, tensor->second, dtype);
       bytes += loaded;
       if (is_one_of(tensor->first, ahead)) before += loaded;
     }
@@ -90,6 +91,7 @@ std::uint64_t loading_bytes(const Part& part, at::ScalarType dtype) {
   std::uint64_t most = 0;
   for (const auto& [name, info] : part.tensors()) {
     if (!name.starts_with(part.prefix)) continue;
+    if (part.patches && part.patches->touches(name)) most = std::max(most, info.bytes() + kPatchingBytes);
     const bool narrow = size_of(info.dtype) == 1;
     if (!narrow && scalar_type(info.dtype) != dtype) most = std::max(most, info.bytes());
     if (info.shape.size() == 4)

@@ -23,15 +23,15 @@ at::Tensor shaped_as(const at::Tensor& x, const at::Tensor& out) {
   return out.view(shape);
 }
 
-/// y = alpha (x W^T) + bias: the scale of an 8-bit weight enters as alpha, in the accumulator's fp32, so that the
-/// weight itself is widened without rounding.
+/// y = alpha (x W^T) + bias: the factor of a packed weight enters as alpha, in the accumulator's fp32, so that fp8 with
+/// one scale is widened without rounding.
 at::Tensor linear(const at::Tensor& x, const Linear& w) {
-  if (w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0) return at::linear(x, w.weight, w.bias);
-  const at::Tensor wide = w.weight.to(x.scalar_type());
+  if (w.weight.is_plain(x.scalar_type())) return at::linear(x, w.weight.payload, w.bias);
+  const at::Tensor wide = w.weight.unscaled(x.scalar_type());
   const at::Tensor rows = rows_of(x);
   const at::Tensor y = w.bias.defined()
-                           ? at::addmm(w.bias.to(x.scalar_type()), rows, wide.t(), 1, w.scale)
-                           : at::addmm(at::zeros({wide.size(0)}, rows.options()), rows, wide.t(), 0, w.scale);
+                           ? at::addmm(w.bias.to(x.scalar_type()), rows, wide.t(), 1, w.weight.scale)
+                           : at::addmm(at::zeros({wide.size(0)}, rows.options()), rows, wide.t(), 0, w.weight.scale);
   return shaped_as(x, y);
 }
 
@@ -54,10 +54,9 @@ at::Tensor LocalOps::linear_col(const at::Tensor& x, const Linear& w) const {
 }
 
 at::Tensor LocalOps::linear_col_gelu(const at::Tensor& x, const Linear& w) const {
-  const bool in_epilogue =
-      x.is_cuda() && w.bias.defined() && w.weight.scalar_type() == x.scalar_type() && w.scale == 1.0;
+  const bool in_epilogue = x.is_cuda() && w.bias.defined() && w.weight.is_plain(x.scalar_type());
   if (!in_epilogue) return elementwise::gelu_tanh(linear(x, w));
-  return shaped_as(x, at::_addmm_activation(w.bias, rows_of(x), w.weight.t(), 1, 1, /*use_gelu=*/true));
+  return shaped_as(x, at::_addmm_activation(w.bias, rows_of(x), w.weight.payload.t(), 1, 1, /*use_gelu=*/true));
 }
 
 at::Tensor LocalOps::linear_row(const at::Tensor& x, const Linear& w) const {

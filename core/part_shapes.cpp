@@ -122,17 +122,19 @@ void PartShapes::conv(const std::string& name, std::int64_t out, std::int64_t in
 
 const PartShapes::Shape& PartShapes::shape_of(const std::string& name) {
   const std::string full = prefix_ + name;
-  if (const auto known = tensors_.find(full); known != tensors_.end()) return known->second.shape;
+  if (const auto known = shapes_.find(full); known != shapes_.end()) return known->second;
   const TensorInfo* info = file_.find(full);
   if (!info) fail_missing_tensor(file_, full);
-  if (!is_floating(info->dtype))
+  // Throws when it cannot be read. A quantisation that is described is refused by its name, any other by its type.
+  StoredWeight stored = stored_weight(file_, full, *info);
+  if (!stored.packing && !is_floating(info->dtype))
     fail(name, fmt::format("has type {}: quantised weights of this type are not supported yet", info->type_name()));
-  scale_tensor(file_, full);  // throws where it cannot be read
   if (const std::string layer(layer_of(full)); !layer.empty())
     for (const std::string_view beside : weight_companions())
       if (const TensorInfo* own = file_.find(layer + std::string(beside)))
         tensors_.emplace(layer + std::string(beside), *own);
-  return tensors_.emplace(full, *info).first->second.shape;
+  tensors_.emplace(full, *info);
+  return shapes_.emplace(full, std::move(stored.shape)).first->second;
 }
 
 void PartShapes::fail(const std::string& name, const std::string& what) const {

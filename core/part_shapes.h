@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,6 +57,7 @@ class PartShapes {
   const TensorFile& file_;
   std::string prefix_;
   TensorMap tensors_;
+  std::map<std::string, Shape, std::less<>> shapes_;  ///< of the values of what was asked for
 };
 
 /// Where a numbered level in `name` (a full name) lacks the whole block that the name lies in, and has a later one: the

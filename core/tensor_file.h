@@ -14,6 +14,8 @@
 
 namespace mgpu {
 
+class Packing;
+
 /// One tensor's entry in a file's header.
 struct TensorInfo {
   DType dtype = DType::F32;
@@ -21,6 +23,9 @@ struct TensorInfo {
   std::uint64_t begin = 0;  ///< byte offsets into the file's data section
   std::uint64_t end = 0;
   std::string other_type = {};  ///< of DType::Other: the header's name for it
+  /// Of a file whose format packs single tensors: how the bytes hold the values of `shape`, dtype being Other. Null:
+  /// the bytes are elements of dtype.
+  const Packing* packing = nullptr;
 
   std::uint64_t bytes() const { return end - begin; }
   /// The header's name of its type.
@@ -31,10 +36,21 @@ struct TensorInfo {
 /// Tensors by their names.
 using TensorMap = std::map<std::string, TensorInfo, std::less<>>;
 
-/// A safetensors file, mapped read-only: opening it reads and checks the header alone; a tensor's pages are read when
-/// its bytes are touched. Format: https://github.com/huggingface/safetensors#format A file replaced by rename stays as
-/// it was for us. Of one that is cut or written in place while it is open any bytes may be read, zeros among them, and
-/// check() throws from then on (core/mapped_file.h).
+/// Texts by their names.
+using TensorMetadata = std::map<std::string, std::string, std::less<>>;
+
+/// A tensor file's header as parsed and held against the file's size, of whatever format (core/tensor_reader.h).
+struct TensorFileHeader {
+  TensorMap tensors = {};
+  TensorMetadata metadata = {};
+  std::uint64_t data_begin = 0;  ///< where in the file the data section is, from which tensors count
+  std::string sha256 = {};       ///< of the header's bytes, in hex
+};
+
+/// A tensor file, mapped read-only: opening it reads and checks the header alone; a tensor's pages are read when its
+/// bytes are touched. Formats are rows of tensor_readers(). A file replaced by rename stays as it was for us. Of one
+/// that is cut or written in place while it is open any bytes may be read, zeros among them, and check() throws from
+/// then on (core/mapped_file.h).
 class TensorFile {
  public:
   /// Throws Error (exit 2) that names the file, and the tensor where one is at fault: a missing or short file, a header
@@ -46,12 +62,13 @@ class TensorFile {
   TensorFile& operator=(const TensorFile&) = delete;
 
   const std::string& path() const { return path_; }
-  const TensorMap& tensors() const { return tensors_; }
-  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
+  const TensorMap& tensors() const { return header_.tensors; }
+  const TensorMetadata& metadata() const { return header_.metadata; }
   std::uint64_t file_bytes() const { return file_bytes_; }
 
-  /// sha256 of the header's JSON text, in hex: names a weight file in a picture's metadata without reading its data.
-  const std::string& header_sha256() const { return header_sha256_; }
+  /// sha256 of the header (of safetensors: its JSON text), in hex: names a weight file in a picture's metadata without
+  /// reading its data.
+  const std::string& header_sha256() const { return header_.sha256; }
 
   /// The entry of `name`, or null.
   const TensorInfo* find(std::string_view name) const;
@@ -70,22 +87,9 @@ class TensorFile {
   TensorFile() = default;
 
   std::string path_;
-  TensorMap tensors_;
-  std::map<std::string, std::string, std::less<>> metadata_;
-  std::string header_sha256_;
+  TensorFileHeader header_;
   std::uint64_t file_bytes_ = 0;
   std::unique_ptr<const MappedFile> map_;
-  std::uint64_t data_begin_ = 0;
 };
-
-/// The header of a safetensors file as parsed, before it is held against the file's size.
-struct TensorHeader {
-  TensorMap tensors;
-  std::map<std::string, std::string, std::less<>> metadata;
-};
-
-/// Parses and checks a header's JSON text against a data section of `data_bytes` bytes. Errors as TensorFile::open;
-/// `path` only names the file in them. Takes any bytes: this is what the fuzzer calls.
-TensorHeader parse_tensor_header(std::string_view json, std::uint64_t data_bytes, const std::string& path);
 
 }  // namespace mgpu

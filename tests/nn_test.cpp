@@ -97,10 +97,26 @@ TEST_CASE("a linear layer's 8-bit weight and scale give the product of the widen
   const at::Tensor weight = draw({16, 32}, 11).to(at::kFloat8_e4m3fn);
   const at::Tensor expected = at::linear(x, weight.to(at::kFloat) * 0.37, bias);
   const LocalOps ops;
-  CHECK(relative_l2(ops.linear_col(x, {weight, bias, 0.37}), expected) < 1e-6);
-  CHECK(relative_l2(ops.linear_row(x, {weight, {}, 0.37}), expected - bias) < 1e-6);
-  CHECK(relative_l2(ops.linear_col_gelu(x, {weight, bias, 0.37}), elementwise::gelu_tanh(expected)) < 1e-6);
-  CHECK(at::equal(ops.linear_col(x, {weight.to(at::kFloat), bias, 1.0}), at::linear(x, weight.to(at::kFloat), bias)));
+  Weight scaled(weight);
+  scaled.packing = &element_packing();
+  scaled.scale = 0.37;
+  CHECK(relative_l2(ops.linear_col(x, {scaled, bias}), expected) < 1e-6);
+  CHECK(relative_l2(ops.linear_row(x, {scaled, {}}), expected - bias) < 1e-6);
+  CHECK(relative_l2(ops.linear_col_gelu(x, {scaled, bias}), elementwise::gelu_tanh(expected)) < 1e-6);
+  // To the bit: the fp8 numbers are widened as they are, and the scale multiplies the product.
+  const at::Tensor product = at::addmm(bias, x.view({3, 32}), weight.to(at::kFloat).t(), 1, 0.37);
+  CHECK(at::equal(ops.linear_col(x, {scaled, bias}), product.view({1, 3, 16})));
+  CHECK(at::equal(ops.linear_col(x, {weight.to(at::kFloat), bias}), at::linear(x, weight.to(at::kFloat), bias)));
+}
+
+TEST_CASE("a linear layer's 8-bit weight with one scale per row is scaled, rounded once, then multiplied") {
+  const at::Tensor x = draw({1, 3, 32}, 9).to(at::kBFloat16), bias = draw({16}, 10).to(at::kBFloat16);
+  Weight weight(draw({16, 32}, 11).to(at::kFloat8_e4m3fn));
+  weight.packing = &element_packing();
+  weight.scales = {draw({16, 1}, 12)};
+  const at::Tensor values = (weight.payload.to(at::kFloat) * weight.scales[0]).to(at::kBFloat16);
+  const at::Tensor product = at::addmm(bias, x.view({3, 32}), values.t());
+  CHECK(at::equal(LocalOps().linear_col(x, {weight, bias}), product.view({1, 3, 16})));
 }
 
 TEST_CASE("attention: its scale, its bias and its causal mask") {

@@ -26,7 +26,7 @@ std::vector<Entry> operator+(std::vector<Entry> a, const std::vector<Entry>& b) 
 enum class Spelling { ScaleWeight, WeightScale, Dequantised };
 
 /// The schnell golden with its blocks' matrices in scaled fp8, or as the fp32 values that those stand for.
-std::vector<Entry> scaled(Spelling spelling) {
+std::vector<Entry> scaled(Spelling spelling, bool per_row = false) {
   std::vector<Entry> out;
   const auto file = TensorFile::open(golden("flux_schnell.safetensors"));
   if (spelling == Spelling::ScaleWeight) out.push_back({"scaled_fp8", DType::F8_E4M3, {2}});
@@ -38,7 +38,7 @@ std::vector<Entry> scaled(Spelling spelling) {
       out.push_back({name, DType::F32, info.shape, raw_bytes(stored)});
       continue;
     }
-    const at::Tensor scale = stored.abs().max() / 448.0;
+    const at::Tensor scale = (per_row ? stored.abs().amax(1, /*keepdim=*/true) : stored.abs().max()) / 448.0;
     const at::Tensor narrow = (stored / scale).to(at::kFloat8_e4m3fn);
     const std::string layer = name.substr(0, name.size() - std::string("weight").size());
     if (spelling == Spelling::Dequantised) {
@@ -47,10 +47,11 @@ std::vector<Entry> scaled(Spelling spelling) {
     }
     out.push_back({name, DType::F8_E4M3, info.shape, raw_bytes(narrow)});
     if (spelling == Spelling::ScaleWeight) {
-      out.push_back({layer + "scale_weight", DType::F32, {1}, raw_bytes(scale)});
+      out.push_back({layer + "scale_weight", DType::F32, per_row ? scale.sizes().vec() : std::vector<std::int64_t>{1},
+                     raw_bytes(scale)});
     } else {
       const std::string format = "{\"format\": \"float8_e4m3fn\"}";
-      out.push_back({layer + "weight_scale", DType::F32, {}, raw_bytes(scale)});
+      out.push_back({layer + "weight_scale", DType::F32, scale.sizes().vec(), raw_bytes(scale)});
       out.push_back({layer + "comfy_quant", DType::U8, {static_cast<std::int64_t>(format.size())}, format});
     }
   }
@@ -89,6 +90,18 @@ TEST_CASE("scaled fp8, in both spellings, gives the picture of the weights that 
   CHECK(difference(render_as("newer", Spelling::WeightScale), wide) <= 1);
   // The quantisation is no nothing: scales that were not read would hide here.
   CHECK(difference(boat(folder, "plain", "flux_schnell.safetensors"), wide) >= 1);
+}
+
+TEST_CASE("fp8 with one scale per row gives the picture of the weights that it stands for") {
+  const Folder folder;
+  const auto render_as = [&](const char* name, Spelling spelling) {
+    const std::string file = std::string(name) + ".safetensors";
+    folder.write(file, test::safetensors(scaled(spelling, /*per_row=*/true)));
+    return boat(folder, name, file);
+  };
+  const Rgb8 wide = render_as("wide", Spelling::Dequantised);
+  CHECK(difference(render_as("older", Spelling::ScaleWeight), wide) <= 1);
+  CHECK(difference(render_as("newer", Spelling::WeightScale), wide) <= 1);
 }
 
 TEST_SUITE_END();

@@ -209,8 +209,14 @@ TEST_CASE("quantisations are refused from the header") {
   CHECK(said(R"({"format": "mxfp8"})") ==
         tensor + "weight\" is quantised as \"mxfp8\", which is not supported yet" + hint);
   CHECK(said("{}") == tensor + "comfy_quant\" is not a quantisation's description");
+  const std::int64_t rows = TensorFile::open(folder().write("rows.safetensors", safetensors(flux())))
+                                ->find("single_blocks.1.linear1.weight")
+                                ->shape.front();
+  CHECK(said("", {{"single_blocks.1.linear1.weight_scale", DType::F32, {rows, 1}}}) == "");
+  CHECK(said("", {{"single_blocks.1.linear1.weight_scale", DType::F32, {rows}}}) == "");
   CHECK(said("", {{"single_blocks.1.linear1.weight_scale", DType::F32, {128, 1}}}) ==
-        tensor + "weight_scale\" has shape [128, 1]: only one scale a weight is supported yet");
+        tensor +
+            fmt::format("weight_scale\" has shape [128, 1]: one scale per weight or per row ({}) is supported", rows));
   CHECK(said("", {{"single_blocks.1.linear1.scale_weight", DType::U8, {}}}) ==
         tensor + "scale_weight\" has type U8: a scale of this type is not supported yet");
   CHECK(said("", {{"single_blocks.1.linear1.pre_quant_scale", DType::F32, {128}}}) ==
@@ -229,6 +235,27 @@ TEST_CASE("quantisations are refused from the header") {
   CHECK(in_metadata("[]") ==
         "m.safetensors: its metadata \"_quantization_metadata\" is not a quantisation's description");
   CHECK(in_metadata(R"({\"layers\":{\"another\":{\"format\":\"nvfp4\"}}})") == "");
+  const std::string no_description =
+      "m.safetensors: its metadata \"_quantization_metadata\" is not a quantisation's description";
+  for (const char* text : {"", "{", "{}", R"({\"layers\":4})", R"({\"layers\":{\"single_blocks.1.linear1\":null}})",
+                           R"({\"layers\":{\"single_blocks.1.linear1\":{\"format\":4}}})"})
+    CHECK(in_metadata(text) == no_description);
+  // Both describe a layer: both must be known.
+  const std::string fp8 = R"({"_quantization_metadata":")" + layer + R"(float8_e4m3fn\"}}}"})";
+  CHECK(said(R"({"format": "float8_e4m3fn"})", {}, fp8) == "");
+  CHECK(said(R"({"format": "nvfp4"})", {}, fp8) ==
+        tensor + "weight\" is quantised as \"nvfp4\", which is not supported yet" + hint);
+  // The format is named, not the type that it is stored in; without a description there is only the type.
+  Entries four_bits = flux();
+  for (Entry& entry : four_bits)
+    if (entry.name == "single_blocks.1.linear1.weight") entry.dtype = DType::U8;
+  const auto said_of = [&](const std::string& metadata) {
+    const std::string path = folder().write("m.safetensors", safetensors(four_bits, metadata));
+    return fault([&] { find_part(TensorFile::open(path), kDiffusionRole); });
+  };
+  CHECK(said_of(R"({"_quantization_metadata":")" + layer + R"(nvfp4\"}}}"})") ==
+        tensor + "weight\" is quantised as \"nvfp4\", which is not supported yet" + hint);
+  CHECK(said_of("") == tensor + "weight\" has type U8: quantised weights of this type are not supported yet");
 }
 
 TEST_SUITE_END();

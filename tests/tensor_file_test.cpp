@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/file_format.h"
+#include "core/safetensors.h"
 #include "core/sha256.h"
 #include "core/strings.h"
 #include "core/weights.h"

@@ -51,7 +51,9 @@ class ToyLayers {
   void block(int index, State& state, const Ops& ops) const {
     state.x = state.x + ops.linear_row(state.x, layers_.at(static_cast<std::size_t>(index))).tanh();
   }
-  std::vector<at::Tensor*> block_tensors(int index) { return {&layers_.at(static_cast<std::size_t>(index)).weight}; }
+  std::vector<at::Tensor*> block_tensors(int index) {
+    return layers_.at(static_cast<std::size_t>(index)).weight.tensors();
+  }
   std::int64_t width() const { return kWidth; }
 
  private:

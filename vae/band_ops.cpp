@@ -23,7 +23,7 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, int stride, i
 }
 
 at::Tensor project(const at::Tensor& tokens, const Linear& w) {
-  return at::linear(tokens, w.weight, w.bias);
+  return at::linear(tokens, w.weight.plain(), w.bias);
 }
 
 /// Room for an image; sums are wanted where 32 groups can be normalised.
@@ -228,7 +228,8 @@ void BandOps::attention_add(ImageRows& x, const Attention& attention) const {
   }
   x.sums = at::empty_like(x.sums);  // the others may still read those before
   for (const RowRange& strip : strips(width, channels)) {
-    const at::Tensor product = at::matmul(narrow(mixed.view(x.values.sizes()), strip), attention.out.weight.t());
+    const at::Tensor product =
+        at::matmul(narrow(mixed.view(x.values.sizes()), strip), attention.out.weight.plain().t());
     const at::Tensor rows = narrow(x.values, strip);
     finish_rows(product, attention.out.bias, rows, rows, narrow_sums(x, strip));
   }

@@ -20,7 +20,8 @@ constexpr std::uint64_t kSmallImage = 20480;
 std::uint64_t loading_of(const Part& vae, const TinyVaeSizes::Coder& coder, at::ScalarType dtype) {
   std::uint64_t most = 0;
   for (const auto& [name, info] : vae.tensors())
-    if (name.starts_with(vae.prefix + coder.layers)) most = std::max({most, loaded_bytes(info, dtype), info.bytes()});
+    if (name.starts_with(vae.prefix + coder.layers))
+      most = std::max({most, loaded_bytes(vae, name, info, dtype), info.bytes()});
   return most;
 }
 

@@ -114,20 +114,17 @@ Flux::Flux(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& hel
 
 std::vector<at::Tensor*> Flux::block_tensors(int index) {
   std::vector<at::Tensor*> out;
-  const auto add = [&](Linear& linear) {
-    out.push_back(&linear.weight);
-    if (linear.bias.defined()) out.push_back(&linear.bias);
-  };
   if (index >= sizes_.depth) {
     SingleBlock& block = *singles_.at(static_cast<std::size_t>(index - sizes_.depth));
-    add(block.in);
-    add(block.out);
+    append_tensors(block.in, out);
+    append_tensors(block.out, out);
     out.insert(out.end(), {&block.q_norm, &block.k_norm});
     return out;
   }
   DoubleBlock& block = *doubles_.at(static_cast<std::size_t>(index));
   for (Stream* stream : {&block.image, &block.text}) {
-    for (Linear* linear : {&stream->qkv, &stream->proj, &stream->mlp.in, &stream->mlp.out}) add(*linear);
+    for (Linear* linear : {&stream->qkv, &stream->proj, &stream->mlp.in, &stream->mlp.out})
+      append_tensors(*linear, out);
     out.insert(out.end(), {&stream->q_norm, &stream->k_norm});
   }
   return out;

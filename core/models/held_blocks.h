@@ -52,9 +52,9 @@ class HeldBlocks {
   bool head() const { return held_.back(); }
   bool keeps_ahead() const { return keeps_ahead_; }
 
-  /// The weights to load a held block from: `weights`, or the same on the CPU for a streamed block.
+  /// The weights to load a held block from: `weights`, or the same in main memory for a streamed block.
   Weights weights_of(int block, const Weights& weights) const {
-    return streams(block) ? weights.on(at::kCPU) : weights;
+    return streams(block) ? weights.in_main_memory() : weights;
   }
   /// The same, with what a family computes before the steps.
   BlockWeights block_weights(int block, const Weights& weights) const {

@@ -16,7 +16,7 @@ constexpr double kLayerNormEps = 1e-5;
 /// A matrix, or a 1x1 convolution as what it is to positions: a matrix.
 Linear load_projection(const Weights& weights, const std::string& name) {
   Linear linear = weights.linear(name);
-  linear.weight = linear.weight.flatten(1);
+  linear.weight = linear.weight.as_matrix();
   return linear;
 }
 

@@ -19,13 +19,6 @@ struct KeyValue {
 /// A 3x3 convolution's tensors, in the layout of memory that the UNet convolves in (channels last).
 Conv load_conv3x3(const Weights& weights, const std::string& name);
 
-/// Appends those of weight and bias that are there.
-template <class Layer>
-void append_tensors(Layer& layer, std::vector<at::Tensor*>& out) {
-  for (at::Tensor* tensor : {&layer.weight, &layer.bias})
-    if (tensor->defined()) out.push_back(tensor);
-}
-
 /// x + conv(silu(norm(conv(silu(norm(x))) + embedding))); x goes through a 1x1 convolution where the channels change.
 class UNetResidual {
  public:

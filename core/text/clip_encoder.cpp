@@ -144,12 +144,9 @@ std::vector<at::Tensor*> ClipEncoder::block_tensors(int index) {
   std::optional<Block>& block = blocks_.at(static_cast<std::size_t>(index));
   MGPU_CHECK(block, "CLIP's block {} is not held", index);
   std::vector<at::Tensor*> out;
-  const auto add = [&](auto& layer) {
-    for (at::Tensor* tensor : {&layer.weight, &layer.bias})
-      if (tensor->defined()) out.push_back(tensor);
-  };
-  for (Norm* norm : {&block->norm1, &block->norm2}) add(*norm);
-  for (Linear* linear : {&block->q, &block->k, &block->v, &block->out, &block->fc1, &block->fc2}) add(*linear);
+  for (Norm* norm : {&block->norm1, &block->norm2}) append_tensors(*norm, out);
+  for (Linear* linear : {&block->q, &block->k, &block->v, &block->out, &block->fc1, &block->fc2})
+    append_tensors(*linear, out);
   return out;
 }
 

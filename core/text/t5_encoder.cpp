@@ -93,8 +93,7 @@ std::vector<at::Tensor*> T5Encoder::block_tensors(int index) {
   MGPU_CHECK(block, "T5's block {} is not held", index);
   std::vector<at::Tensor*> out = {&block->attention_norm, &block->mlp_norm};
   for (Linear* linear : {&block->q, &block->k, &block->v, &block->o, &block->wi_0, &block->wi_1, &block->wo})
-    for (at::Tensor* tensor : {&linear->weight, &linear->bias})
-      if (tensor->defined()) out.push_back(tensor);
+    append_tensors(*linear, out);
   return out;
 }
 

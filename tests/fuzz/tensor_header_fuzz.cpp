@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "core/error.h"
-#include "core/tensor_file.h"
+#include "core/safetensors.h"
 
 namespace {
 

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/safetensors.h"
 #include "core/strings.h"
-#include "core/tensor_file.h"
 
 namespace mgpu {
 namespace {

@@ -8,8 +8,8 @@
 #include <set>
 
 #include "cli/commands.h"
-#include "cli/output.h"
-#include "cli/png.h"
+#include "cli/png/png.h"
+#include "cli/render/write_file.h"
 #include "core/read_file.h"
 
 namespace mgpu {

@@ -6,8 +6,8 @@
 #include <span>
 
 #include "cli/failure.h"
-#include "cli/job_devices.h"
-#include "cli/prepare.h"
+#include "cli/plan/chosen_devices.h"
+#include "cli/plan/plan_job.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
 #include "shard/engine.h"

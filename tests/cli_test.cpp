@@ -7,9 +7,9 @@
 #include <iterator>
 
 #include "cli/arguments.h"
-#include "cli/output.h"
-#include "cli/png.h"
-#include "cli/suggest.h"
+#include "cli/job/suggest.h"
+#include "cli/png/png.h"
+#include "cli/render/write_file.h"
 #include "cli/version.h"
 #include "core/devices.h"
 #include "core/edit_distance.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/probed_devices.h"
+#include "cli/plan/device_probes.h"
 #include "core/driver_probe.h"
 #include "core/own_memory.h"
 #include "tests/byte_sizes.h"

@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "cli/encoding.h"
-#include "cli/prepare.h"
-#include "cli/render.h"
+#include "cli/plan/plan_job.h"
+#include "cli/render/encoded_inputs.h"
+#include "cli/render/render.h"
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "core/host_memory.h"

@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "cli/job.h"
-#include "cli/pictures.h"
+#include "cli/job/job.h"
+#include "cli/job/picture_list.h"
 #include "core/error.h"
 
 using namespace mgpu;

@@ -1,9 +1,9 @@
-#include "cli/job.h"
+#include "cli/job/job.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "cli/yaml_reader.h"
+#include "cli/job/yaml_reader.h"
 
 using namespace mgpu;
 

@@ -1,5 +1,3 @@
-#include "cli/prepare.h"
-
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
@@ -8,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/plan/plan_job.h"
 #include "core/sha256.h"
 #include "tests/prepare_cases.h"
 #include "tests/tensor_writer.h"

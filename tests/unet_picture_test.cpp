@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
-#include "cli/job.h"
+#include "cli/job/job.h"
 #include "tests/drawn_weights.h"
 #include "tests/rendering.h"
 #include "tests/testing.h"

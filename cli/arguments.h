@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/job/settings.h"
 #include "cli/render/render.h"
 
 namespace mgpu {

@@ -7,16 +7,16 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "cli/files/json_text.h"
+#include "cli/files/png.h"
+#include "cli/job/checks/output_checks.h"
+#include "cli/job/load_job.h"
 #include "cli/job/notes.h"
-#include "cli/job/output_checks.h"
 #include "cli/job/picture_metadata.h"
+#include "cli/job/schedules.h"
 #include "cli/plan/device_probes.h"
 #include "cli/plan/plan_job.h"
 #include "cli/plan/plan_report.h"
-#include "cli/png/png.h"
-#include "cli/render/report_json.h"
-#include "cli/render/sampling.h"
-#include "cli/render/write_file.h"
 #include "core/device_notes.h"
 #include "core/links.h"
 #include "core/model_set.h"
@@ -29,7 +29,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string dump(const Json& json) {
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return dump_json(json, 1) + "\n";
 }
 
 Json part_json(const PartSummary& part) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/job/read_job.h"
 #include "cli/plan/device_probes.h"
 #include "core/driver_probe.h"
 #include "core/own_memory.h"

@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "core/host_memory.h"
+#include "shard/make_plan.h"
 #include "shard/needs.h"
 #include "tests/rendering.h"
 #include "tests/small_jobs.h"

@@ -4,7 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "cli/png/png.h"
+#include "cli/files/png.h"
+#include "cli/job/load_job.h"
 #include "cli/render/render.h"
 #include "core/fault_point.h"
 #include "tests/rendering.h"

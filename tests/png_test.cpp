@@ -1,4 +1,4 @@
-#include "cli/png/png.h"
+#include "cli/files/png.h"
 
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "cli/job/picture_metadata.h"
+#include "cli/job/read_job.h"
 #include "core/error.h"
 
 using namespace mgpu;

@@ -6,8 +6,11 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/job/find_files.h"
+#include "cli/job/read_job.h"
 #include "cli/plan/plan_job.h"
 #include "core/sha256.h"
+#include "shard/make_plan.h"
 #include "tests/prepare_cases.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"

@@ -6,7 +6,8 @@
 #include <map>
 #include <mutex>
 
-#include "cli/png/png.h"
+#include "cli/files/png.h"
+#include "cli/job/load_job.h"
 #include "cli/render/preview_file.h"
 #include "cli/render/render.h"
 #include "core/fault_point.h"

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/png/png.h"
+#include "cli/files/pixels.h"
 #include "cli/render/render.h"
 #include "tests/tensor_writer.h"
 

@@ -4,9 +4,10 @@
 
 #include <cstdlib>
 
-#include "cli/job/expand_path.h"
+#include "cli/files/expand_path.h"
 #include "cli/job/job.h"
 #include "cli/job/key_hints.h"
+#include "cli/job/read_job.h"
 
 using namespace mgpu;
 

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/job/read_job.h"
 #include "cli/plan/device_probes.h"
 #include "cli/plan/speed_cache.h"
 #include "tests/tensor_writer.h"

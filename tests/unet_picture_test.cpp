@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "cli/job/job.h"
+#include "cli/job/load_job.h"
 #include "tests/drawn_weights.h"
 #include "tests/rendering.h"
 #include "tests/testing.h"

@@ -4,6 +4,7 @@
 #include <ctime>
 
 #include "cli/job/job.h"
+#include "cli/job/read_job.h"
 #include "cli/job/yaml_errors.h"
 
 using namespace mgpu;

@@ -1,3 +1,5 @@
+#include "cli/job/find_files.h"
+
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -5,8 +7,7 @@
 #include <span>
 #include <sstream>
 
-#include "cli/job/expand_path.h"
-#include "cli/job/job.h"
+#include "cli/files/expand_path.h"
 #include "cli/job/yaml_reader.h"
 #include "core/file_format.h"
 #include "core/read_file.h"

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cli/job/file_identity.h"
+#include "cli/files/file_identity.h"
 #include "core/text/prompt_text.h"
 #include "core/text/text_encoder.h"
 #include "core/text/textual_inversion.h"

@@ -8,14 +8,14 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/files/file_identity.h"
 #include "core/devices.h"
 #include "core/error.h"
-#include "core/training.h"
 #include "samplers/schedule.h"
 
 namespace mgpu {
 
-class Source;  // cli/job/yaml_reader.h: the text of a job file, for excerpts
+class Source;  // cli/job/source.h: the text of a job file, for excerpts
 
 /// A value and where the user wrote it, for errors that come up later. `given` is false for a default.
 template <class T>
@@ -174,15 +174,6 @@ struct OutputOptions {
   Marked<std::string> report{"report.json", {}, false};  ///< in the directory; empty: none
 };
 
-/// What a rendered picture's metadata says of a file: enough to know it again without reading its data.
-struct FileIdentity {
-  std::string name;         ///< base name
-  std::uint64_t bytes = 0;  ///< size of the whole file
-  std::string sha256;       ///< of a weight file's header; of the whole of any other file
-
-  bool operator==(const FileIdentity&) const = default;
-};
-
 /// A job file, read and checked: nothing in it has been looked up yet but its own keys (load_job also finds the files).
 struct Job {
   std::string name;       ///< {job} of the output names: the file's stem, "job" for standard input
@@ -209,56 +200,11 @@ struct Job {
   Error error(const Mark& mark, std::string message, std::string hint = {}) const;
 };
 
-/// A value given on the command line: --set path=value.
-struct Setting {
-  std::string path;   ///< "sampler.steps", "images.0.seed"
-  std::string value;  ///< YAML; of a key that takes text, the text
-};
-
-/// Splits "path=value". Throws Error when it is neither.
-Setting parse_setting(std::string_view text);
-
-/// Reads a job from YAML text. `name` is what errors call it, `directory` what its paths are relative to. Throws Error
-/// (exit 2) with file:line:col and the line for a syntax error, an unknown, repeated or missing key, a wrong type or a
-/// value out of range.
-Job read_job(const std::string& text, const std::string& name, const std::string& directory,
-             const std::vector<Setting>& settings = {});
-
-/// Reads a job file ("-": standard input; a PNG of ours: the job it was made by), finds its files and refuses what is
-/// not there or not supported yet.
-Job load_job(const std::string& file, const std::vector<Setting>& settings = {});
-
-/// Fills the paths of the job's files: beside the job file, then by bare name in model_paths (folders, or a ComfyUI
-/// extra_model_paths.yaml). Throws Error at the key of the first that is missing, listing where it looked. Finds the
-/// folders of textual inversions in the same places: those called `embeddings` that are there. Of tokenizers that are
-/// neither named nor installed the path stays empty: the family may have no use for them.
-void resolve_files(Job& job);
-
 /// The texts of an entry: its prompt, its negative prompt and its conditions' prompts.
 std::vector<std::string_view> prompts_of(const ImageJob& image);
 
 /// The pictures that an entry names: its init image, its mask and its conditions' masks, as far as there are any.
 std::vector<const FileReference*> picture_files(const ImageJob& image);
-
-/// Throws Error at an allocation that makes a device compute which is not among those that the job names.
-void check_computing(const Job& job);
-
-/// Of a device that the autoencoder is to be spread over, and that does not compute.
-Error coder_error(const Job& job, const DeviceId& id);
-
-/// Throws Error at the first key that asks for something this version cannot do yet.
-void refuse_unsupported(const Job& job);
-
-/// Throws Error at the width or height that is not a multiple of `multiple` (16 for Flux, 8 for UNets), with the
-/// nearest that is.
-void check_sizes(const Job& job, int multiple, std::string_view family);
-
-/// Throws Error at the `shift` of an image whose model is no flow model: only a flow's schedule has one.
-void check_shift(const Job& job, Prediction prediction, std::string_view family);
-
-/// JSON Schema (draft 7) of a job file, and its reference page in Markdown: made from the statements that read it.
-std::string job_schema();
-std::string job_reference();
 
 /// Names as the job file spells them.
 std::string_view name_of(ComputeType type);

@@ -1,3 +1,5 @@
+#include "cli/job/json_schema.h"
+
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

@@ -1,11 +1,15 @@
+#include "cli/job/load_job.h"
+
 #include <fmt/format.h>
 
 #include <filesystem>
 #include <iostream>
 
-#include "cli/job/job.h"
+#include "cli/files/png.h"
+#include "cli/job/checks/unsupported.h"
+#include "cli/job/find_files.h"
 #include "cli/job/picture_metadata.h"
-#include "cli/png/png.h"
+#include "cli/job/read_job.h"
 #include "core/read_file.h"
 
 // From a job file's name to a job whose files are found.

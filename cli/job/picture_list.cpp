@@ -236,6 +236,33 @@ std::string report_name(const std::string& name, const std::optional<PartOfRun>&
       .string();
 }
 
+std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<PartOfRun>& part) {
+  std::vector<std::string> paths;
+  std::set<std::string> used;
+  // Two names of a directory are one place: the files are compared where they really lie.
+  const auto place_of = [&](const std::string& path) {
+    std::error_code fault;
+    const fs::path place = fs::weakly_canonical(path, fault);
+    return fault ? path : place.string();
+  };
+  for (const Job& job : jobs) {
+    const fs::path directory(job.output.directory.path);
+    if (job.output.report->empty()) {
+      paths.emplace_back();
+      continue;
+    }
+    const fs::path name(*job.output.report);
+    std::string path = (directory / report_name(name.string(), part)).lexically_normal().string();
+    for (int copy = 1; !used.insert(place_of(path)).second; ++copy) {
+      const std::string own = fmt::format("{}-{}{}{}", name.stem().string(), job.name,
+                                          copy == 1 ? "" : fmt::format("-{}", copy), name.extension().string());
+      path = (directory / name.parent_path() / report_name(own, part)).lexically_normal().string();
+    }
+    paths.push_back(std::move(path));
+  }
+  return paths;
+}
+
 std::string preview_path(const std::string& picture) {
   return std::filesystem::path(picture).replace_extension(".preview.png").string();
 }

@@ -64,6 +64,10 @@ std::vector<Picture> select(std::vector<Picture> pictures, const std::optional<O
 /// The report's name: "report.json", under --part "report-I-of-N.json".
 std::string report_name(const std::string& name, const std::optional<PartOfRun>& part);
 
+/// Where each job's report goes ("" for none): its name in the output directory, under --part with the part. Jobs that
+/// would share a file get their own names in it: report-JOB.json.
+std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<PartOfRun>& part);
+
 /// Where the preview of a picture lies: "out/a.png" -> "out/a.preview.png".
 std::string preview_path(const std::string& picture);
 

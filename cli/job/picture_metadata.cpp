@@ -7,8 +7,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "cli/files/png.h"
 #include "cli/job/metadata_check.h"
-#include "cli/png/png.h"
+#include "cli/job/read_job.h"
 #include "cli/version.h"
 #include "core/text/text_encoder.h"
 

@@ -6,6 +6,7 @@
 
 #include "cli/job/job.h"
 #include "cli/job/picture_list.h"
+#include "cli/job/settings.h"
 
 namespace mgpu {
 

@@ -66,6 +66,14 @@ YamlNode text_node(const std::string& value) {
 
 }  // namespace
 
+Setting parse_setting(std::string_view text) {
+  const std::size_t equals = text.find('=');
+  if (equals == 0 || equals == std::string_view::npos)
+    throw Error(Exit::Usage, Mark{fmt::format("--set {}", text)}, "a setting is path=value",
+                "as in --set sampler.steps=20");
+  return {std::string(text.substr(0, equals)), std::string(text.substr(equals + 1))};
+}
+
 void set_value(YamlNode& root, const std::string& path, const std::string& value, SettingKind kind) {
   const Mark mark{on_one_line(without_middle(fmt::format("--set {}={}", path, value), kShown))};
   YamlNode* node = &root;

@@ -7,6 +7,15 @@
 
 namespace mgpu {
 
+/// A value given on the command line: --set path=value.
+struct Setting {
+  std::string path;   ///< "sampler.steps", "images.0.seed"
+  std::string value;  ///< YAML; of a key that takes text, the text
+};
+
+/// Splits "path=value". Throws Error when it is neither.
+Setting parse_setting(std::string_view text);
+
 /// What the value of a --set is read as.
 enum class SettingKind : std::uint8_t {
   Yaml,  ///< a value or a structure in YAML

@@ -10,8 +10,9 @@
 #include <set>
 #include <tuple>
 
+#include "cli/job/checks/value_checks.h"
+#include "cli/job/schedules.h"
 #include "cli/job/yaml_reader.h"
-#include "cli/render/sampling.h"
 #include "core/error.h"
 #include "core/own_memory.h"
 #include "core/strings.h"

@@ -7,16 +7,19 @@
 #include <numeric>
 #include <set>
 
-#include "cli/job/file_identity.h"
+#include "cli/files/file_identity.h"
+#include "cli/job/checks/model_checks.h"
+#include "cli/job/checks/value_checks.h"
 #include "cli/job/find_inversions.h"
+#include "cli/job/schedules.h"
 #include "cli/plan/prompt_lengths.h"
 #include "cli/render/init_image.h"
-#include "cli/render/sampling.h"
 #include "core/autoencoder_model.h"
 #include "core/error.h"
 #include "core/models/diffusion_model.h"
 #include "core/strings.h"
 #include "core/text/text_encoder.h"
+#include "shard/make_plan.h"
 
 namespace mgpu {
 namespace {

@@ -4,8 +4,9 @@
 
 #include <algorithm>
 
-#include "cli/render/report.h"
-#include "cli/render/report_json.h"
+#include "cli/files/json_text.h"
+#include "cli/plan/device_table.h"
+#include "cli/plan/plan_json.h"
 #include "core/strings.h"
 
 namespace mgpu {

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "cli/render/write_file.h"
+#include "cli/files/write_file.h"
 #include "cli/version.h"
 #include "core/error.h"
 #include "core/read_file.h"

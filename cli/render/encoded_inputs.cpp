@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "cli/job/schedules.h"
 #include "cli/render/init_image.h"
 #include "core/hand_over.h"
 #include "core/host_memory.h"

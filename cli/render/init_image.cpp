@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <map>
 
-#include "cli/png/orientation.h"
+#include "cli/files/orientation.h"
+#include "cli/files/png.h"
 #include "core/error.h"
 #include "core/read_file.h"
 

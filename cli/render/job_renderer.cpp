@@ -5,10 +5,11 @@
 #include <algorithm>
 #include <iterator>
 
-#include "cli/job/output_checks.h"
+#include "cli/files/png.h"
+#include "cli/job/checks/output_checks.h"
 #include "cli/job/picture_metadata.h"
+#include "cli/render/existing_picture.h"
 #include "cli/render/render_loop.h"
-#include "cli/render/write_file.h"
 #include "cli/signals.h"
 #include "core/device_notes.h"
 

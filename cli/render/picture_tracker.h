@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "cli/failure.h"
+#include "cli/files/manifest.h"
 #include "cli/job/picture_list.h"
-#include "cli/render/manifest.h"
 #include "cli/render/preview_file.h"
 #include "cli/render/report.h"
 #include "core/progress.h"

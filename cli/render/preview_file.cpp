@@ -2,7 +2,8 @@
 
 #include <filesystem>
 
-#include "cli/render/write_file.h"
+#include "cli/files/png.h"
+#include "cli/files/write_file.h"
 #include "core/quietly.h"
 
 namespace mgpu {

@@ -2,8 +2,8 @@
 
 #include <string>
 
+#include "cli/files/pixels.h"
 #include "cli/job/picture_list.h"
-#include "cli/png/png.h"
 
 namespace mgpu {
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "cli/files/pixels.h"
 #include "core/autoencoder_model.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"

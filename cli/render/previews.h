@@ -4,6 +4,7 @@
 
 #include <atomic>
 
+#include "cli/files/pixels.h"
 #include "cli/render/picture_tracker.h"
 #include "cli/render/vae_runner.h"
 #include "core/progress.h"

@@ -9,13 +9,13 @@
 #include <iterator>
 #include <set>
 
+#include "cli/files/manifest.h"
+#include "cli/files/write_file.h"
+#include "cli/job/checks/output_checks.h"
 #include "cli/job/notes.h"
-#include "cli/job/output_checks.h"
 #include "cli/plan/device_probes.h"
 #include "cli/plan/plan_job.h"
 #include "cli/render/job_renderer.h"
-#include "cli/render/manifest.h"
-#include "cli/render/write_file.h"
 #include "cli/signals.h"
 #include "core/arithmetic.h"
 #include "core/device_notes.h"

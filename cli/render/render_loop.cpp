@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "cli/job/schedules.h"
 #include "cli/render/sampling.h"
 #include "core/fault_point.h"
 #include "core/hand_over.h"

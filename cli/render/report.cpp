@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
-#include "cli/render/report_json.h"
+#include "cli/files/json_text.h"
+#include "cli/plan/device_table.h"
+#include "cli/plan/plan_json.h"
 #include "core/strings.h"
 
 namespace mgpu {
@@ -44,10 +46,6 @@ Json image_json(const ImageReport& image) {
           {"error", image.error}};
 }
 
-double in_gib(std::uint64_t bytes) {
-  return static_cast<double>(bytes) / (1024.0 * 1024.0 * 1024.0);
-}
-
 /// "1.5 GB from cpu, 20.0 MB from cuda:1"
 std::string received_text(const std::map<std::string, std::uint64_t>& received) {
   std::vector<std::string> out;
@@ -56,29 +54,6 @@ std::string received_text(const std::map<std::string, std::uint64_t>& received) 
 }
 
 }  // namespace
-
-Json assignments_json(const std::vector<Assignment>& assignments) {
-  Json out = Json::array();
-  for (const Assignment& a : assignments)
-    out.push_back({{"component", a.component},
-                   {"kind", a.kind},
-                   {"first", a.first},
-                   {"last", a.last},
-                   {"blocks", a.blocks},
-                   {"bytes", a.bytes},
-                   {"streamed", a.streamed},
-                   {"from", a.from}});
-  return out;
-}
-
-std::string one_document(const std::vector<std::string>& texts) {
-  if (texts.size() == 1) return texts.front();
-  return fmt::format("[\n{}]\n", fmt::join(texts, ",\n"));
-}
-
-std::string dump_json(const Json& json, int indent) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
 
 std::string status_of(const std::vector<ImageReport>& images, bool interrupted) {
   if (interrupted) return "interrupted";
@@ -113,37 +88,6 @@ std::string to_json(const Report& report) {
                   {"devices", std::move(devices)},
                   {"images", std::move(images)}};
   return dump_json(json, 1) + "\n";
-}
-
-std::string device_table_head(std::string_view peaks) {
-  return fmt::format("{:<8} {:<10} {:>16} {:>10} {:>8} | {:>17} {:>8} {:>8}  GiB", "device", "component", "blocks",
-                     "weights", "limit", peaks, "sample", "decode");
-}
-
-std::string memory_columns(std::uint64_t limit, const PhaseBytes& peak) {
-  return fmt::format("{:>8.2f} | {:>17.2f} {:>8.2f} {:>8.2f}", in_gib(limit), in_gib(peak.encode), in_gib(peak.sample),
-                     in_gib(peak.decode));
-}
-
-std::string device_rows(std::string_view id, const std::vector<Assignment>& assignments, const std::string& memory) {
-  if (assignments.empty()) return fmt::format("{:<8} {:<10} {:>16} {:>10} {}\n", id, "-", "-", "-", memory);
-  std::string text;
-  for (auto a = assignments.begin(); a != assignments.end();) {
-    // Streamed blocks stand between others: one row for all of a kind.
-    const auto begin = a;
-    int streamed = 0;
-    std::uint64_t bytes = 0;
-    for (; a != assignments.end() && a->component == begin->component && a->kind == begin->kind; ++a) {
-      streamed += a->streamed ? a->blocks : 0;
-      bytes += a->bytes;
-    }
-    const std::string some = streamed > 0 ? fmt::format(" {}*", streamed) : "";
-    const std::string blocks = fmt::format("{} {}-{}{}", begin->kind, begin->first, (a - 1)->last, some);
-    const bool first = begin == assignments.begin();
-    text += fmt::format("{:<8} {:<10} {:>16} {:>10.2f}{}\n", first ? id : "", begin->component, blocks, in_gib(bytes),
-                        first ? " " + memory : "");
-  }
-  return text;
 }
 
 std::string device_table(const std::vector<DeviceReport>& devices) {

@@ -70,12 +70,6 @@ std::string to_tables(const Report& report);
 /// The table of devices: what each held, its limit and its peaks.
 std::string device_table(const std::vector<DeviceReport>& devices);
 
-/// The table of devices, which `plan` shares: its head, without a newline; the columns of memory in GiB; a device's
-/// rows, the memory behind the first; so many blocks of a row as stand before a star are streamed.
-std::string device_table_head(std::string_view peaks);
-std::string memory_columns(std::uint64_t limit, const PhaseBytes& peak);
-std::string device_rows(std::string_view id, const std::vector<Assignment>& assignments, const std::string& memory);
-
 /// One line of manifest.jsonl, with its newline: a picture's report and where it came from.
 std::string manifest_line(const ImageReport& image, const std::string& job, int index);
 

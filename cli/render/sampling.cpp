@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "cli/job/schedules.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "samplers/denoiser.h"
@@ -15,16 +16,6 @@ namespace mgpu {
 namespace {
 
 constexpr int kLatentFactor = 8;  // pixels a latent value, along each side
-
-const SamplerRow& sampler_of(const SamplerOptions& options) {
-  const SamplerRow* row = find_sampler(*options.name);
-  MGPU_CHECK(row, "sampler {} was accepted and is not there", *options.name);
-  return *row;
-}
-
-DenoiserOptions denoiser_options(const SamplerOptions& options) {
-  return {.cfg = *options.cfg, .needs_uncond = sampler_of(options).needs_uncond};
-}
 
 /// Where and when each positive conditioning counts; nothing to say where the prompt is alone.
 std::vector<Region> regions_of(const Run& run, const SigmaTable& table, at::Device device) {
@@ -54,30 +45,6 @@ std::size_t number_of(Conditioned which, const Run& run) {
   return run.further.size() + 1;
 }
 
-SigmaTable sigma_table(const Shift& shift, const Training& training, int width, int height) {
-  if (training.prediction != Prediction::Velocity)
-    return training.zero_terminal ? zero_terminal_sigmas() : stable_diffusion_sigmas();
-  switch (shift.kind) {
-    case Shift::Kind::Constant:
-      return flux_dev_sigmas(shift.value);
-    case Shift::Kind::ByResolution:
-      return flux_dev_sigmas(flux_mu(shift.base, shift.max, width, height));
-    case Shift::Kind::Auto:
-      break;
-  }
-  return training.mu > 0.0 ? flux_dev_sigmas(training.mu) : flux_schnell_sigmas();
-}
-
-/// What the sampler evaluates the model at, each once.
-std::vector<double> evaluated_timesteps(const SamplerOptions& options, const RunSchedule& schedule) {
-  std::vector<double> out;
-  for (const double sigma : evaluated_sigmas(sampler_of(options), schedule.sigmas, schedule.table)) {
-    const double timestep = schedule.table.timestep(sigma);
-    if (std::ranges::find(out, timestep) == out.end()) out.push_back(timestep);
-  }
-  return out;
-}
-
 /// The denoiser of a run: guided, with all its conditionings, and true to the init image where its mask says so.
 Denoise denoiser_of(const Run& run, const RunSchedule& schedule, Prediction prediction, const ModelCall& model,
                     at::ScalarType computed_in, const at::Tensor& noise, const at::Tensor& latent) {
@@ -93,53 +60,6 @@ Denoise denoiser_of(const Run& run, const RunSchedule& schedule, Prediction pred
 }
 
 }  // namespace
-
-void check_schedules(const Job& job) {
-  constexpr double kMost = 1e6;
-  for (const ImageJob& image : job.images) {
-    const SamplerOptions& options = image.sampler;
-    const double whole = *options.steps / *options.denoise;
-    if (whole <= kMost * (1 + 1e-9)) continue;
-    throw job.error(options.denoise.given ? options.denoise.mark : options.steps.mark,
-                    fmt::format("{} steps of a \"denoise\" of {} are the end of a schedule of {:.0f} steps",
-                                *options.steps, *options.denoise, whole),
-                    fmt::format("the longest is {:.0f}: take fewer steps or a larger denoise", kMost));
-  }
-}
-
-RunSchedule run_schedule(const SamplerOptions& options, const Training& training, int width, int height) {
-  const ScheduleRow* schedule = find_schedule(*options.scheduler);
-  MGPU_CHECK(schedule, "scheduler {} was accepted and is not there", *options.scheduler);
-  SigmaTable table = sigma_table(*options.shift, training, width, height);
-  std::vector<double> sigmas =
-      make_sigmas(*schedule, table, *options.steps, *options.denoise, sampler_of(options).extra_step);
-  return {std::move(table), std::move(sigmas)};
-}
-
-bool evaluates_negative(const SamplerOptions& options) {
-  return uses_negative(denoiser_options(options));
-}
-
-std::vector<std::string_view> told_prompts(const ImageJob& image) {
-  std::vector<std::string_view> out{image.prompt};
-  for (const ConditionOptions& condition : *image.conditions) out.push_back(condition.prompt);
-  if (evaluates_negative(image.sampler)) out.push_back(image.negative);
-  return out;
-}
-
-LevelsKey levels_key(const ImageJob& image) {
-  const SamplerOptions& options = image.sampler;
-  return {*options.name,  *options.scheduler, *options.steps, *options.denoise,
-          *options.shift, *image.width,       *image.height};
-}
-
-const std::vector<double>& RunTimesteps::of(const ImageJob& image) {
-  const auto [known, is_new] = known_.try_emplace(levels_key(image));
-  if (is_new)
-    known->second =
-        evaluated_timesteps(image.sampler, run_schedule(image.sampler, training_, *image.width, *image.height));
-  return known->second;
-}
 
 at::Tensor sample(Engine& engine, const Run& run, const OnStep& on_step) {
   const SamplerOptions& options = *run.options;

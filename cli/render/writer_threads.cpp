@@ -1,7 +1,8 @@
 #include "cli/render/writer_threads.h"
 
+#include "cli/files/png.h"
+#include "cli/files/write_file.h"
 #include "cli/job/picture_metadata.h"
-#include "cli/render/write_file.h"
 #include "core/cancel.h"
 #include "core/clock.h"
 #include "core/fault_point.h"

@@ -6,8 +6,8 @@
 #include <mutex>
 #include <vector>
 
+#include "cli/files/pixels.h"
 #include "cli/job/job.h"
-#include "cli/png/png.h"
 #include "cli/render/picture_tracker.h"
 #include "core/progress.h"
 #include "shard/worker.h"

@@ -4,6 +4,7 @@
 
 #include "cli/job/job.h"
 #include "cli/job/picture_list.h"
+#include "cli/job/read_job.h"
 #include "cli/register_families.h"
 
 // Any bytes as a job file: either a job comes out, whose pictures can be listed, or an Error that says what is wrong.

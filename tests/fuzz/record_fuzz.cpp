@@ -5,6 +5,7 @@
 
 #include "cli/job/job.h"
 #include "cli/job/picture_metadata.h"
+#include "cli/job/read_job.h"
 #include "cli/register_families.h"
 #include "core/error.h"
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <filesystem>
 
+#include "cli/job/load_job.h"
 #include "cli/render/render.h"
 #include "core/allocation_limit.h"
 #include "core/devices.h"

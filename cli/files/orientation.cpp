@@ -1,4 +1,4 @@
-#include "cli/png/orientation.h"
+#include "cli/files/orientation.h"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "cli/render/manifest.h"
+#include "cli/files/manifest.h"
 
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -13,7 +13,7 @@
 #include <optional>
 #include <thread>
 
-#include "cli/render/write_file.h"
+#include "cli/files/write_file.h"
 #include "core/descriptor.h"
 #include "core/read_file.h"
 

@@ -1,9 +1,10 @@
-#include "cli/job/file_identity.h"
+#include "cli/files/file_identity.h"
 
 #include <filesystem>
 
 #include "core/read_file.h"
 #include "core/sha256.h"
+#include "core/tensor_file.h"
 
 namespace mgpu {
 

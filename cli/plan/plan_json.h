@@ -1,7 +1,6 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
-#include <string>
 #include <vector>
 
 #include "shard/plan.h"
@@ -16,11 +15,5 @@ nlohmann::ordered_json phases_json(const Phases<T>& phases) {
 }
 
 nlohmann::ordered_json assignments_json(const std::vector<Assignment>& assignments);
-
-/// JSON texts as one document: one as it is, several as a list.
-std::string one_document(const std::vector<std::string>& texts);
-
-/// File names and messages of the system may hold any bytes; JSON holds UTF-8.
-std::string dump_json(const nlohmann::ordered_json& json, int indent);
 
 }  // namespace mgpu

@@ -1,4 +1,4 @@
-#include "cli/job/expand_path.h"
+#include "cli/files/expand_path.h"
 
 #include <pwd.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-#include "cli/png/png_chunks.h"
+#include "cli/files/png_chunks.h"
 
 #include <fmt/format.h>
 #include <zlib.h>

@@ -1,4 +1,4 @@
-#include "cli/job/output_checks.h"
+#include "cli/job/checks/output_checks.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -6,14 +6,16 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <set>
 
+#include "cli/files/manifest.h"
+#include "cli/files/png.h"
+#include "cli/files/write_file.h"
 #include "cli/job/yaml_reader.h"
-#include "cli/render/manifest.h"
-#include "cli/render/write_file.h"
 #include "core/read_file.h"
 #include "core/strings.h"
 
@@ -204,7 +206,35 @@ void add_picture(const Picture& picture, const Job& job, bool previews, Files& f
                      fmt::format("the preview of picture {} of {}", picture.index, job.file), place);
 }
 
+Error directory_error(const Job& job, const std::string& why) {
+  const FileReference& directory = job.output.directory;
+  return job.error(directory.mark, fmt::format("cannot write to the output directory \"{}\": {}", directory.path, why),
+                   "name another with output.directory");
+}
+
 }  // namespace
+
+void check_output_directory(const Job& job) {
+  const std::string& directory = job.output.directory.path;
+  std::error_code fault;
+  fs::create_directories(directory, fault);
+  if (fault) throw directory_error(job, fault.message());
+  if (!fs::is_directory(directory, fault)) throw directory_error(job, "it is not a directory");
+  if (const int writing = try_to_write(directory); writing != 0) throw directory_error(job, std::strerror(writing));
+}
+
+void check_output_directory_unchanged(const Job& job) {
+  fs::path folder = fs::absolute(job.output.directory.path).lexically_normal();
+  struct stat info {};
+  while (::stat(folder.c_str(), &info) != 0) {
+    if (errno != ENOENT) throw directory_error(job, std::strerror(errno));
+    const fs::path above = folder.parent_path();
+    if (above == folder) return;
+    folder = above;
+  }
+  if (!S_ISDIR(info.st_mode)) throw directory_error(job, std::strerror(ENOTDIR));
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) throw directory_error(job, std::strerror(errno));
+}
 
 void check_outputs(const Outputs& outputs) {
   Files files;

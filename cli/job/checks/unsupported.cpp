@@ -1,8 +1,8 @@
+#include "cli/job/checks/unsupported.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
-
-#include "cli/job/job.h"
 
 // What a job file may ask for and this version cannot do yet: the one place that says so.
 
@@ -52,44 +52,6 @@ void refuse_unsupported(const Job& job) {
     refuse.when(**type == ComputeType::Fp8, type->mark, "\"dtype: fp8\"", "8-bit weight files are read as they are");
   refuse_exact(job, refuse);
   refuse_placement(refuse, job.placement);
-}
-
-std::string_view name_of(ComputeType type) {
-  switch (type) {
-    case ComputeType::Auto:
-      return "auto";
-    case ComputeType::Fp32:
-      return "fp32";
-    case ComputeType::Bf16:
-      return "bf16";
-    case ComputeType::Fp16:
-      return "fp16";
-    case ComputeType::Fp8:
-      return "fp8";
-  }
-  return "";
-}
-
-std::string_view name_of(Mode mode) {
-  switch (mode) {
-    case Mode::Auto:
-      return "auto";
-    case Mode::Single:
-      return "single";
-    case Mode::Shard:
-      return "shard";
-    case Mode::Tensor:
-      return "tensor";
-    case Mode::Sequence:
-      return "sequence";
-    case Mode::Patch:
-      return "patch";
-    case Mode::Replicate:
-      return "replicate";
-    case Mode::SplitCfg:
-      return "split-cfg";
-  }
-  return "";
 }
 
 }  // namespace mgpu

@@ -1,4 +1,4 @@
-#include "cli/render/write_file.h"
+#include "cli/files/write_file.h"
 
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -10,9 +10,7 @@
 #include <filesystem>
 #include <map>
 
-#include "cli/png/png.h"
 #include "core/descriptor.h"
-#include "core/read_file.h"
 
 namespace mgpu {
 namespace {
@@ -71,33 +69,10 @@ int write_once(const std::string& path, std::string_view bytes) {
   return fault;
 }
 
-/// Creates a file in the folder, writes to it and removes it; 0 or errno. It has no name any more when it is written
-/// to, so that nothing stays where we are killed.
-int try_to_write(const fs::path& folder) {
-  int fault = EEXIST;
-  for (int tries = 0; fault == EEXIST && tries < kMostTries; ++tries) {
-    Temporary probe((folder / ".mgpu-render").string());
-    if (!probe.file.is_open()) {
-      fault = errno;
-      continue;
-    }
-    ::unlink(probe.name.c_str());
-    fault = probe.file.write("x");
-    if (fault == 0) fault = probe.file.sync();
-  }
-  return fault;
-}
-
 void sync_folder(const fs::path& folder) {
   const Descriptor directory(folder.empty() ? "." : folder.string(), O_RDONLY | O_DIRECTORY);
   if (directory.is_open())
     directory.sync();  // so that the new name survives a power cut; the file itself is safe already
-}
-
-Error directory_error(const Job& job, const std::string& why) {
-  const FileReference& directory = job.output.directory;
-  return job.error(directory.mark, fmt::format("cannot write to the output directory \"{}\": {}", directory.path, why),
-                   "name another with output.directory");
 }
 
 /// The part of a temporary file's name before ".PID-NUMBER.tmp" or, of earlier versions, ".tmp"; "" of other names.
@@ -135,26 +110,19 @@ WriteError::WriteError(const std::string& path, int fault)
     : Error(Exit::ImageFailed, Mark{path}, fmt::format("cannot be written: {}", std::strerror(fault)), hint_of(fault)),
       concerns_all_(concerns_all_files(fault)) {}
 
-void check_output_directory(const Job& job) {
-  const std::string& directory = job.output.directory.path;
-  std::error_code fault;
-  fs::create_directories(directory, fault);
-  if (fault) throw directory_error(job, fault.message());
-  if (!fs::is_directory(directory, fault)) throw directory_error(job, "it is not a directory");
-  if (const int writing = try_to_write(directory); writing != 0) throw directory_error(job, std::strerror(writing));
-}
-
-void check_output_directory_unchanged(const Job& job) {
-  fs::path folder = fs::absolute(job.output.directory.path).lexically_normal();
-  struct stat info {};
-  while (::stat(folder.c_str(), &info) != 0) {
-    if (errno != ENOENT) throw directory_error(job, std::strerror(errno));
-    const fs::path above = folder.parent_path();
-    if (above == folder) return;
-    folder = above;
+int try_to_write(const std::string& folder) {
+  int fault = EEXIST;
+  for (int tries = 0; fault == EEXIST && tries < kMostTries; ++tries) {
+    Temporary probe((fs::path(folder) / ".mgpu-render").string());
+    if (!probe.file.is_open()) {
+      fault = errno;
+      continue;
+    }
+    ::unlink(probe.name.c_str());
+    fault = probe.file.write("x");
+    if (fault == 0) fault = probe.file.sync();
   }
-  if (!S_ISDIR(info.st_mode)) throw directory_error(job, std::strerror(ENOTDIR));
-  if (::access(folder.c_str(), W_OK | X_OK) != 0) throw directory_error(job, std::strerror(errno));
+  return fault;
 }
 
 void write_file(const std::string& path, std::string_view bytes) {
@@ -185,52 +153,6 @@ void remove_leftovers(const std::set<std::string>& paths) {
       if (is_one_of(written_name(name), names)) remove_unlocked(entries->path().string());
     }
   }
-}
-
-Existing existing_picture(const std::string& path, const std::string& record, bool overwrite, bool resume) {
-  std::error_code fault;
-  if (overwrite || !fs::exists(path, fault)) return Existing::Render;
-  if (!resume) return Existing::Keep;
-  try {
-    const std::map<std::string, std::string> text = read_png_text(read_file(path), path);
-    const auto found = text.find("mgpu_job");
-    return found != text.end() && found->second == record ? Existing::Keep : Existing::Render;
-  } catch (const Error&) {  // damaged: what --resume is there to mend
-    return Existing::Render;
-  }
-}
-
-bool begins_as_png(const std::string& path) {
-  const Descriptor file(path, O_RDONLY | O_NONBLOCK);
-  char begin[8] = {};
-  return file.is_open() && ::pread(file.get(), begin, sizeof begin, 0) == sizeof begin && is_png({begin, sizeof begin});
-}
-
-std::vector<std::string> report_paths(std::span<const Job> jobs, const std::optional<PartOfRun>& part) {
-  std::vector<std::string> paths;
-  std::set<std::string> used;
-  // Two names of a directory are one place: the files are compared where they really lie.
-  const auto place_of = [&](const std::string& path) {
-    std::error_code fault;
-    const fs::path place = fs::weakly_canonical(path, fault);
-    return fault ? path : place.string();
-  };
-  for (const Job& job : jobs) {
-    const fs::path directory(job.output.directory.path);
-    if (job.output.report->empty()) {
-      paths.emplace_back();
-      continue;
-    }
-    const fs::path name(*job.output.report);
-    std::string path = (directory / report_name(name.string(), part)).lexically_normal().string();
-    for (int copy = 1; !used.insert(place_of(path)).second; ++copy) {
-      const std::string own = fmt::format("{}-{}{}{}", name.stem().string(), job.name,
-                                          copy == 1 ? "" : fmt::format("-{}", copy), name.extension().string());
-      path = (directory / name.parent_path() / report_name(own, part)).lexically_normal().string();
-    }
-    paths.push_back(std::move(path));
-  }
-  return paths;
 }
 
 }  // namespace mgpu

@@ -1,8 +1,9 @@
+#include "cli/files/pixels.h"
+
 #include <ATen/ATen.h>
 
 #include <algorithm>
 
-#include "cli/png/png.h"
 #include "core/error.h"
 
 namespace mgpu {

@@ -9,6 +9,14 @@
 
 namespace mgpu {
 
+/// Makes the job's output directory and proves, with a file that it removes again, that pictures can be written there.
+/// Throws Error (exit 2) at output.directory.
+void check_output_directory(const Job& job);
+
+/// The same without a change on the disk, as far as that can tell: the directory, or the nearest one above that exists,
+/// is a directory that we may write to.
+void check_output_directory_unchanged(const Job& job);
+
 /// What a run would write.
 struct Outputs {
   std::span<const Job> jobs;

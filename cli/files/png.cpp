@@ -1,4 +1,4 @@
-#include "cli/png/png.h"
+#include "cli/files/png.h"
 
 #include <fmt/format.h>
 #include <lodepng.h>
@@ -9,9 +9,10 @@
 #include <cstring>
 #include <optional>
 
-#include "cli/png/orientation.h"
-#include "cli/png/png_chunks.h"
+#include "cli/files/orientation.h"
+#include "cli/files/png_chunks.h"
 #include "core/cancel.h"
+#include "core/descriptor.h"
 #include "core/error.h"
 
 namespace mgpu {
@@ -104,6 +105,12 @@ std::string encode_png(const Rgb8& picture, const PngText& text) {
 
 bool is_png(std::string_view bytes) {
   return bytes.starts_with("\x89PNG\r\n\x1a\n");
+}
+
+bool begins_as_png(const std::string& path) {
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK);
+  char begin[8] = {};
+  return file.is_open() && ::pread(file.get(), begin, sizeof begin, 0) == sizeof begin && is_png({begin, sizeof begin});
 }
 
 PngFile decode_png(std::string_view bytes, const std::string& file) {

@@ -2,8 +2,8 @@
 
 #include <string_view>
 
-#include "cli/png/png.h"
-#include "cli/png/png_chunks.h"
+#include "cli/files/pixels.h"
+#include "cli/files/png_chunks.h"
 
 namespace mgpu {
 

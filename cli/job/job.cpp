@@ -25,6 +25,10 @@ Error Job::error(const Mark& mark, std::string message, std::string hint) const 
                 : Error(Exit::Usage, mark, std::move(message), std::move(hint));
 }
 
+Mark Job::place_in(const WrittenAllocation& allocation, std::size_t column) const {
+  return source ? source->inside(allocation.mark, allocation.text, column) : allocation.mark;
+}
+
 std::vector<std::pair<std::string, const Marked<ComponentAllocation>*>> Allocation::all() const {
   std::vector<std::pair<std::string, const Marked<ComponentAllocation>*>> out{{"unet", &unet}, {"clip", &clip}};
   for (const auto& [key, component] : encoders) out.emplace_back(key, &component);

@@ -12,6 +12,7 @@
 #include "core/devices.h"
 #include "core/error.h"
 #include "samplers/schedule.h"
+#include "shard/allocation.h"
 
 namespace mgpu {
 
@@ -71,10 +72,17 @@ enum class Mode : std::uint8_t { Auto, Single, Shard, Tensor, Sequence, Patch, R
 
 enum class AutoBool : std::uint8_t { Auto, True, False };
 
-/// Where one component's bytes lie: `expert` is a string of the allocation grammar (design.md section 5) and wins over
-/// the others.
+/// A string of the allocation grammar (shard/allocation.h), parsed when the job is read. `text` and `mark` say where
+/// its columns stand in the job, for errors that come up later.
+struct WrittenAllocation {
+  AllocationString value;
+  std::string text;
+  Mark mark;
+};
+
+/// Where one component's bytes lie. `expert` wins over the others.
 struct ComponentAllocation {
-  Marked<std::string> expert;     ///< empty: none
+  std::optional<WrittenAllocation> expert;
   std::vector<DeviceId> compute;  ///< one device; several for a VAE that is decoded in parallel
   double virtual_vram_gb = 0.0;   ///< GiB moved from the compute device to the donors
   std::vector<DeviceId> donors;
@@ -198,6 +206,8 @@ struct Job {
 
   /// An error (exit 2) at `mark`, with the line of the job file that it points at.
   Error error(const Mark& mark, std::string message, std::string hint = {}) const;
+  /// The place in the job of a column of an allocation string.
+  Mark place_in(const WrittenAllocation& allocation, std::size_t column) const;
 };
 
 /// The texts of an entry: its prompt, its negative prompt and its conditions' prompts.

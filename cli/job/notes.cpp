@@ -210,7 +210,7 @@ void note_steps(const Job& job, const ModelSet& set, NoteList& notes) {
 void note_component(const Job& job, const Marked<ComponentAllocation>& allocation, std::string_view name,
                     NoteList& notes) {
   if (!allocation.given) return;
-  const bool expert = !allocation->expert->empty();
+  const bool expert = allocation->expert.has_value();
   if (expert && allocation->virtual_vram_gb > 0.0)
     notes.add("virtual_vram_gb", allocation.mark,
               fmt::format("\"allocation.{}.virtual_vram_gb\" is not used beside \"expert\"", name));

@@ -65,37 +65,37 @@ Type<std::vector<DeviceId>> one_or_more_devices() {
   return either<std::vector<DeviceId>>({one, list(device(), false)});
 }
 
-/// Text that must be an allocation string; what is wrong with it is shown at its column.
-std::string checked_allocation(std::string words, const Value& value) {
+/// Parses the text of an allocation string. An error points at the column that is wrong.
+WrittenAllocation read_allocation(const std::string& words, const Value& value) {
   try {
-    parse_allocation(words);
+    return {parse_allocation(words), words, value.node.mark};
   } catch (const AllocationError& e) {
     throw value.source.error(value.source.inside(value.node.mark, words, e.column()),
                              fmt::format("\"{}\": {}", value.path, e.what()), e.hint());
   }
-  return words;
 }
 
 Type<ComponentAllocation> component(bool several) {
   const auto nothing = [](const ComponentAllocation&) { return std::string{}; };
   const auto named = made_from<ComponentAllocation, std::string>(
       text(),
-      [](std::string words, const Value& value) {
+      [](const std::string& words, const Value& value) {
         ComponentAllocation allocation;
         if (const auto id = parse_device(words)) {
           allocation.compute = {*id};
         } else {
-          allocation.expert = {checked_allocation(std::move(words), value), value.node.mark, true};
+          allocation.expert = read_allocation(words, value);
         }
         return allocation;
       },
       nothing);
-  const auto expert = made_from<std::string, std::string>(
+  using Expert = std::optional<WrittenAllocation>;
+  const auto expert = made_from<Expert, std::string>(
       text(),
-      [](std::string words, const Value& value) {
-        return words.empty() ? words : checked_allocation(std::move(words), value);
+      [](const std::string& words, const Value& value) {
+        return words.empty() ? Expert{} : Expert{read_allocation(words, value)};
       },
-      text().show);
+      [](const Expert&) { return std::string{}; });
   const auto long_form = section<ComponentAllocation>([expert](Section& s, ComponentAllocation& a) {
     s.key("compute", a.compute, one_or_more_devices(), "the device that computes; the others donate memory");
     s.key("virtual_vram_gb", a.virtual_vram_gb, number(0.0, 1024.0),

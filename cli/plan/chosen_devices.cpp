@@ -12,7 +12,6 @@
 
 #include "cli/job/checks/value_checks.h"
 #include "cli/job/schedules.h"
-#include "cli/job/yaml_reader.h"
 #include "core/error.h"
 #include "core/own_memory.h"
 #include "core/strings.h"
@@ -162,8 +161,8 @@ void set_speeds(const Job& job, const Machine& machine, JobDevices& devices) {
 std::optional<AllocationString> allocation_of(const ComponentAllocation& wanted, const JobDevices& devices) {
   AllocationString out;
   if (wanted.compute.size() > 1) return std::nullopt;  // the autoencoder's coders
-  if (!wanted.expert->empty()) out = parse_allocation(*wanted.expert);
-  const bool lends = wanted.expert->empty() && wanted.virtual_vram_gb > 0.0;
+  if (wanted.expert) out = wanted.expert->value;
+  const bool lends = !wanted.expert && wanted.virtual_vram_gb > 0.0;
   if (!out.tail && (!wanted.compute.empty() || lends)) {
     out.tail = AllocationTail{wanted.compute.empty() ? devices.rooms.front().id : wanted.compute.front(), 0, {}};
     if (lends) {
@@ -190,8 +189,8 @@ const Marked<ComponentAllocation>* allocation_for(const Job& job, std::string_vi
 /// Devices that an allocation makes lend: under a tail all but its own, else those that do not compute.
 std::vector<DeviceId> donors_named(const ComponentAllocation& wanted, const std::vector<DeviceId>& computing) {
   std::vector<DeviceId> out = wanted.donors;
-  if (wanted.expert->empty()) return out;
-  const AllocationString expert = parse_allocation(*wanted.expert);
+  if (!wanted.expert) return out;
+  const AllocationString& expert = wanted.expert->value;
   const bool tail = expert.tail || !wanted.compute.empty();
   for (const AllocationEntry& entry : expert.entries)
     if (tail || std::ranges::find(computing, entry.device) == computing.end()) out.push_back(entry.device);
@@ -237,13 +236,8 @@ void suppose_device(Machine& machine, std::string_view entry, std::set<DeviceId>
   if (!id) fail(fmt::format("{} is no device", in_quotes(entry.substr(0, equals))));
   if (!seen.insert(*id).second) fail(fmt::format("{} is given twice", id->to_string()));
   if (equals == entry.size()) fail(fmt::format("{} has no memory", id->to_string()));
-  // The grammar of allocations has amounts of memory.
-  std::uint64_t bytes = 0;
   const std::string_view size = entry.substr(equals + 1, at - std::min(equals + 1, at));
-  try {
-    bytes = parse_allocation(fmt::format("cpu,{}", size)).entries.front().amount.bytes;
-  } catch (const AllocationError&) {  // said below
-  }
+  const std::uint64_t bytes = parse_memory_amount(size).value_or(0);
   if (bytes == 0) fail(fmt::format("{} is no size such as 8GB", in_quotes(size)));
   if (id->is_cuda()) {
     machine.survey.gpus.push_back({*id, "supposed", "", 9, 0, bytes, bytes, ""});
@@ -384,9 +378,7 @@ PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
 
 Error placement_error(const Job& job, const PlacementError& error) {
   const Marked<ComponentAllocation>& told = *allocation_for(job, error.component());
-  const Marked<std::string>& expert = told->expert;
-  const Mark mark =
-      expert->empty() || !job.source ? told.mark : job.source->inside(expert.mark, *expert, error.column());
+  const Mark mark = told->expert ? job.place_in(*told->expert, error.column()) : told.mark;
   return job.error(mark, error.what(), error.hint());
 }
 

@@ -6,8 +6,6 @@
 #include <limits>
 
 #include "cli/job/picture_list.h"
-#include "cli/job/source.h"
-#include "shard/allocation.h"
 
 namespace mgpu {
 namespace {
@@ -77,16 +75,14 @@ void check_computing(const Job& job) {
   const Allocation& a = job.placement.allocation;
   for (const auto& [name, component] : a.all()) {
     const ComponentAllocation& wanted = **component;
-    const std::optional<AllocationTail> tail =
-        wanted.expert->empty() ? std::nullopt : parse_allocation(*wanted.expert).tail;
+    const std::optional<AllocationTail> tail = wanted.expert ? wanted.expert->value.tail : std::nullopt;
     if (component == &a.vae && wanted.compute.size() > 1) {
       const auto absent = std::ranges::find_if_not(wanted.compute, computes);
       if (absent != wanted.compute.end()) throw coder_error(job, *absent);
     }
     const DeviceId* sole = tail ? &tail->compute : wanted.compute.size() == 1 ? &wanted.compute.front() : nullptr;
     if (!sole || computes(*sole)) continue;
-    const Mark mark =
-        tail && job.source ? job.source->inside(wanted.expert.mark, *wanted.expert, tail->column) : component->mark;
+    const Mark mark = tail ? job.place_in(*wanted.expert, tail->column) : component->mark;
     std::vector<std::string> names;
     for (const DeviceId& id : *ids) names.push_back(id.to_string());
     throw job.error(mark, fmt::format("{} does not compute in this job", sole->to_string()),

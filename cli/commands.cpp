@@ -9,6 +9,7 @@
 
 #include "cli/files/json_text.h"
 #include "cli/files/png.h"
+#include "cli/job/checks/checks.h"
 #include "cli/job/checks/output_checks.h"
 #include "cli/job/load_job.h"
 #include "cli/job/notes.h"
@@ -174,13 +175,14 @@ Answer validate(const Arguments& arguments) {
 }
 
 Answer plan(const Arguments& arguments) {
-  std::vector<Job> jobs = load_jobs(arguments);
+  CheckedJobs checked = check_jobs(load_jobs(arguments));
   Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
   Answer out;
   const SpeedSource speeds{[&](const std::string& note) { out.error += fmt::format("note: {}\n", note); }};
   std::vector<std::string> plans;
-  for (Job& job : jobs) {
-    JobModels models = open_job(job);
+  for (std::size_t i = 0; i < checked.jobs.size(); ++i) {
+    const Job& job = checked.jobs[i];
+    JobModels& models = checked.models[i];
     const std::vector<std::string> notes = job_notes(job, models);
     out.error += note_lines(notes);
     const JobDevices devices = remembered_devices(job, machine, speeds);

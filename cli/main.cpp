@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/compare.h"
 #include "cli/files/json_text.h"
+#include "cli/job/checks/checks.h"
 #include "cli/job/json_schema.h"
 #include "cli/job/source.h"
 #include "cli/progress_printer.h"
@@ -79,7 +80,8 @@ class Log {
 Exit run(const Arguments& arguments) {
   using Amount = ProgressStyle::Amount;
   const Amount amount = arguments.quiet ? Amount::Quiet : arguments.verbose ? Amount::Verbose : Amount::Normal;
-  CheckedJobs jobs = check_jobs(load_jobs(arguments), arguments.render, arguments.log);
+  CheckedJobs jobs = check_jobs(load_jobs(arguments), {arguments.render.only, arguments.render.part,
+                                                       arguments.render.preview > 0, arguments.log});
   Log log(arguments.log);  // behind the checks, so that it empties no file that it must not
   ProgressPrinter progress(
       style_of_terminal(amount), [](std::string_view text) { print(stderr, text); }, log.writer());

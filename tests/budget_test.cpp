@@ -6,6 +6,7 @@
 #include <span>
 
 #include "cli/failure.h"
+#include "cli/job/checks/checks.h"
 #include "cli/job/load_job.h"
 #include "cli/plan/chosen_devices.h"
 #include "cli/plan/plan_job.h"

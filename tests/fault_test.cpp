@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "cli/job/checks/checks.h"
 #include "cli/plan/plan_job.h"
 #include "cli/render/encoded_inputs.h"
 #include "cli/render/render.h"

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <random>
 
+#include "cli/job/checks/checks.h"
 #include "cli/job/notes.h"
 #include "cli/plan/plan_job.h"
 #include "cli/plan/prompt_lengths.h"

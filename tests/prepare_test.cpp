@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/job/checks/checks.h"
 #include "cli/job/find_files.h"
 #include "cli/job/read_job.h"
 #include "cli/plan/plan_job.h"

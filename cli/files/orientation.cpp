@@ -5,6 +5,10 @@
 #include <optional>
 #include <string>
 
+#include "cli/files/png.h"
+#include "core/error.h"
+#include "core/read_file.h"
+
 namespace mgpu {
 namespace {
 
@@ -124,6 +128,13 @@ Rgb8 upright(Rgb8 picture, int orientation) {
     }
   }
   return out;
+}
+
+Rgb8 read_upright_png(const std::string& file) {
+  const std::string bytes = read_file(file);
+  if (!is_png(bytes)) fail_file(file, "is not a PNG", "convert it: only PNGs are read");
+  PngFile png = decode_png(bytes, file);
+  return upright(std::move(png.picture), png.orientation);
 }
 
 }  // namespace mgpu

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "cli/files/pixels.h"
@@ -22,5 +23,9 @@ inline bool is_turned_aside(int orientation) {
 
 /// The picture as it is to be viewed: what ImageOps.exif_transpose does.
 Rgb8 upright(Rgb8 picture, int orientation);
+
+/// The picture of a PNG file, turned as it is to be viewed. Throws Error (exit 2) that names the file where it is no
+/// PNG, or is damaged.
+Rgb8 read_upright_png(const std::string& file);
 
 }  // namespace mgpu

@@ -6,8 +6,7 @@
 #include <iostream>
 
 #include "cli/files/png.h"
-#include "cli/job/checks/unsupported.h"
-#include "cli/job/find_files.h"
+#include "cli/job/checks/checks.h"
 #include "cli/job/picture_metadata.h"
 #include "cli/job/read_job.h"
 #include "core/read_file.h"
@@ -66,8 +65,7 @@ Job load_job(const std::string& file, const std::vector<Setting>& settings) {
     job = read_job(text, file, std::filesystem::path(file).parent_path().string(), settings);
   }
   job.file = file;
-  refuse_unsupported(job);
-  resolve_files(job);
+  check_loaded(job);
   return job;
 }
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cli/job/job.h"
-#include "cli/plan/plan_job.h"
+#include "cli/job/models.h"
 
 namespace mgpu {
 

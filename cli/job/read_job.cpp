@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "cli/job/checks/value_checks.h"
+#include "cli/job/checks/checks.h"
 #include "cli/job/key_hints.h"
 #include "cli/job/schema.h"
 #include "cli/job/yaml_reader.h"
@@ -29,7 +29,7 @@ Job read_job(const std::string& text, const std::string& name, const std::string
   Section section(value);
   state_job(section, job);
   section.finish();
-  check_values(job);
+  check_read(job);
   return job;
 }
 

@@ -7,14 +7,8 @@
 #include <numeric>
 #include <set>
 
-#include "cli/files/file_identity.h"
-#include "cli/job/checks/model_checks.h"
-#include "cli/job/checks/value_checks.h"
-#include "cli/job/find_inversions.h"
 #include "cli/job/schedules.h"
 #include "cli/plan/prompt_lengths.h"
-#include "cli/render/init_image.h"
-#include "core/autoencoder_model.h"
 #include "core/error.h"
 #include "core/models/diffusion_model.h"
 #include "core/strings.h"
@@ -25,60 +19,6 @@ namespace mgpu {
 namespace {
 
 constexpr std::int64_t kSmallestOffer = 256;  // pixels a side: below that a model draws nothing worth having
-
-/// Every file that the picture depends on, each once.
-std::vector<FileIdentity> identities(const ModelSet& set) {
-  std::vector<const TensorFile*> seen;
-  std::vector<FileIdentity> out;
-  for (const Part* part : set.parts()) {
-    if (std::ranges::find(seen, part->file.get()) != seen.end()) continue;
-    seen.push_back(part->file.get());
-    out.push_back(identity_of(*part->file));
-  }
-  for (const auto& [key, data] : set.tokenizers) out.push_back(identity_of(data));
-  return out;
-}
-
-/// Init images and masks, each once.
-std::map<std::string, FileIdentity> picture_identities(const Job& job) {
-  std::map<std::string, FileIdentity> out;
-  for (const ImageJob& image : job.images)
-    for (const FileReference* file : picture_files(image))
-      if (!out.contains(file->path)) out.emplace(file->path, identity_of(file->path));
-  return out;
-}
-
-void check_encoder(const Job& job, const Part& vae) {
-  if (autoencoder(vae).facts(vae).encoder) return;
-  for (const ImageJob& image : job.images)
-    if (image.init_image)
-      throw job.error(
-          image.init_image.mark,
-          fmt::format("\"init_image\" needs an encoder, and the autoencoder in {} has none", vae.file->path()),
-          "name a whole autoencoder under \"vae\"");
-}
-
-/// A tiny autoencoder decodes on one device, a picture at once: it has no use for bands and tiles.
-void check_ways(const Job& job, const Part& vae) {
-  if (!autoencoder(vae).facts(vae).tiny) return;
-  const DecodeWay way = *job.decode.way;
-  if (way == DecodeWay::Parallel || way == DecodeWay::Tiled)
-    throw job.error(job.decode.way.mark, "a tiny autoencoder decodes pictures whole, on one device",
-                    "leave \"decode\" out");
-  if (job.placement.allocation.vae->compute.size() > 1)
-    throw job.error(job.placement.allocation.vae.mark, "a tiny autoencoder decodes pictures whole, on one device",
-                    "name one device");
-}
-
-/// Throws Error where an encoder of the family has a tokenizer that the job does not name and set-up did not install.
-void check_tokenizers(const Job& job, const ModelSet& set) {
-  for (const EncoderUse& use : set.text().encoders) {
-    const TokenizerData* data = use.encoder->names().tokenizer;
-    if (!data || !set.tokenizer(data->key).empty()) continue;
-    throw job.error({job.file}, fmt::format("the tokenizer data {} is not installed", data->file),
-                    fmt::format("run scripts/setup.sh, or name the file under tokenizers: {}", data->key));
-  }
-}
 
 /// What `auto` comes to.
 ComputeType resolve(ComputeType wanted, ComputeType automatic) {
@@ -172,18 +112,6 @@ NearestFit find_nearest_fit(const Job& job, const ModelSet& models, const Comput
   return {.kind = Device, .mebibytes = now + *more, .limited_by = room->limited_by};
 }
 
-/// Throws Error at a clip_skip that would change nothing, and where an encoder's file lacks the layer that is read.
-void check_clip_skip(const Job& job, const ModelSet& set) {
-  const bool has_effect = std::ranges::any_of(
-      set.text().encoders, [](const EncoderUse& use) { return use.context && use.encoder->has_clip_skip(); });
-  for (const ImageJob& image : job.images) {
-    if (has_effect) check_clip_layers(set, *image.sampler.clip_skip);
-    if (has_effect || *image.sampler.clip_skip == 0) continue;
-    throw job.error(image.sampler.clip_skip.mark, fmt::format("clip_skip has no effect on {}", set.diffusion.row->name),
-                    "it reads T5, and of CLIP the pooled output alone; leave clip_skip out");
-  }
-}
-
 /// "; vram_limit names cuda:1, which the job does not use". Of a job without gpu_ids; of one with, a note says it
 /// before it is planned.
 template <class Value>
@@ -207,43 +135,6 @@ std::uint64_t most_on(const Plan& plan, const DeviceId& device) {
 }
 
 }  // namespace
-
-std::vector<FileIdentity> JobModels::files_of(const ImageJob& image) const {
-  std::vector<FileIdentity> out = files;
-  const auto add = [&](const FileIdentity& file) {
-    if (std::ranges::find(out, file) == out.end()) out.push_back(file);
-  };
-  for (const std::string& name : inversions_of(image)) add(inversions.at(name));
-  for (const FileReference* file : picture_files(image)) add(pictures.at(file->path));
-  return out;
-}
-
-JobModels open_job(Job& job) {
-  check_computing(job);
-  const ModelFiles& files = job.files;
-  ModelPaths paths{.checkpoint = files.checkpoint.path, .vae = files.vae.path};
-  for (const auto& [key, file] : files.encoders) paths.encoders[key] = file.path;
-  for (const auto& [key, file] : files.tokenizers) paths.tokenizers[key] = file.path;
-  ModelSet set = open_models(paths);
-  const int multiple = set.training().size_multiple;
-  const std::map<std::string, PngShades> shades = check_init_images(job, multiple);
-  check_sizes(job, multiple, set.diffusion.row->name);
-  check_shift(job, set.training().prediction, set.diffusion.row->name);
-  check_encoder(job, set.vae);
-  check_ways(job, set.vae);
-  check_clip_skip(job, set);
-  check_tokenizers(job, set);
-  check_schedules(job);
-  job.takes_guidance = diffusion_model(set.diffusion).takes_guidance(set.diffusion);
-  std::vector<FileIdentity> identified = identities(set);
-  auto inversions = find_inversions(job, set);
-  JobModels out{std::move(set), std::move(identified), std::move(inversions), picture_identities(job), shades};
-  std::vector<FileIdentity> all = out.files;
-  for (const auto* named : {&out.inversions, &out.pictures})
-    for (const auto& [name, file] : *named) all.push_back(file);
-  check_expected_files(job, all);
-  return out;
-}
 
 PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices) {
   const ComputeType automatic = devices.all_bf16 ? ComputeType::Bf16 : ComputeType::Fp32;

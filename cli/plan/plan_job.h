@@ -8,31 +8,13 @@
 #include <vector>
 
 #include "cli/job/job.h"
+#include "cli/job/models.h"
 #include "cli/job/picture_metadata.h"
 #include "cli/plan/chosen_devices.h"
-#include "cli/render/init_image.h"
-#include "core/model_set.h"
 #include "shard/needs.h"
 #include "shard/plan.h"
 
 namespace mgpu {
-
-/// A job's models, recognised from headers, and what each of its files is: all that `validate` looks at.
-struct JobModels {
-  ModelSet set;
-  std::vector<FileIdentity> files;                 ///< weights and tokenizer data
-  std::map<std::string, FileIdentity> inversions;  ///< textual inversions, by their names in prompts
-  std::map<std::string, FileIdentity> pictures;    ///< init images and masks, by path
-  std::map<std::string, PngShades> shades;         ///< likewise
-
-  /// The files that an entry's pictures depend on.
-  std::vector<FileIdentity> files_of(const ImageJob& image) const;
-};
-
-/// Opens and checks a job's files against each other and against the job's sizes; entries that start from an init image
-/// and name no size get its size. No device is touched and no weight read. Throws Error (exit 2) at the file, or at the
-/// place in the job.
-JobModels open_job(Job& job);
 
 /// What would fit instead of a job that does not: tried by planning it.
 struct NearestFit {

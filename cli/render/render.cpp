@@ -17,7 +17,6 @@
 #include "cli/plan/plan_job.h"
 #include "cli/render/job_renderer.h"
 #include "cli/signals.h"
-#include "core/arithmetic.h"
 #include "core/device_notes.h"
 #include "core/error.h"
 #include "core/memory.h"
@@ -61,17 +60,6 @@ void learn_driver_bytes(const PreparedJob& job, Machine& machine, const SpeedSou
     } catch (const c10::Error&) {  // the GPU is lost, which the report says
     }
   }
-}
-
-/// The instructions that LibTorch may use are the process's, not a job's.
-void set_arithmetic_of(const std::vector<Job>& jobs) {
-  const auto is_portable = [](const Job& job) { return *job.exact == Exact::Portable; };
-  if (std::ranges::none_of(jobs, is_portable)) return;
-  if (const auto other = std::ranges::find_if_not(jobs, is_portable); other != jobs.end())
-    throw Error(Exit::Usage, Mark{other->file},
-                "this job is not \"exact: portable\", as others of the call are: one call has one arithmetic",
-                "--portable makes all of them so; else render them in two calls");
-  set_portable_arithmetic();
 }
 
 Exit exit_of(int signal) {
@@ -123,21 +111,8 @@ Report render_job(const PreparedJob& prepared, std::vector<Picture> pictures, co
 
 }  // namespace
 
-CheckedJobs check_jobs(std::vector<Job> jobs, const RenderOptions& options, const std::string& log) {
-  set_arithmetic_of(jobs);  // before anything is computed, checkpoints told apart by their values included
-  CheckedJobs out;
-  out.jobs = std::move(jobs);
-  for (Job& job : out.jobs) out.models.push_back(open_job(job));
-  out.pictures = select(expand(out.jobs), options.only, options.part);
-  if (options.preview > 0) check_previews(out.jobs, out.pictures);
-  out.reports = report_paths(out.jobs, options.part);
-  for (const Job& job : out.jobs) check_output_directory_unchanged(job);
-  check_outputs({out.jobs, out.pictures, out.reports, options.preview > 0, log});
-  return out;
-}
-
 RenderResult render(std::vector<Job> jobs, const RenderOptions& options, Progress& progress) {
-  return render(check_jobs(std::move(jobs), options), options, progress);
+  return render(check_jobs(std::move(jobs), {options.only, options.part, options.preview > 0}), options, progress);
 }
 
 RenderResult render(CheckedJobs checked, const RenderOptions& options, Progress& progress) {

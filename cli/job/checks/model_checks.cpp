@@ -4,6 +4,10 @@
 
 #include <algorithm>
 
+#include "core/autoencoder_model.h"
+#include "core/error.h"
+#include "core/text/text_encoder.h"
+
 namespace mgpu {
 
 void check_sizes(const Job& job, int multiple, std::string_view family) {
@@ -36,6 +40,47 @@ void check_schedules(const Job& job) {
                     fmt::format("{} steps of a \"denoise\" of {} are the end of a schedule of {:.0f} steps",
                                 *options.steps, *options.denoise, whole),
                     fmt::format("the longest is {:.0f}: take fewer steps or a larger denoise", kMost));
+  }
+}
+
+void check_encoder(const Job& job, const Part& vae) {
+  if (autoencoder(vae).facts(vae).encoder) return;
+  for (const ImageJob& image : job.images)
+    if (image.init_image)
+      throw job.error(
+          image.init_image.mark,
+          fmt::format("\"init_image\" needs an encoder, and the autoencoder in {} has none", vae.file->path()),
+          "name a whole autoencoder under \"vae\"");
+}
+
+void check_ways(const Job& job, const Part& vae) {
+  if (!autoencoder(vae).facts(vae).tiny) return;
+  const DecodeWay way = *job.decode.way;
+  if (way == DecodeWay::Parallel || way == DecodeWay::Tiled)
+    throw job.error(job.decode.way.mark, "a tiny autoencoder decodes pictures whole, on one device",
+                    "leave \"decode\" out");
+  if (job.placement.allocation.vae->compute.size() > 1)
+    throw job.error(job.placement.allocation.vae.mark, "a tiny autoencoder decodes pictures whole, on one device",
+                    "name one device");
+}
+
+void check_clip_skip(const Job& job, const ModelSet& set) {
+  const bool has_effect = std::ranges::any_of(
+      set.text().encoders, [](const EncoderUse& use) { return use.context && use.encoder->has_clip_skip(); });
+  for (const ImageJob& image : job.images) {
+    if (has_effect) check_clip_layers(set, *image.sampler.clip_skip);
+    if (has_effect || *image.sampler.clip_skip == 0) continue;
+    throw job.error(image.sampler.clip_skip.mark, fmt::format("clip_skip has no effect on {}", set.diffusion.row->name),
+                    "it reads T5, and of CLIP the pooled output alone; leave clip_skip out");
+  }
+}
+
+void check_tokenizers(const Job& job, const ModelSet& set) {
+  for (const EncoderUse& use : set.text().encoders) {
+    const TokenizerData* data = use.encoder->names().tokenizer;
+    if (!data || !set.tokenizer(data->key).empty()) continue;
+    throw job.error({job.file}, fmt::format("the tokenizer data {} is not installed", data->file),
+                    fmt::format("run scripts/setup.sh, or name the file under tokenizers: {}", data->key));
   }
 }
 

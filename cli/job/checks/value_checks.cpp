@@ -5,19 +5,15 @@
 #include <algorithm>
 #include <limits>
 
-#include "cli/job/picture_list.h"
-
 namespace mgpu {
-namespace {
-
-void check_devices(const Job& job) {
+void check_gpu_ids(const Job& job) {
   const std::vector<DeviceId>& ids = *job.placement.gpu_ids;
   for (auto id = ids.begin(); id != ids.end(); ++id)
     if (std::find(ids.begin(), id, *id) != id)
       throw job.error(job.placement.gpu_ids.mark, fmt::format("device \"{}\" is listed twice", id->to_string()));
 }
 
-void check_decode(Job& job) {
+void check_tiles(Job& job) {
   Marked<int>& overlap = job.decode.overlap;
   const int most = *job.decode.tile / 3;
   if (!overlap.given) overlap.value = std::min(*overlap, *job.decode.tile / 4);
@@ -49,17 +45,6 @@ void check_masks(const Job& job) {
     if (image.mask && !image.init_image)
       throw job.error(image.mask.mark, "\"mask\" without \"init_image\"",
                       "a mask says which part of an init_image is drawn anew");
-}
-
-}  // namespace
-
-void check_values(Job& job) {
-  check_devices(job);
-  check_decode(job);
-  check_seeds(job);
-  check_conditions(job);
-  check_masks(job);
-  check_output_names(job);
 }
 
 Error coder_error(const Job& job, const DeviceId& id) {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <map>
 
+#include "cli/job/named_devices.h"
 #include "cli/job/schedules.h"
 #include "cli/job/source.h"
-#include "cli/plan/chosen_devices.h"
 #include "core/models/diffusion_model.h"
 #include "core/text/prompt_notes.h"
 #include "core/text/text_encoder.h"

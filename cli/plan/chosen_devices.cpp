@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "cli/job/checks/value_checks.h"
+#include "cli/job/named_devices.h"
 #include "cli/job/schedules.h"
 #include "core/error.h"
 #include "core/own_memory.h"
@@ -165,18 +166,6 @@ const Marked<ComponentAllocation>* allocation_for(const Job& job, std::string_vi
   return own != a.encoders.end() && own->second.given ? &own->second : &a.clip;
 }
 
-/// Devices that an allocation makes lend: under a tail all but its own, else those that do not compute.
-std::vector<DeviceId> donors_named(const ComponentAllocation& wanted, const std::vector<DeviceId>& computing) {
-  std::vector<DeviceId> out = wanted.donors;
-  if (!wanted.expert) return out;
-  const AllocationString& expert = wanted.expert->value;
-  const bool tail = expert.tail || !wanted.compute.empty();
-  for (const AllocationEntry& entry : expert.entries)
-    if (tail || std::ranges::find(computing, entry.device) == computing.end()) out.push_back(entry.device);
-  if (expert.tail) std::ranges::copy(expert.tail->donors, std::back_inserter(out));
-  return out;
-}
-
 /// `cpu`, which may compute too, then the others that allocations name.
 std::vector<DeviceRoom> donors_of(const Job& job, const Machine& machine, const std::vector<DeviceId>& computing) {
   std::vector<DeviceId> ids{DeviceId::cpu()};
@@ -227,15 +216,6 @@ void check_coders(const Job& job, const JobDevices& devices) {
 }
 
 }  // namespace
-
-bool may_use(const Job& job, const DeviceId& id) {
-  const auto& ids = job.placement.gpu_ids;
-  if (!ids.given || id == DeviceId::cpu() || std::ranges::find(*ids, id) != ids->end()) return true;
-  return std::ranges::any_of(job.placement.allocation.all(), [&](const auto& component) {
-    const std::vector<DeviceId> donors = donors_named(**component.second, *ids);
-    return std::ranges::find(donors, id) != donors.end();
-  });
-}
 
 JobDevices job_devices(const Job& job, const Machine& machine) {
   JobDevices out;

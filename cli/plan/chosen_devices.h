@@ -33,10 +33,6 @@ inline constexpr double kCpuSpeed = 0.02;
 /// Throws Error (exit 2) at a device that is not there or cannot be used.
 JobDevices job_devices(const Job& job, const Machine& machine);
 
-/// Whether the job has a use for a device: it may compute, or lend memory, as `cpu` always may. True of any device
-/// where the job does not name those that compute.
-bool may_use(const Job& job, const DeviceId& id);
-
 /// What the job asks of the plan: its mode, its allocations, and how many evaluations of the diffusion model do not
 /// wait for each other. Dropped devices leave its allocations too.
 PlacementRequest placement_request(const Job& job, const JobDevices& devices);

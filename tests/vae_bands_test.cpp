@@ -7,7 +7,7 @@
 
 #include "core/exchange.h"
 #include "tests/testing.h"
-#include "tests/vae_fixtures.h"
+#include "tests/vae_ranks.h"
 #include "vae/band_work.h"
 
 using namespace mgpu;

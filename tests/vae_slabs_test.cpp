@@ -3,7 +3,7 @@
 
 #include "core/slab_layout.h"
 #include "tests/testing.h"
-#include "tests/vae_fixtures.h"
+#include "tests/vae_ranks.h"
 #include "vae/slabs.h"
 
 using namespace mgpu;

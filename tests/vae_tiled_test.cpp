@@ -5,7 +5,7 @@
 
 #include "core/part_shapes.h"
 #include "tests/testing.h"
-#include "tests/vae_fixtures.h"
+#include "tests/vae_ranks.h"
 #include "vae/tiled.h"
 #include "vae/vae_sizes.h"
 

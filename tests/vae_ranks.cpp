@@ -1,4 +1,4 @@
-#include "tests/vae_fixtures.h"
+#include "tests/vae_ranks.h"
 
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>

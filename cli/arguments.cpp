@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <array>
 
-#include "cli/suggest.h"
+#include "cli/job/suggest.h"
 #include "cli/version.h"
 
 namespace mgpu {

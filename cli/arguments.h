@@ -3,7 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "cli/render.h"
+#include "cli/job/settings.h"
+#include "cli/render/render.h"
 
 namespace mgpu {
 

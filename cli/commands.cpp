@@ -7,16 +7,17 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "cli/job_notes.h"
-#include "cli/output.h"
-#include "cli/output_checks.h"
-#include "cli/picture_job.h"
-#include "cli/plan_report.h"
-#include "cli/png.h"
-#include "cli/prepare.h"
-#include "cli/probed_devices.h"
-#include "cli/report_json.h"
-#include "cli/sampling.h"
+#include "cli/files/json_text.h"
+#include "cli/files/png.h"
+#include "cli/job/checks/checks.h"
+#include "cli/job/checks/output_checks.h"
+#include "cli/job/load_job.h"
+#include "cli/job/notes.h"
+#include "cli/job/picture_metadata.h"
+#include "cli/job/schedules.h"
+#include "cli/plan/device_probes.h"
+#include "cli/plan/plan_job.h"
+#include "cli/plan/plan_report.h"
 #include "core/device_notes.h"
 #include "core/links.h"
 #include "core/model_set.h"
@@ -29,7 +30,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string dump(const Json& json) {
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return dump_json(json, 1) + "\n";
 }
 
 Json part_json(const PartSummary& part) {
@@ -174,13 +175,14 @@ Answer validate(const Arguments& arguments) {
 }
 
 Answer plan(const Arguments& arguments) {
-  std::vector<Job> jobs = load_jobs(arguments);
+  CheckedJobs checked = check_jobs(load_jobs(arguments));
   Machine machine = arguments.devices.empty() ? Machine{survey_devices()} : suppose_machine(arguments.devices);
   Answer out;
   const SpeedSource speeds{[&](const std::string& note) { out.error += fmt::format("note: {}\n", note); }};
   std::vector<std::string> plans;
-  for (Job& job : jobs) {
-    JobModels models = open_job(job);
+  for (std::size_t i = 0; i < checked.jobs.size(); ++i) {
+    const Job& job = checked.jobs[i];
+    JobModels& models = checked.models[i];
     const std::vector<std::string> notes = job_notes(job, models);
     out.error += note_lines(notes);
     const JobDevices devices = remembered_devices(job, machine, speeds);

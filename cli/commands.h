@@ -25,10 +25,6 @@ Answer inspect(const Arguments& arguments);
 Answer devices(const Arguments& arguments);
 /// The noise levels of the job's first image, one a line, with all their digits.
 Answer sigmas(const Arguments& arguments);
-/// Equal, largest difference and PSNR of two pictures, or of the pictures of two folders by name; exit 1 where they
-/// differ.
-Answer compare(const Arguments& arguments);
-
 std::vector<Job> load_jobs(const Arguments& arguments);
 
 }  // namespace mgpu

@@ -1,3 +1,5 @@
+#include "cli/compare.h"
+
 #include <fmt/format.h>
 
 #include <cmath>
@@ -7,9 +9,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "cli/commands.h"
-#include "cli/output.h"
-#include "cli/png.h"
+#include "cli/files/png.h"
+#include "cli/files/write_file.h"
 #include "core/read_file.h"
 
 namespace mgpu {

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <system_error>
 
-#include "cli/output.h"
+#include "cli/files/write_file.h"
 #include "core/cancel.h"
 #include "core/host_memory.h"
 #include "core/mapped_file.h"

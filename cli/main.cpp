@@ -7,12 +7,15 @@
 
 #include "cli/arguments.h"
 #include "cli/commands.h"
-#include "cli/families.h"
-#include "cli/progress.h"
-#include "cli/render.h"
-#include "cli/report_json.h"
+#include "cli/compare.h"
+#include "cli/files/json_text.h"
+#include "cli/job/checks/checks.h"
+#include "cli/job/json_schema.h"
+#include "cli/job/source.h"
+#include "cli/progress_printer.h"
+#include "cli/register_families.h"
+#include "cli/render/render.h"
 #include "cli/signals.h"
-#include "cli/source.h"
 #include "cli/version.h"
 #include "core/arithmetic.h"
 #include "core/memory.h"
@@ -77,7 +80,8 @@ class Log {
 Exit run(const Arguments& arguments) {
   using Amount = ProgressStyle::Amount;
   const Amount amount = arguments.quiet ? Amount::Quiet : arguments.verbose ? Amount::Verbose : Amount::Normal;
-  CheckedJobs jobs = check_jobs(load_jobs(arguments), arguments.render, arguments.log);
+  CheckedJobs jobs = check_jobs(load_jobs(arguments), {arguments.render.only, arguments.render.part,
+                                                       arguments.render.preview > 0, arguments.log});
   Log log(arguments.log);  // behind the checks, so that it empties no file that it must not
   ProgressPrinter progress(
       style_of_terminal(amount), [](std::string_view text) { print(stderr, text); }, log.writer());

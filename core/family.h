@@ -78,7 +78,7 @@ struct FamilyRow {
 };
 
 /// Adds rows while it lives: they are tried before those that are there. The program's own are added by
-/// register_families() (cli/families.h), before the first file is opened.
+/// register_families() (cli/register_families.h), before the first file is opened.
 class AddedFamilies {
  public:
   explicit AddedFamilies(std::vector<FamilyRow> rows);

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/slabs.h"
+#include "core/slab_layout.h"
 #include "core/tiling.h"
 
 namespace mgpu {

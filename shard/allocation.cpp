@@ -242,6 +242,15 @@ AllocationString parse_allocation(std::string_view text) {
   return out;
 }
 
+std::optional<std::uint64_t> parse_memory_amount(std::string_view text) {
+  try {
+    const AllocationAmount amount = parse_amount(trimmed({text, 0}));
+    if (amount.kind == Kind::Bytes) return amount.bytes;
+  } catch (const AllocationError&) {  // the caller says what is wrong, in words of its own
+  }
+  return std::nullopt;
+}
+
 std::string to_string(const AllocationString& allocation) {
   std::string out;
   for (const AllocationEntry& entry : allocation.entries)

@@ -80,6 +80,9 @@ class AllocationError : public std::runtime_error {
 /// above 0, anything left over.
 AllocationString parse_allocation(std::string_view text);
 
+/// Bytes of an amount of memory in this grammar ("8GB", "512 mb"). Nothing for any other text, and for other amounts.
+std::optional<std::uint64_t> parse_memory_amount(std::string_view text);
+
 /// The string in its normal form: no spaces, full device names, bytes in the largest unit that counts them whole,
 /// numbers with the fewest digits that read back the same. parse_allocation() gives the same value again.
 std::string to_string(const AllocationString& allocation);

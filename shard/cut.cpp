@@ -1,8 +1,9 @@
+#include "shard/cut.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "shard/job_time.h"
-#include "shard/placement.h"
 #include "shard/split.h"
 
 namespace mgpu {

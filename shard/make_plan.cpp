@@ -1,3 +1,5 @@
+#include "shard/make_plan.h"
+
 #include <algorithm>
 #include <array>
 #include <functional>
@@ -7,7 +9,6 @@
 #include "core/error.h"
 #include "shard/chain.h"
 #include "shard/job_time.h"
-#include "shard/plan.h"
 #include "shard/plan_with.h"
 
 namespace mgpu {

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "shard/amounts.h"
+#include "shard/cut.h"
 
 namespace mgpu {
 namespace {

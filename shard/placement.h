@@ -109,13 +109,6 @@ Placement place_on(const std::vector<ComponentNeed>& components, const Site& sit
 /// One component as its allocation says. Throws PlacementError.
 PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Site& site);
 
-/// Completes a placement with the diffusion model, and with the autoencoder on the device where that is best for both;
-/// `decoder` may be null. See cut.cpp.
-void add_diffusion(Placement& placement, const ComponentNeed& diffusion, const ComponentNeed* decoder,
-                   const Site& site);
-/// Completes a placement with an encoder, cut so that the devices lack least.
-void add_encoder(Placement& placement, const ComponentNeed& encoder, const Site& site);
-
 /// A component that lies nowhere yet, and one that lies whole on each of these devices.
 PlacedComponent nowhere(const ComponentNeed& need, const Site& site);
 PlacedComponent copies_on(const ComponentNeed& need, const Site& site, const std::vector<std::size_t>& devices);

@@ -162,4 +162,11 @@ TEST_CASE("any value survives its normal form") {
   }
 }
 
+TEST_CASE("an amount of memory alone") {
+  CHECK(parse_memory_amount("8GB") == std::uint64_t{8} << 30);
+  CHECK(parse_memory_amount(" 1.5 mb ") == std::uint64_t{3} << 19);
+  for (const char* text : {"", "8", "0.5", "50%", "*", "0gb", "-1gb", "8tb", "8gb,9gb", "8gb;cpu,1gb"})
+    CHECK_MESSAGE(!parse_memory_amount(text), text);
+}
+
 TEST_SUITE_END();

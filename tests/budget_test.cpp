@@ -6,11 +6,14 @@
 #include <span>
 
 #include "cli/failure.h"
-#include "cli/job_devices.h"
-#include "cli/prepare.h"
+#include "cli/job/checks/checks.h"
+#include "cli/job/load_job.h"
+#include "cli/plan/chosen_devices.h"
+#include "cli/plan/plan_job.h"
 #include "core/host_memory.h"
 #include "core/memory.h"
 #include "shard/engine.h"
+#include "shard/make_plan.h"
 #include "shard/needs.h"
 #include "tests/drawn_weights.h"
 #include "tests/model_sets.h"

@@ -101,7 +101,7 @@ class Case(unittest.TestCase):
 
     def refused_job(self, text, message):
         self.write("bad.yaml", text)
-        for command in ("validate", "run"):
+        for command in ("validate", "plan", "run"):
             self.refused([command, "bad.yaml"], message)
 
 

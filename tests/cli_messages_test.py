@@ -83,11 +83,12 @@ class Jobs(Case):
                          "bad.yaml: is a ComfyUI workflow, not a job\n  write a job file: presets/demo/demo.yaml is one")
 
     def test_one_job_twice(self):
-        self.refused(["validate", "job.yaml", "job.yaml"],
-                     'job.yaml:8:10: two pictures would be written to "out/job-0000-3.png"\n'
-                     '   8 | images: [{prompt: "a yellow sun", width: 64, height: 64, seed: 3}]\n     |          ^\n'
-                     "  picture 0 of images.0 at job.yaml:8:10 and picture 0 of images.0 at job.yaml:8:10: give one of the jobs "
-                     "another output.directory")
+        for command in ("validate", "plan", "run"):
+            self.refused([command, "job.yaml", "job.yaml"],
+                         'job.yaml:8:10: two pictures would be written to "out/job-0000-3.png"\n'
+                         '   8 | images: [{prompt: "a yellow sun", width: 64, height: 64, seed: 3}]\n     |          ^\n'
+                         "  picture 0 of images.0 at job.yaml:8:10 and picture 0 of images.0 at job.yaml:8:10: give one of the jobs "
+                         "another output.directory")
 
     def test_windows_files(self):
         for name, content in (("crlf.yaml", GOOD.replace("\n", "\r\n")), ("bom.yaml", "\ufeff" + GOOD)):

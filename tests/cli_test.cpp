@@ -7,9 +7,13 @@
 #include <iterator>
 
 #include "cli/arguments.h"
-#include "cli/output.h"
-#include "cli/png.h"
-#include "cli/suggest.h"
+#include "cli/files/png.h"
+#include "cli/files/write_file.h"
+#include "cli/job/checks/output_checks.h"
+#include "cli/job/picture_list.h"
+#include "cli/job/read_job.h"
+#include "cli/job/suggest.h"
+#include "cli/render/existing_picture.h"
 #include "cli/version.h"
 #include "core/devices.h"
 #include "core/edit_distance.h"

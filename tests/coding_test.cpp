@@ -5,6 +5,7 @@
 #include <atomic>
 #include <filesystem>
 
+#include "cli/job/load_job.h"
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "tests/drawn_weights.h"

@@ -5,7 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "cli/probed_devices.h"
+#include "cli/job/read_job.h"
+#include "cli/plan/device_probes.h"
 #include "core/driver_probe.h"
 #include "core/own_memory.h"
 #include "tests/byte_sizes.h"

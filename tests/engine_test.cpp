@@ -8,6 +8,7 @@
 #include "core/host_memory.h"
 #include "core/memory.h"
 #include "core/models/flux_sizes.h"
+#include "shard/make_plan.h"
 #include "shard/needs.h"
 #include "tests/model_sets.h"
 #include "tests/tensor_writer.h"

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <new>
 
-#include "cli/output.h"
+#include "cli/files/write_file.h"
 #include "core/host_memory.h"
 #include "core/mapped_file.h"
 

@@ -8,12 +8,14 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "cli/encoding.h"
-#include "cli/prepare.h"
-#include "cli/render.h"
+#include "cli/job/checks/checks.h"
+#include "cli/plan/plan_job.h"
+#include "cli/render/encoded_inputs.h"
+#include "cli/render/render.h"
 #include "core/error.h"
 #include "core/fault_point.h"
 #include "core/host_memory.h"
+#include "shard/make_plan.h"
 #include "shard/needs.h"
 #include "tests/rendering.h"
 #include "tests/small_jobs.h"

@@ -3,8 +3,10 @@
 #include <filesystem>
 #include <fstream>
 
-#include "cli/job.h"
-#include "cli/pictures.h"
+#include "cli/job/find_files.h"
+#include "cli/job/job.h"
+#include "cli/job/picture_list.h"
+#include "cli/job/read_job.h"
 #include "core/error.h"
 
 using namespace mgpu;

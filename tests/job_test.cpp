@@ -1,9 +1,12 @@
-#include "cli/job.h"
+#include "cli/job/job.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "cli/yaml_reader.h"
+#include "cli/job/checks/model_checks.h"
+#include "cli/job/checks/unsupported.h"
+#include "cli/job/read_job.h"
+#include "cli/job/yaml_reader.h"
 
 using namespace mgpu;
 

@@ -11,7 +11,7 @@
 #include "core/exchange.h"
 #include "core/fault_point.h"
 #include "core/host_memory.h"
-#include "tests/coders.h"
+#include "tests/vae_ranks.h"
 #include "tests/watchdog.h"
 #include "vae/slabs.h"
 #include "vae/tiled.h"

@@ -8,7 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "cli/render.h"
+#include "cli/render/render.h"
 #include "core/allocation_limit.h"
 #include "core/cancel.h"
 #include "core/error.h"

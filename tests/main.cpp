@@ -3,7 +3,7 @@
 
 #include "core/arithmetic.h"
 #ifndef MGPU_NO_FAMILIES  // mgpu-thread-tests, which links core/ alone
-#include "cli/families.h"
+#include "cli/register_families.h"
 #endif
 
 int main(int argc, char** argv) {

@@ -1,4 +1,4 @@
-#include "cli/manifest.h"
+#include "cli/files/manifest.h"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <set>
 #include <sstream>
 
-#include "cli/output.h"
+#include "cli/files/write_file.h"
 #include "tests/rendering.h"
 #include "tests/tensor_writer.h"
 

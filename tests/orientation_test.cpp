@@ -1,4 +1,4 @@
-#include "cli/orientation.h"
+#include "cli/files/orientation.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>

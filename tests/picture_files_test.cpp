@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
+#include "cli/files/pixels.h"
 #include "core/weights.h"
 #include "tests/rendering.h"
 #include "tests/tensor_writer.h"

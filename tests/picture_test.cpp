@@ -4,8 +4,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "cli/png.h"
-#include "cli/render.h"
+#include "cli/files/png.h"
+#include "cli/job/load_job.h"
+#include "cli/render/render.h"
 #include "core/fault_point.h"
 #include "tests/rendering.h"
 #include "tests/tensor_writer.h"

@@ -10,6 +10,7 @@
 #include "core/hand_over.h"
 #include "core/models/flux_sizes.h"
 #include "shard/engine.h"
+#include "shard/make_plan.h"
 #include "shard/needs.h"
 #include "tests/model_sets.h"
 #include "tests/testing.h"

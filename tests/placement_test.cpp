@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include "shard/make_plan.h"
 #include "shard/plan.h"
 #include "tests/plan_cases.h"
 

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 
+#include "shard/make_plan.h"
 #include "shard/plan.h"
 #include "tests/plan_cases.h"
 

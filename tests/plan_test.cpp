@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "shard/make_plan.h"
 #include "tests/plan_cases.h"
 
 using namespace mgpu;

@@ -5,6 +5,7 @@
 #include <array>
 #include <random>
 
+#include "shard/make_plan.h"
 #include "shard/plan.h"
 #include "tests/plan_cases.h"
 

@@ -1,4 +1,4 @@
-#include "cli/png.h"
+#include "cli/files/png.h"
 
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
@@ -9,7 +9,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "cli/picture_job.h"
+#include "cli/job/picture_metadata.h"
+#include "cli/job/read_job.h"
 #include "core/error.h"
 
 using namespace mgpu;

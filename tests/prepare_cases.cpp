@@ -2,6 +2,8 @@
 
 #include <fstream>
 
+#include "cli/job/find_files.h"
+#include "cli/job/read_job.h"
 #include "tests/testing.h"
 
 namespace mgpu::test {

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/job.h"
+#include "cli/job/job.h"
 #include "core/devices.h"
 
 namespace mgpu::test {

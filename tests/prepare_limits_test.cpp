@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <random>
 
-#include "cli/job_notes.h"
-#include "cli/prepare.h"
-#include "cli/text_lengths.h"
+#include "cli/job/checks/checks.h"
+#include "cli/job/notes.h"
+#include "cli/plan/plan_job.h"
+#include "cli/plan/prompt_lengths.h"
 #include "core/text/clip_tokenizer.h"
 #include "core/text/prompt.h"
 #include "core/text/t5_tokenizer.h"

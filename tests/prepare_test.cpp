@@ -1,5 +1,3 @@
-#include "cli/prepare.h"
-
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
@@ -8,7 +6,12 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/job/checks/checks.h"
+#include "cli/job/find_files.h"
+#include "cli/job/read_job.h"
+#include "cli/plan/plan_job.h"
 #include "core/sha256.h"
+#include "shard/make_plan.h"
 #include "tests/prepare_cases.h"
 #include "tests/tensor_writer.h"
 #include "tests/testing.h"

@@ -6,9 +6,10 @@
 #include <map>
 #include <mutex>
 
-#include "cli/png.h"
-#include "cli/preview_file.h"
-#include "cli/render.h"
+#include "cli/files/png.h"
+#include "cli/job/load_job.h"
+#include "cli/render/preview_file.h"
+#include "cli/render/render.h"
 #include "core/fault_point.h"
 #include "tests/rendering.h"
 #include "tests/tensor_writer.h"

@@ -1,6 +1,6 @@
-#include "cli/progress.h"
-
 #include <doctest/doctest.h>
+
+#include "cli/progress_printer.h"
 
 using namespace mgpu;
 

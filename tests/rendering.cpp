@@ -5,6 +5,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/files/png.h"
+#include "cli/job/load_job.h"
 #include "core/error.h"
 #include "core/tensor_file.h"
 #include "tests/testing.h"

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "cli/png.h"
-#include "cli/render.h"
+#include "cli/files/pixels.h"
+#include "cli/render/render.h"
 #include "tests/tensor_writer.h"
 
 namespace mgpu::test {

@@ -1,4 +1,4 @@
-#include "cli/report.h"
+#include "cli/render/report.h"
 
 #include <doctest/doctest.h>
 

@@ -1,12 +1,13 @@
-#include "cli/settings.h"
+#include "cli/job/settings.h"
 
 #include <doctest/doctest.h>
 
 #include <cstdlib>
 
-#include "cli/job.h"
-#include "cli/job_keys.h"
-#include "cli/path_variables.h"
+#include "cli/files/expand_path.h"
+#include "cli/job/job.h"
+#include "cli/job/key_hints.h"
+#include "cli/job/read_job.h"
 
 using namespace mgpu;
 

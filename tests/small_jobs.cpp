@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "cli/job/load_job.h"
 #include "tests/drawn_weights.h"
 #include "tests/model_sets.h"
 #include "tests/rendering.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/job.h"
+#include "cli/job/job.h"
 #include "tests/tensor_writer.h"
 
 namespace mgpu::test {

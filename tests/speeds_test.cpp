@@ -1,5 +1,3 @@
-#include "cli/speeds.h"
-
 #include <ATen/Parallel.h>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -8,7 +6,9 @@
 #include <fstream>
 #include <iterator>
 
-#include "cli/probed_devices.h"
+#include "cli/job/read_job.h"
+#include "cli/plan/device_probes.h"
+#include "cli/plan/speed_cache.h"
 #include "tests/tensor_writer.h"
 
 using namespace mgpu;

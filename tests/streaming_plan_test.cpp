@@ -5,6 +5,7 @@
 #include <random>
 
 #include "shard/loan.h"
+#include "shard/make_plan.h"
 #include "shard/plan.h"
 #include "tests/plan_cases.h"
 

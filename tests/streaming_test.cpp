@@ -7,6 +7,7 @@
 #include "core/models/unet.h"
 #include "shard/block_stream.h"
 #include "shard/engine.h"
+#include "shard/make_plan.h"
 #include "shard/needs.h"
 #include "tests/model_sets.h"
 #include "tests/testing.h"

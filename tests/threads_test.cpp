@@ -8,7 +8,7 @@
 #include <span>
 #include <thread>
 
-#include "cli/run_queue.h"
+#include "cli/render/run_queue.h"
 #include "core/cancel.h"
 #include "core/fault_point.h"
 #include "shard/device_error.h"

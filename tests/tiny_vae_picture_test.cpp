@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "cli/files/pixels.h"
+#include "cli/job/load_job.h"
 #include "core/error.h"
 #include "core/model_set.h"
 #include "tests/rendering.h"

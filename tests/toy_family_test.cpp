@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include "cli/job/load_job.h"
 #include "core/models/diffusion_model.h"
 #include "core/need_parts.h"
 #include "core/part_shapes.h"

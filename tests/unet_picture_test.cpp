@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <iterator>
 
-#include "cli/job.h"
+#include "cli/job/job.h"
+#include "cli/job/load_job.h"
 #include "tests/drawn_weights.h"
 #include "tests/rendering.h"
 #include "tests/testing.h"

@@ -6,8 +6,8 @@
 #include <random>
 
 #include "core/exchange.h"
-#include "tests/coders.h"
 #include "tests/testing.h"
+#include "tests/vae_ranks.h"
 #include "vae/band_work.h"
 
 using namespace mgpu;

@@ -1,9 +1,9 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
 
-#include "core/slabs.h"
-#include "tests/coders.h"
+#include "core/slab_layout.h"
 #include "tests/testing.h"
+#include "tests/vae_ranks.h"
 #include "vae/slabs.h"
 
 using namespace mgpu;

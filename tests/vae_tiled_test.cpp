@@ -4,8 +4,8 @@
 #include <random>
 
 #include "core/part_shapes.h"
-#include "tests/coders.h"
 #include "tests/testing.h"
+#include "tests/vae_ranks.h"
 #include "vae/tiled.h"
 #include "vae/vae_sizes.h"
 

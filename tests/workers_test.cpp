@@ -4,7 +4,7 @@
 #include <thread>
 #include <vector>
 
-#include "cli/run_queue.h"
+#include "cli/render/run_queue.h"
 #include "shard/worker.h"
 
 // The queue of runs and the devices' workers, which threads share.

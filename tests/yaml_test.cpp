@@ -3,8 +3,9 @@
 
 #include <ctime>
 
-#include "cli/job.h"
-#include "cli/yaml_faults.h"
+#include "cli/job/job.h"
+#include "cli/job/read_job.h"
+#include "cli/job/yaml_errors.h"
 
 using namespace mgpu;
 

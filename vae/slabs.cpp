@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "core/hand_over.h"
-#include "core/slabs.h"
+#include "core/slab_layout.h"
 #include "vae/band_work.h"
 #include "vae/recorded_statistics.h"
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <span>
 
-#include "core/slabs.h"
+#include "core/slab_layout.h"
 #include "vae/autoencoder.h"
 #include "vae/team.h"
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "core/need_parts.h"
-#include "core/slabs.h"
+#include "core/slab_layout.h"
 
 namespace mgpu {
 namespace {

@@ -2,9 +2,10 @@
 #include <cstdint>
 #include <string>
 
-#include "cli/families.h"
-#include "cli/job.h"
-#include "cli/pictures.h"
+#include "cli/job/job.h"
+#include "cli/job/picture_list.h"
+#include "cli/job/read_job.h"
+#include "cli/register_families.h"
 
 // Any bytes as a job file: either a job comes out, whose pictures can be listed, or an Error that says what is wrong.
 

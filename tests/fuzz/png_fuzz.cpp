@@ -6,9 +6,9 @@
 #include <cstdlib>
 #include <string>
 
-#include "cli/orientation.h"
-#include "cli/png.h"
-#include "cli/png_chunks.h"
+#include "cli/files/orientation.h"
+#include "cli/files/png.h"
+#include "cli/files/png_chunks.h"
 #include "core/error.h"
 
 // Any bytes as a PNG, or, behind another first byte, as the contents of chunks that are put into a PNG with the right

@@ -3,9 +3,10 @@
 #include <cstdlib>
 #include <string>
 
-#include "cli/families.h"
-#include "cli/job.h"
-#include "cli/picture_job.h"
+#include "cli/job/job.h"
+#include "cli/job/picture_metadata.h"
+#include "cli/job/read_job.h"
+#include "cli/register_families.h"
 #include "core/error.h"
 
 // Any bytes as the mgpu_job record of a picture: either a job comes out that writes where a job that says nothing of it

@@ -8,7 +8,8 @@
 #include <atomic>
 #include <filesystem>
 
-#include "cli/render.h"
+#include "cli/job/load_job.h"
+#include "cli/render/render.h"
 #include "core/allocation_limit.h"
 #include "core/devices.h"
 #include "core/error.h"

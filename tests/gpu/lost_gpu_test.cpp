@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "cli/render.h"
+#include "cli/render/render.h"
 #include "core/devices.h"
 #include "core/error.h"
 #include "core/fault_point.h"

@@ -101,7 +101,7 @@ std::vector<std::string> notes_of(const DeviceSurvey& survey) {
 }
 
 Json devices_json(const DeviceSurvey& survey, const std::vector<Link>& links) {
-  Json devices = Json::array(), ways = Json::array();
+  Json devices = Json::array(), link_rows = Json::array();
   for (const GpuInfo& gpu : survey.gpus)
     devices.push_back({{"id", gpu.id.to_string()},
                        {"name", gpu.name},
@@ -115,17 +115,17 @@ Json devices_json(const DeviceSurvey& survey, const std::vector<Link>& links) {
                      {"total_bytes", survey.host_total_bytes},
                      {"free_bytes", survey.host_free_bytes},
                      {"limited_by", survey.host_limit}});
-  for (const Link& link : links) ways.push_back(link_json(link));
+  for (const Link& link : links) link_rows.push_back(link_json(link));
   std::vector<std::string> warnings = device_warnings(survey);
   std::ranges::copy(notes_of(survey), std::back_inserter(warnings));
   return {{"driver_version", survey.driver_version},
           {"runtime_version", survey.runtime_version},
           {"devices", std::move(devices)},
-          {"links", std::move(ways)},
+          {"links", std::move(link_rows)},
           {"warnings", std::move(warnings)}};
 }
 
-std::string unprobed_note(const Job& job, const JobDevices& devices) {
+std::string unprobed_note(const Job& job, const ChosenDevices& devices) {
   std::vector<std::string> speeds;
   for (const DeviceRoom& room : devices.rooms) speeds.push_back(fmt::format("{} {}", room.id.to_string(), room.speed));
   return fmt::format("note: {}: speeds are not probed yet: {}; run probes them, and \"speed\" in the job sets them\n",
@@ -133,7 +133,7 @@ std::string unprobed_note(const Job& job, const JobDevices& devices) {
 }
 
 /// What is counted for the driver of the job's GPUs, and why so much; "" for a supposed machine.
-std::string driver_notes(const Job& job, const JobDevices& devices, const Machine& machine) {
+std::string driver_notes(const Job& job, const ChosenDevices& devices, const Machine& machine) {
   std::string out;
   for (const DeviceRoom& room : devices.rooms) {
     if (!room.id.is_cuda() || room.uuid.empty()) continue;
@@ -185,7 +185,7 @@ Answer plan(const Arguments& arguments) {
     JobModels& models = checked.models[i];
     const std::vector<std::string> notes = job_notes(job, models);
     out.error += note_lines(notes);
-    const JobDevices devices = remembered_devices(job, machine, speeds);
+    const ChosenDevices devices = remembered_devices(job, machine, speeds);
     if (!devices.unprobed.empty()) out.error += unprobed_note(job, devices);
     out.error += driver_notes(job, devices, machine);
     const PreparedJob planned = plan_job(job, std::move(models), devices);

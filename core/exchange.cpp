@@ -33,7 +33,7 @@ at::Tensor copy_staged(const at::Tensor& from, GpuEvent& ready, at::Device to) {
 
 /// On the current stream of the target's device, behind what the event stands for.
 at::Tensor copy_to_gpu(const at::Tensor& from, GpuEvent& ready, at::Device to) {
-  if (copy_way(from.device(), to) == CopyWay::MainMemory) return copy_staged(from, ready, to);
+  if (copy_path(from.device(), to) == CopyPath::MainMemory) return copy_staged(from, ready, to);
   const c10::cuda::CUDAGuard guard(to);
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
   ready.block(stream);

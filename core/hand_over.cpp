@@ -50,12 +50,13 @@ bool are_gpus(at::Device from, at::Device to) {
 
 }  // namespace
 
-HandOver::Way HandOver::way_between(at::Device from, at::Device to) {
-  if (!are_gpus(from, to) || from == to) return Way::Peer;
-  return copy_way(from, to);
+HandOver::Path HandOver::path_between(at::Device from, at::Device to) {
+  if (!are_gpus(from, to) || from == to) return Path::Peer;
+  return copy_path(from, to);
 }
 
-HandOver::HandOver(at::Device from, at::Device to, Way way) : from_(from), to_(to), way_(way), queued_(from) {}
+HandOver::HandOver(at::Device from, at::Device to, Path transfer)
+    : from_(from), to_(to), path_(transfer), queued_(from) {}
 
 // Given up on its way: memory that a copy may still read is not to be used before it has.
 HandOver::~HandOver() {
@@ -75,8 +76,8 @@ at::Tensor HandOver::send(const at::Tensor& tensor) {
   const c10::cuda::CUDAMultiStreamGuard guard({from_stream, to_stream});
   queued_.precede_current_stream(from_);
   sources_.push_back(tensor);  // before anything is queued that reads it
-  at::Tensor out = way_ == Way::Peer ? tensor.to(to_, /*non_blocking=*/true)
-                                     : stage_in_main_memory(tensor, to_).to(to_, /*non_blocking=*/true);
+  at::Tensor out = path_ == Path::Peer ? tensor.to(to_, /*non_blocking=*/true)
+                                       : stage_in_main_memory(tensor, to_).to(to_, /*non_blocking=*/true);
   arrived_ = QueueMark(to_);
   note_use(out, c10::cuda::getDefaultCUDAStream(to_.index()));
   return out;
@@ -106,9 +107,9 @@ c10::Stream copy_stream_of(at::Device gpu) {
 
 at::Tensor hand_over(const at::Tensor& tensor, at::Device to) {
   if (!tensor.defined()) return tensor;
-  HandOver way(tensor.device(), to);
-  at::Tensor out = way.send(tensor);
-  way.wait();
+  HandOver transfer(tensor.device(), to);
+  at::Tensor out = transfer.send(tensor);
+  transfer.wait();
   return out;
 }
 

@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/copy_way.h"
+#include "core/copy_path.h"
 #include "core/queue_mark.h"
 
 namespace mgpu {
@@ -17,12 +17,12 @@ namespace mgpu {
 /// there when send() returns.
 class HandOver {
  public:
-  using Way = CopyWay;
-  /// copy_way() between GPUs.
-  static Way way_between(at::Device from, at::Device to);
+  using Path = CopyPath;
+  /// copy_path() between GPUs.
+  static Path path_between(at::Device from, at::Device to);
 
-  HandOver(at::Device from, at::Device to) : HandOver(from, to, way_between(from, to)) {}
-  HandOver(at::Device from, at::Device to, Way way);
+  HandOver(at::Device from, at::Device to) : HandOver(from, to, path_between(from, to)) {}
+  HandOver(at::Device from, at::Device to, Path transfer);
   ~HandOver();
   HandOver(const HandOver&) = delete;
   HandOver& operator=(const HandOver&) = delete;
@@ -39,7 +39,7 @@ class HandOver {
 
  private:
   at::Device from_, to_;
-  Way way_;
+  Path path_;
   QueueMark queued_, arrived_;
   std::vector<at::Tensor> sources_;  ///< that copies may still read
 };

@@ -9,7 +9,7 @@
 #include <limits>
 #include <thread>
 
-#include "core/copy_way.h"
+#include "core/copy_path.h"
 #include "core/pinned.h"
 
 namespace mgpu {

@@ -5,7 +5,7 @@
 
 namespace mgpu {
 
-std::uint64_t CodingNeed::Need::bytes(double share) const {
+std::uint64_t DecodeNeed::Need::bytes(double share) const {
   const auto part = [&](std::uint64_t all) {
     return static_cast<std::uint64_t>(std::ceil(static_cast<double>(all) * share));
   };
@@ -15,7 +15,7 @@ std::uint64_t CodingNeed::Need::bytes(double share) const {
   return most;
 }
 
-std::vector<double> CodingNeed::Need::shares(const std::vector<double>& speeds) const {
+std::vector<double> DecodeNeed::Need::shares(const std::vector<double>& speeds) const {
   std::vector<double> out;
   for (const RowRange& range : deal_units(units, speeds))
     out.push_back(static_cast<double>(range.size()) / static_cast<double>(units));
@@ -23,7 +23,7 @@ std::vector<double> CodingNeed::Need::shares(const std::vector<double>& speeds) 
 }
 
 std::uint64_t BlockNeed::bytes_of(int block) const {
-  if (!each.empty()) return each[static_cast<std::size_t>(block)];
+  if (!bytes_each.empty()) return bytes_each[static_cast<std::size_t>(block)];
   const auto i = static_cast<std::uint64_t>(block), all = static_cast<std::uint64_t>(count);
   return bytes * (i + 1) / all - bytes * i / all;
 }

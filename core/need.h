@@ -55,12 +55,12 @@ struct LargestPicture {
   std::int64_t height = 0;
   std::int64_t text_tokens = 256;  ///< of the longest prompt, as the diffusion model reads it
   std::int64_t chunk_tokens = 77;  ///< of the longest prompt in an encoder that reads it in chunks
-  std::int64_t levels = 1;         ///< noise levels at which a run evaluates the model
+  std::int64_t timesteps = 1;      ///< noise levels at which a run evaluates the model
   std::int64_t texts = 1;          ///< conditionings of a picture, each a pass a level at least
   std::int64_t batch = 1;          ///< pictures of a run
   std::int64_t prompts = 1;        ///< different ones of the whole job
   Tiling tiling = {};              ///< where pictures are decoded in tiles ...
-  bool tiling_is_told = false;     ///< ... and may not be in smaller ones
+  bool tiling_is_fixed = false;    ///< ... and may not be in smaller ones
 
   std::int64_t pixels() const { return width * height; }
 };
@@ -68,10 +68,10 @@ struct LargestPicture {
 /// How the autoencoder codes a picture: on one device; its rows dealt to several, with the same bits; the levels of the
 /// largest images slab by slab, slower in less memory, with the same bits; or tile by tile, with statistics estimated
 /// from a smaller copy.
-enum class CodingWay : std::uint8_t { Whole, Parallel, Slabs, Tiled };
+enum class DecodeMode : std::uint8_t { Whole, Parallel, Slabs, Tiled };
 
 /// What one way of coding the job's largest picture asks of a device beside the weights.
-struct CodingNeed {
+struct DecodeNeed {
   /// Bytes at a moment of the work, in parts.
   struct Moment {
     std::uint64_t fixed = 0;      ///< on every device
@@ -90,7 +90,7 @@ struct CodingNeed {
     std::vector<double> shares(const std::vector<double>& speeds) const;
   };
 
-  CodingWay way = CodingWay::Whole;
+  DecodeMode mode = DecodeMode::Whole;
   Tiling tiling = {};
   Slabs slabs = {};
   double slowness = 1.0;  ///< times the time that one device takes for the whole picture, on all devices together
@@ -101,17 +101,22 @@ struct CodingNeed {
 struct BlockNeed {
   std::string kind;  ///< "double", "single", "layer", ...
   int count = 0;
-  std::uint64_t bytes = 0;                ///< of all of them, in the type that they are kept in
-  std::vector<std::uint64_t> each = {};   ///< bytes of each; empty: equal
-  std::vector<double> times = {};         ///< relative time of each, comparable across the component; empty: 1
-  std::vector<std::uint64_t> ahead = {};  ///< of each block's bytes those that serve only before the steps; empty: none
-  std::vector<std::uint64_t> of_pass = {};  ///< bytes that each keeps of a pass until another block takes them: skips
-  std::vector<std::uint64_t> of_text = {};  ///< bytes that a run computes ahead for each, for one text; empty: none
+  std::uint64_t bytes = 0;                     ///< of all of them, in the type that they are kept in
+  std::vector<std::uint64_t> bytes_each = {};  ///< bytes of each; empty: equal
+  std::vector<double> times = {};              ///< relative time of each, comparable across the component; empty: 1
+  std::vector<std::uint64_t> precomputed =
+      {};  ///< of each block's bytes those that serve only before the steps; empty: none
+  std::vector<std::uint64_t> bytes_per_pass =
+      {};  ///< bytes that each keeps of a pass until another block takes them: skips
+  std::vector<std::uint64_t> bytes_per_prompt =
+      {};  ///< bytes that a run computes ahead for each, for one text; empty: none
 
   std::uint64_t bytes_of(int block) const;
-  std::uint64_t ahead_of(int block) const { return ahead.empty() ? 0 : ahead[static_cast<std::size_t>(block)]; }
+  std::uint64_t precomputed_of(int block) const {
+    return precomputed.empty() ? 0 : precomputed[static_cast<std::size_t>(block)];
+  }
   /// What every step reads of a block.
-  std::uint64_t bytes_of_step(int block) const { return bytes_of(block) - ahead_of(block); }
+  std::uint64_t bytes_of_step(int block) const { return bytes_of(block) - precomputed_of(block); }
   double time_of(int block) const { return times.empty() ? 1.0 : times[static_cast<std::size_t>(block)]; }
 };
 
@@ -123,26 +128,28 @@ struct ComponentNeed {
   std::uint64_t bytes = 0;       ///< of all its weights; more than its blocks', since stem and head count too
   std::uint64_t activation = 0;  ///< highest need beside the weights on a device that runs any of its blocks, for the
                                  ///< job's largest picture
-  std::uint64_t ahead_activation = 0;  ///< highest need while what serves only before the steps is read from the file
-  std::uint64_t passing = 0;           ///< bytes that travel with a pass, and lie on the device that it waits for
-  std::uint64_t of_text = 0;           ///< bytes that each device with any of its blocks keeps for a text
-  std::uint64_t head = 0;  ///< weights behind the last block; what is in no block and not here precedes the first
-  bool whole = false;      ///< stays on one device: the autoencoder
+  std::uint64_t precompute_activation =
+      0;                               ///< highest need while what serves only before the steps is read from the file
+  std::uint64_t pass_bytes = 0;        ///< bytes that travel with a pass, and lie on the device that it waits for
+  std::uint64_t bytes_per_prompt = 0;  ///< bytes that each device with any of its blocks keeps for a text
+  std::uint64_t head = 0;    ///< weights behind the last block; what is in no block and not here precedes the first
+  bool indivisible = false;  ///< stays on one device: the autoencoder
   /// The first kind's block i and the last kind's block count-1-i share a skip and so a device, as does what is between
   /// them with the innermost pair: a UNet.
-  bool mirrored = false;
-  std::uint64_t each = 0;  ///< of its weights, what every device that runs any of its blocks holds a copy of
+  bool skip_paired = false;
+  std::uint64_t replicated_bytes =
+      0;  ///< of its weights, what every device that runs any of its blocks holds a copy of
   /// What lies on the device of its first block as long as its weights do: all conditionings, a run's latents.
-  std::uint64_t home = 0;
+  std::uint64_t latent_device_bytes = 0;
   std::uint64_t latents = 0;  ///< of one picture, which lie there as long as its run is on its way
-  /// `activation` and `ahead_activation` on a CPU device, whose operations are LibTorch's own: unfused, and without a
-  /// GPU's workspaces. Absent: the same.
-  std::optional<std::uint64_t> activation_on_cpu = {}, ahead_activation_on_cpu = {};
+  /// `activation` and `precompute_activation` on a CPU device, whose operations are LibTorch's own: unfused, and
+  /// without a GPU's workspaces. Absent: the same.
+  std::optional<std::uint64_t> activation_on_cpu = {}, precompute_activation_on_cpu = {};
   /// The autoencoder: the time of decoding a picture, spread over the passes that sample it, each of which counts 1.
   double time_a_pass = 0.0;
   /// The autoencoder: the ways of coding pictures, in the order in which they are preferred. What they ask comes on top
   /// of `activation`.
-  std::vector<CodingNeed> coding = {};
+  std::vector<DecodeNeed> modes = {};
 
   /// Relative time of all its blocks.
   double time() const;

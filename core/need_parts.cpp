@@ -28,27 +28,28 @@ std::uint64_t bytes_below(const Part& part, std::string_view level, at::ScalarTy
 }
 
 BlockNeed blocks_below(std::string_view kind, int count, const Part& part, std::string_view level, at::ScalarType dtype,
-                       std::span<const std::string_view> ahead) {
+                       std::span<const std::string_view> precomputed) {
   BlockNeed out{std::string(kind), count, 0};
   for (int i = 0; i < count; ++i) {
     const std::string prefix = fmt::format("{}{}{}.", part.prefix, level, i);
-    std::uint64_t& bytes = out.each.emplace_back(0);
-    std::uint64_t& before = out.ahead.emplace_back(0);
+    std::uint64_t& bytes = out.bytes_each.emplace_back(0);
+    std::uint64_t& before = out.precomputed.emplace_back(0);
     for (auto tensor = part.tensors().lower_bound(prefix);
          tensor != part.tensors().end() && tensor->first.starts_with(prefix); ++tensor) {
       const std::uint64_t loaded = loaded_bytes(part, tensor->first, tensor->second, dtype);
       bytes += loaded;
-      if (is_one_of(tensor->first, ahead)) before += loaded;
+      if (is_one_of(tensor->first, precomputed)) before += loaded;
     }
     out.bytes += bytes;
   }
   return out;
 }
 
-std::uint64_t largest_ahead(const Part& part, at::ScalarType dtype, std::span<const std::string_view> ahead) {
+std::uint64_t largest_precomputed(const Part& part, at::ScalarType dtype,
+                                  std::span<const std::string_view> precomputed) {
   std::uint64_t most = 0;
   for (const auto& [name, info] : part.tensors())
-    if (name.starts_with(part.prefix) && is_one_of(name, ahead))
+    if (name.starts_with(part.prefix) && is_one_of(name, precomputed))
       most = std::max(most, static_cast<std::uint64_t>(info.count()) * (size_of(info.dtype) + c10::elementSize(dtype)));
   return most;
 }

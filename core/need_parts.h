@@ -22,10 +22,11 @@ std::uint64_t bytes_below(const Part& part, std::string_view level, at::ScalarTy
 /// `count` blocks of one kind, whose tensors' names begin with `level` and their number, weighed one by one: 8-bit
 /// files keep some of them wider. `ahead`: what the names of layers that serve only before the steps hold.
 BlockNeed blocks_below(std::string_view kind, int count, const Part& part, std::string_view level, at::ScalarType dtype,
-                       std::span<const std::string_view> ahead = {});
+                       std::span<const std::string_view> precomputed = {});
 
 /// The largest layer that serves ahead, as it is stored and as it is computed with.
-std::uint64_t largest_ahead(const Part& part, at::ScalarType dtype, std::span<const std::string_view> ahead);
+std::uint64_t largest_precomputed(const Part& part, at::ScalarType dtype,
+                                  std::span<const std::string_view> precomputed);
 
 /// Whether the part has 8-bit weights.
 bool has_8bit_weights(const Part& part);

@@ -26,8 +26,8 @@ struct LatentFormat {
 /// What a diffusion model was trained with and its sampling needs.
 struct Training {
   Prediction prediction = Prediction::Velocity;
-  int levels = 0;  ///< noise levels in its table
-  double mu = 0;   ///< of flow models: ComfyUI's constant time shift (log), 0 for none
+  int timesteps = 0;  ///< noise levels in its table
+  double mu = 0;      ///< of flow models: ComfyUI's constant time shift (log), 0 for none
   LatentFormat latent;
   int size_multiple = 0;       ///< widths and heights are multiples of this
   bool zero_terminal = false;  ///< betas rescaled so that the last level has no signal (Lin et al., arXiv:2305.08891)

@@ -15,7 +15,7 @@
 #include "core/memory.h"
 #include "core/pinned.h"
 #include "core/quietly.h"
-#include "shard/loan.h"
+#include "shard/offload.h"
 
 namespace mgpu {
 namespace {
@@ -125,7 +125,7 @@ int BlockStream::count() const {
   return static_cast<int>(blocks_.size());
 }
 
-std::uint64_t BlockStream::lent_bytes(const DeviceId& donor) const {
+std::uint64_t BlockStream::offloaded_bytes(const DeviceId& donor) const {
   std::uint64_t out = 0;
   for (const Packed& packed : blocks_)
     if (packed.block.donor == donor) out += packed.bytes.nbytes();
@@ -203,7 +203,7 @@ void BlockStream::copy(const Packed& block, Slot& slot) {
   std::vector<c10::cuda::CUDAStream> streams{stream};
   if (block.bytes.is_cuda()) streams.push_back(c10::cuda::getStreamFromPool(false, block.bytes.device().index()));
   const c10::cuda::CUDAMultiStreamGuard guard(streams);
-  const bool by_peer = !block.bytes.is_cuda() || copy_way(block.bytes.device(), device_) == CopyWay::Peer;
+  const bool by_peer = !block.bytes.is_cuda() || copy_path(block.bytes.device(), device_) == CopyPath::Peer;
   target.copy_(by_peer ? block.bytes : stage_in_main_memory(block.bytes, device_), /*non_blocking=*/true);
   slot.copied.record(stream);
 }

@@ -75,7 +75,7 @@ class BlockStream {
   /// Of its blocks.
   int count() const;
   /// Bytes that a donor keeps.
-  std::uint64_t lent_bytes(const DeviceId& donor) const;
+  std::uint64_t offloaded_bytes(const DeviceId& donor) const;
   /// Bytes copied so far.
   std::uint64_t copied_bytes() const { return copied_; }
 

@@ -8,7 +8,7 @@ namespace mgpu {
 namespace {
 
 struct Unit {
-  std::uint64_t bytes = 0, of_pass = 0, of_text = 0;
+  std::uint64_t bytes = 0, bytes_per_pass = 0, bytes_per_prompt = 0;
   double time = 0.0;
 };
 
@@ -18,17 +18,17 @@ std::vector<Unit> units_of(const ComponentNeed& need, BytesOf bytes_of) {
     unit.bytes += bytes_of(kind, block);
     unit.time += kind.time_of(block);
     const auto i = static_cast<std::size_t>(block);
-    if (!kind.of_pass.empty()) unit.of_pass += kind.of_pass[i];
-    if (!kind.of_text.empty()) unit.of_text += kind.of_text[i];
+    if (!kind.bytes_per_pass.empty()) unit.bytes_per_pass += kind.bytes_per_pass[i];
+    if (!kind.bytes_per_prompt.empty()) unit.bytes_per_prompt += kind.bytes_per_prompt[i];
   };
-  if (need.whole || need.blocks.empty()) {
+  if (need.indivisible || need.blocks.empty()) {
     Unit all;
     for (const BlockNeed& kind : need.blocks)
       for (int i = 0; i < kind.count; ++i) add(all, kind, i);
     return {all};
   }
   std::vector<Unit> units;
-  if (!need.mirrored) {
+  if (!need.skip_paired) {
     for (const BlockNeed& kind : need.blocks)
       for (int i = 0; i < kind.count; ++i) add(units.emplace_back(), kind, i);
     return units;
@@ -46,7 +46,7 @@ std::vector<Unit> units_of(const ComponentNeed& need, BytesOf bytes_of) {
 
 }  // namespace
 
-Chain::Chain(const ComponentNeed& need, bool keeps_ahead) : need_(&need), keeps_ahead_(keeps_ahead) {
+Chain::Chain(const ComponentNeed& need, bool keeps_precomputed) : need_(&need), keeps_precomputed_(keeps_precomputed) {
   std::vector<Unit> units = units_of(need, [this](const BlockNeed& kind, int block) { return bytes_of(kind, block); });
   std::uint64_t in_blocks = need.head;
   for (const BlockNeed& kind : need.blocks)
@@ -57,31 +57,31 @@ Chain::Chain(const ComponentNeed& need, bool keeps_ahead) : need_(&need), keeps_
   MGPU_CHECK(in_blocks <= need.bytes, "the blocks and head of {} weigh {} of its {} bytes", need.name, in_blocks,
              need.bytes);
   units.front().bytes += need.bytes - in_blocks;
-  (need.mirrored ? units.front() : units.back()).bytes += need.head;
+  (need.skip_paired ? units.front() : units.back()).bytes += need.head;
   for (const Unit& unit : units) {
     bytes_.push_back(bytes_.back() + unit.bytes);
-    of_pass_.push_back(of_pass_.back() + unit.of_pass);
-    of_text_.push_back(of_text_.back() + unit.of_text);
+    bytes_per_pass_.push_back(bytes_per_pass_.back() + unit.bytes_per_pass);
+    bytes_per_prompt_.push_back(bytes_per_prompt_.back() + unit.bytes_per_prompt);
     times_.push_back(times_.back() + unit.time);
   }
 }
 
 std::uint64_t Chain::bytes_of(const BlockNeed& kind, int block) const {
-  return keeps_ahead_ ? kind.bytes_of(block) : kind.bytes_of_step(block);
+  return keeps_precomputed_ ? kind.bytes_of(block) : kind.bytes_of_step(block);
 }
 
 std::uint64_t Chain::activation_on(const DeviceId& device) const {
   const bool on_gpu = device.is_cuda();
   const std::uint64_t work = on_gpu ? need_->activation : need_->activation_on_cpu.value_or(need_->activation);
-  const std::uint64_t ahead =
-      on_gpu ? need_->ahead_activation : need_->ahead_activation_on_cpu.value_or(need_->ahead_activation);
-  return keeps_ahead_ ? work : std::max(work, ahead);
+  const std::uint64_t precomputed = on_gpu ? need_->precompute_activation
+                                           : need_->precompute_activation_on_cpu.value_or(need_->precompute_activation);
+  return keeps_precomputed_ ? work : std::max(work, precomputed);
 }
 
-UnitRange Chain::blocks_of(std::size_t kind, UnitRange run) const {
+ChainRange Chain::blocks_of(std::size_t kind, ChainRange run) const {
   const int count = need_->blocks[kind].count;
-  if (need_->whole) return {0, count};
-  if (need_->mirrored) {
+  if (need_->indivisible) return {0, count};
+  if (need_->skip_paired) {
     if (kind == 0) return run;
     if (kind + 1 == need_->blocks.size()) return {count - run.last, count - run.first};
     return {0, run.last == units() ? count : 0};
@@ -92,26 +92,26 @@ UnitRange Chain::blocks_of(std::size_t kind, UnitRange run) const {
   return {first, std::clamp(run.last - before, first, count)};
 }
 
-std::vector<LendableBlock> Chain::lendable(UnitRange run) const {
-  std::vector<LendableBlock> out;
+std::vector<OffloadableBlock> Chain::offloadable(ChainRange run) const {
+  std::vector<OffloadableBlock> out;
   if (run.empty()) return out;
   for (std::size_t kind = 0; kind < need_->blocks.size(); ++kind) {
-    const UnitRange blocks = blocks_of(kind, run);
+    const ChainRange blocks = blocks_of(kind, run);
     const BlockNeed& need = need_->blocks[kind];
     for (int i = blocks.first; i < blocks.last; ++i) out.push_back({need.bytes_of_step(i), need.time_of(i)});
   }
   return out;
 }
 
-std::vector<Assignment> Chain::assignments(UnitRange run, const Loan& loan) const {
+std::vector<Assignment> Chain::assignments(ChainRange run, const OffloadedBlocks& offload) const {
   std::vector<Assignment> out;
   if (run.empty()) return out;
   std::size_t block = 0;  // of the run, whatever the kind
   for (std::size_t kind = 0; kind < need_->blocks.size(); ++kind) {
     const BlockNeed& need = need_->blocks[kind];
-    const UnitRange blocks = blocks_of(kind, run);
+    const ChainRange blocks = blocks_of(kind, run);
     for (int i = blocks.first; i < blocks.last; ++i, ++block) {
-      const std::optional<DeviceId> donor = loan.donor_of(block);
+      const std::optional<DeviceId> donor = offload.donor_of(block);
       const std::string from = donor ? donor->to_string() : "";
       if (i == blocks.first || out.back().from != from)
         out.push_back({need_->name, need.kind, i, i, 0, 0, donor.has_value(), from});

@@ -33,7 +33,7 @@ std::vector<Pipeline::Stage> stages_of(const std::vector<std::size_t>& owners) {
 
 /// Sends something from a GPU to those that its passes go on to: the way there is opened by the first copy, which takes
 /// as long as a pass.
-void open_ways(std::size_t from, const std::vector<Pipeline::Stage>& stages, const std::vector<DeviceId>& devices) {
+void open_paths(std::size_t from, const std::vector<Pipeline::Stage>& stages, const std::vector<DeviceId>& devices) {
   for (std::size_t i = 0; i < stages.size(); ++i) {
     const DeviceId& to = devices[stages[(i + 1) % stages.size()].lead()];
     if (stages[i].lead() != from || to == devices[from] || !to.is_cuda() || !devices[from].is_cuda()) continue;
@@ -44,17 +44,17 @@ void open_ways(std::size_t from, const std::vector<Pipeline::Stage>& stages, con
 
 /// Brings an encoder's streamed blocks from their donors.
 RunStreamed ring_of(at::Device device, std::vector<StreamedBlock> blocks, const std::map<int, DeviceId>& donors,
-                    Meter& meter, LentBytes& lent) {
+                    Meter& meter, OffloadedBytes& offloaded) {
   std::vector<BlockStream::Block> moved;
   for (StreamedBlock& block : blocks) moved.push_back({block.index, std::move(block.tensors), donors.at(block.index)});
-  std::set<DeviceId> lenders;
-  for (const auto& [block, donor] : donors) lenders.insert(donor);
-  const auto goes = [&lent, lenders](BlockStream* own) {
-    for (const DeviceId& donor : lenders) lent.give_back(donor, own->lent_bytes(donor));
+  std::set<DeviceId> donor_ids;
+  for (const auto& [block, donor] : donors) donor_ids.insert(donor);
+  const auto goes = [&offloaded, donor_ids](BlockStream* own) {
+    for (const DeviceId& donor : donor_ids) offloaded.give_back(donor, own->offloaded_bytes(donor));
     delete own;
   };
   auto stream = std::make_unique<BlockStream>(device, std::move(moved), &meter);
-  for (const DeviceId& donor : lenders) lent.keep(donor, stream->lent_bytes(donor));
+  for (const DeviceId& donor : donor_ids) offloaded.keep(donor, stream->offloaded_bytes(donor));
   const std::shared_ptr<BlockStream> ring(stream.release(), goes);
   return [ring](int block, const std::function<void()>& work) {
     const BlockStream::Use use(ring.get(), block);
@@ -73,13 +73,14 @@ Engine::Engine(ModelSet models, const ComputeDtypes& dtypes, Plan plan)
     const std::uint64_t limit = room.limit_bytes > room.driver_bytes ? room.limit_bytes - room.driver_bytes : 0;
     devices_.push_back(std::make_unique<Device>(room.id, limit, runs));
   }
-  coders_ = plan_.devices_of("vae");
-  if (!coders_.empty() && coder(0).id.is_cuda()) coder(0).coding.emplace(coder(0).id, Worker::Runs::InThread);
+  vae_devices_ = plan_.devices_of("vae");
+  if (!vae_devices_.empty() && vae_device(0).id.is_cuda())
+    vae_device(0).decode_worker.emplace(vae_device(0).id, Worker::Runs::InThread);
 }
 
-PhaseBytes Engine::lent(const DeviceId& donor) const {
-  const std::uint64_t diffusion = pipeline_ ? pipeline_->lent_bytes(donor) : 0;
-  return {.encode = lent_encoding_.most(donor), .sample = diffusion, .decode = diffusion};
+PhaseBytes Engine::offloaded(const DeviceId& donor) const {
+  const std::uint64_t diffusion = pipeline_ ? pipeline_->offloaded_bytes(donor) : 0;
+  return {.encode = offloaded_encoders_.most(donor), .sample = diffusion, .decode = diffusion};
 }
 
 std::vector<DeviceStatus> Engine::status() const {
@@ -106,25 +107,25 @@ double Engine::measure(Phase phase, const std::function<void()>& work) {
   return seconds_since(start);
 }
 
-std::vector<DeviceId> Engine::coders() const {
+std::vector<DeviceId> Engine::vae_devices() const {
   std::vector<DeviceId> out;
-  for (const std::size_t device : coders_) out.push_back(devices_[device]->id);
+  for (const std::size_t device : vae_devices_) out.push_back(devices_[device]->id);
   return out;
 }
 
-std::vector<double> Engine::coder_speeds() const {
+std::vector<double> Engine::vae_speeds() const {
   std::vector<double> out;
-  for (const std::size_t device : coders_) out.push_back(plan_.devices[device].room.speed);
+  for (const std::size_t device : vae_devices_) out.push_back(plan_.devices[device].room.speed);
   return out;
 }
 
 double Engine::at_autoencoder(Phase phase, const std::function<void()>& work) {
   fault_point("to the autoencoder");
-  return between_passes(coder(0), [&] { return code(phase, work); });
+  return between_passes(vae_device(0), [&] { return code(phase, work); });
 }
 
 double Engine::code(Phase phase, const std::function<void()>& work) {
-  Device& device = coder(0);
+  Device& device = vae_device(0);
   const auto run = [&] {
     return on_device(device.id, [&] {
       stop_if_requested();
@@ -136,7 +137,7 @@ double Engine::code(Phase phase, const std::function<void()>& work) {
       return watch.seconds();
     });
   };
-  return device.coding ? device.coding->call(run) : run();
+  return device.decode_worker ? device.decode_worker->call(run) : run();
 }
 
 double Engine::between_passes(Device& device, const std::function<double()>& work) {
@@ -150,12 +151,12 @@ double Engine::between_passes(Device& device, const std::function<double()>& wor
   return out;
 }
 
-void Engine::at_coders(Phase phase, JointWork& together, const std::function<void(std::size_t coder)>& work) {
+void Engine::on_vae_devices(Phase phase, JointWork& together, const std::function<void(std::size_t vae_device)>& work) {
   const auto begin = [this](std::size_t rank, std::function<void()> part) {
-    return coder(rank).worker.begin(std::move(part));
+    return vae_device(rank).worker.begin(std::move(part));
   };
-  together.run(coders_.size(), begin, [&](std::size_t rank) {
-    Device& device = coder(rank);
+  together.run(vae_devices_.size(), begin, [&](std::size_t rank) {
+    Device& device = vae_device(rank);
     on_device(device.id, [&] {
       if (rank == 0) {  // code() has said the rest
         work(rank);
@@ -173,7 +174,7 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
   const TextRecipe& recipe = models_.text();
   const LocalOps ops;
   std::vector<std::vector<EncodedText>> texts(prompts.size());
-  const HostDeviceScope scope(home());  // what is put together here
+  const HostDeviceScope scope(latent_device());  // what is put together here
   for (std::size_t i = 0; i < recipe.encoders.size(); ++i) {
     const EncoderUse& use = recipe.encoders[i];
     const TextEncoderModel& model = *use.encoder;
@@ -181,10 +182,10 @@ std::vector<Conditioning> Engine::encode(std::span<const PromptText> prompts, co
     const std::string& tokenizer = models_.tokenizer_of(model);
     const Weights weights = weights_of(part, dtypes_.encoders.value_or(stored_type(part)), at::kCPU);
     const auto encoder = model.load(use, recipe.breaks, weights, tokenizer, inversions, encoder_pieces(part));
-    const bool is_away = plan_.device_of(model.key(), "layer", model.layers(part) - 1) != home_device();
+    const bool is_away = plan_.device_of(model.key(), "layer", model.layers(part) - 1) != latent_device_index();
     for (std::size_t k = 0; k < prompts.size(); ++k) {
       texts[k].push_back(encoder->encode(prompts[k].text, prompts[k].clip_skip, ops));
-      if (is_away) bring_home(texts[k].back());
+      if (is_away) bring_to_latent_device(texts[k].back());
     }
   }
   std::vector<Conditioning> out;
@@ -210,28 +211,28 @@ std::vector<EncoderPiece> Engine::encoder_pieces(const Part& encoder) {
       });
     };
     const auto stream = [this, &device, donors = run.donors](std::vector<StreamedBlock> blocks) {
-      return ring_of(device.torch, std::move(blocks), donors, device.meter, lent_encoding_);
+      return ring_of(device.torch, std::move(blocks), donors, device.meter, offloaded_encoders_);
     };
     out.push_back({device.torch, run.held, work_of, stream});
   }
   return out;
 }
 
-void Engine::load(const Rehearsal& rehearsal, std::span<const ForeseenText> to_come,
+void Engine::load(const WarmUpShape& warm_up_shape, std::span<const UpcomingConditioning> upcoming,
                   const std::function<void()>& decoders) {
-  if (pipeline_ || !coder(0).coding) {
-    load_diffusion(rehearsal, to_come);
+  if (pipeline_ || !vae_device(0).decode_worker) {
+    load_diffusion(warm_up_shape, upcoming);
     at_autoencoder(Phase::Decode, decoders);
     return;
   }
-  Worker aside(coder(0).id, Worker::Runs::InThread);
+  Worker aside(vae_device(0).id, Worker::Runs::InThread);
   Together loads;
   loads.begin(aside, [&] { code(Phase::Decode, decoders); });
-  load_diffusion(rehearsal, to_come);
+  load_diffusion(warm_up_shape, upcoming);
   loads.finish();
 }
 
-void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const ForeseenText> to_come) {
+void Engine::load_diffusion(const WarmUpShape& warm_up_shape, std::span<const UpcomingConditioning> upcoming) {
   if (pipeline_) return;
   const std::vector<DiffusionBlock> blocks = diffusion_blocks(models_.diffusion);
   std::vector<std::size_t> owners;
@@ -250,10 +251,10 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
     loads.begin(device.worker, [&, i] {
       on_device(devices_[i]->id, [&] {
         fault_point("load");
-        load_member(i, blocks, rehearsal, members[i]);
+        load_member(i, blocks, warm_up_shape, members[i]);
         // What waits in main memory takes the CPU no less room than what it was read for.
-        if (devices_[i]->id != DeviceId::cpu()) members[i].shard->foresee(to_come, *members[i].ops);
-        open_ways(i, stages, ids);
+        if (devices_[i]->id != DeviceId::cpu()) members[i].shard->prefetch(upcoming, *members[i].ops);
+        open_paths(i, stages, ids);
       });
     });
   }
@@ -262,26 +263,28 @@ void Engine::load_diffusion(const Rehearsal& rehearsal, std::span<const Foreseen
   pipeline_->limit(passes_at_once());
 }
 
-void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& blocks, const Rehearsal& rehearsal,
+void Engine::load_member(std::size_t index, const std::vector<DiffusionBlock>& blocks, const WarmUpShape& warm_up_shape,
                          Pipeline::Member& member) {
   Device& device = *devices_[index];
   std::vector<bool> held, streamed;
-  std::vector<BlockStream::Block> lent;
+  std::vector<BlockStream::Block> offloaded;
   for (const DiffusionBlock& block : blocks) {
     const Assignment& assignment = plan_.assignment_of("unet", block.kind, block.number);
     held.push_back(owner_of(block) == index);
     streamed.push_back(held.back() && assignment.streamed);
-    if (streamed.back()) lent.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
+    if (streamed.back())
+      offloaded.push_back({static_cast<int>(held.size()) - 1, {}, parse_device(assignment.from).value()});
   }
   const Part& part = models_.diffusion;
   member.shard = diffusion_model(part).load(part, weights_of(part, dtypes_.unet, device.torch),
-                                            HeldBlocks(held, streamed, plan_.keeps_ahead), rehearsal);
-  for (BlockStream::Block& block : lent) block.tensors = member.shard->block_tensors(block.index);
-  if (!lent.empty()) member.stream = std::make_unique<BlockStream>(device.torch, std::move(lent), &device.meter);
+                                            HeldBlocks(held, streamed, plan_.keeps_precomputed), warm_up_shape);
+  for (BlockStream::Block& block : offloaded) block.tensors = member.shard->block_tensors(block.index);
+  if (!offloaded.empty())
+    member.stream = std::make_unique<BlockStream>(device.torch, std::move(offloaded), &device.meter);
   device.meter.loaded();
 }
 
-Engine::Run Engine::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
+Engine::Run Engine::begin_run(std::span<const double> timesteps, std::span<const RunConditioning> texts,
                               const RunFacts& facts) {
   MGPU_CHECK(pipeline_, "the diffusion model is not loaded");
   return pipeline_->begin_run(timesteps, texts, facts);
@@ -311,17 +314,17 @@ std::size_t Engine::owner_of(const DiffusionBlock& block) const {
   return plan_.device_of("unet", block.kind, block.number);
 }
 
-std::size_t Engine::home_device() const {
+std::size_t Engine::latent_device_index() const {
   return owner_of(diffusion_blocks(models_.diffusion).front());
 }
 
-const DeviceId& Engine::home() const {
-  return devices_[home_device()]->id;
+const DeviceId& Engine::latent_device() const {
+  return devices_[latent_device_index()]->id;
 }
 
-void Engine::bring_home(EncodedText& text) const {
-  on_device(home(), [&] {
-    for (at::Tensor* tensor : {&text.hidden, &text.pooled}) *tensor = hand_over(*tensor, torch_device(home()));
+void Engine::bring_to_latent_device(EncodedText& text) const {
+  on_device(latent_device(), [&] {
+    for (at::Tensor* tensor : {&text.hidden, &text.pooled}) *tensor = hand_over(*tensor, torch_device(latent_device()));
   });
 }
 
@@ -343,7 +346,7 @@ void Engine::release_cached() const {
 }
 
 Weights Engine::vae_weights(std::size_t number) const {
-  return weights_of(models_.vae, dtypes_.vae, coder(number).torch);
+  return weights_of(models_.vae, dtypes_.vae, vae_device(number).torch);
 }
 
 }  // namespace mgpu

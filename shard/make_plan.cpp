@@ -23,7 +23,7 @@ std::int64_t in_waves(std::int64_t waves, std::int64_t evaluations) {
 }
 
 /// Passes on their way at once.
-struct Wanted {
+struct WantedPasses {
   /// So many keep all devices at work: while each computes with one, another is on its way to it, or in a sampler's
   /// hands between two steps. A UNet goes through each device twice, on its way down and up. A device alone takes one
   /// after another.
@@ -32,7 +32,7 @@ struct Wanted {
   std::int64_t of_streams = 1;
 };
 
-Wanted wanted_passes(std::size_t devices, const PlacementRequest& request) {
+WantedPasses wanted_passes(std::size_t devices, const PlacementRequest& request) {
   const auto computing = static_cast<std::int64_t>(devices);
   const std::int64_t all = request.evaluations, least = 2 * computing;
   const std::int64_t most = std::max(4 * computing, request.passes_a_run);
@@ -40,21 +40,21 @@ Wanted wanted_passes(std::size_t devices, const PlacementRequest& request) {
           .of_streams = in_waves((all + most - 1) / most, all)};
 }
 
-/// Ways of coding pictures that may be taken, in order: those whose pictures are the same, then tiles.
-struct Ways {
+/// DecodeModes of coding pictures that may be taken, in order: those whose pictures are the same, then tiles.
+struct DecodeModes {
   std::vector<std::size_t> exact, tiled;
 };
 
-Ways ways_of(const std::vector<ComponentNeed>& components, const PlacementRequest& request) {
+DecodeModes decode_modes_of(const std::vector<ComponentNeed>& components, const PlacementRequest& request) {
   const auto decoder = std::ranges::find(components, Phase::Decode, &ComponentNeed::phase);
-  if (decoder == components.end() || decoder->coding.empty()) return {.exact = {0}, .tiled = {}};
-  Ways out;
-  for (std::size_t i = 0; i < decoder->coding.size(); ++i) {
-    const CodingWay way = decoder->coding[i].way;
+  if (decoder == components.end() || decoder->modes.empty()) return {.exact = {0}, .tiled = {}};
+  DecodeModes out;
+  for (std::size_t i = 0; i < decoder->modes.size(); ++i) {
+    const DecodeMode decode_mode = decoder->modes[i].mode;
     // Who asks for a picture whole or by several devices gets the same slab by slab.
-    const bool is_asked =
-        request.coding.value_or(way) == way || (way == CodingWay::Slabs && request.coding != CodingWay::Tiled);
-    if (is_asked) (way == CodingWay::Tiled ? out.tiled : out.exact).push_back(i);
+    const bool is_asked = request.decode_mode.value_or(decode_mode) == decode_mode ||
+                          (decode_mode == DecodeMode::Slabs && request.decode_mode != DecodeMode::Tiled);
+    if (is_asked) (decode_mode == DecodeMode::Tiled ? out.tiled : out.exact).push_back(i);
   }
   if (out.exact.empty() && out.tiled.empty()) out.exact = {0};  // an autoencoder of one level has no tiles
   return out;
@@ -78,7 +78,7 @@ bool may_choose_devices(const PlacementRequest& request) {
 /// A plan, and what it was made with.
 struct Candidate {
   Plan plan;
-  Means means;
+  MemoryOptions options;
 };
 
 /// Looks for the devices and the means with which a job fits and takes the least time.
@@ -86,9 +86,9 @@ class Search {
  public:
   Search(const std::vector<ComponentNeed>& components, const std::vector<DeviceRoom>& devices,
          const PlacementRequest& request)
-      : context_{components, devices, request, loans_},
-        ways_(ways_of(components, request)),
-        coders_(coder_sets()),
+      : inputs_{components, devices, request, offloads_},
+        decode_modes_(decode_modes_of(components, request)),
+        vae_device_sets_(vae_device_sets()),
         is_single_(devices.size() == 1 || request.mode == PlacementRequest::Mode::Single) {
     for (const DeviceRoom& room : devices) speeds_.push_back(room.speed);
     std::ranges::sort(speeds_, std::greater{});
@@ -100,7 +100,7 @@ class Search {
 
   /// The fastest plan, or that which lacks least.
   Plan best() {
-    for (const std::vector<std::size_t>* group : {&ways_.exact, &ways_.tiled}) {
+    for (const std::vector<std::size_t>* group : {&decode_modes_.exact, &decode_modes_.tiled}) {
       if (const auto found = best_of(*group)) return explained(*found);
       if (!thriftiest().plan.fits()) break;
     }
@@ -115,10 +115,10 @@ class Search {
 
   /// Sets of devices that code pictures together: all that may, then without those that have least memory, since each
   /// keeps a copy of the autoencoder; last none, where one device does it.
-  std::vector<std::vector<std::size_t>> coder_sets() const {
-    std::vector<std::vector<std::size_t>> out = coders_of(context_.devices, context_.request);
-    if (!context_.request.coders.empty()) return out;
-    const auto room = [&](std::size_t d) { return room_for_weights(context_.devices[d]); };
+  std::vector<std::vector<std::size_t>> vae_device_sets() const {
+    std::vector<std::vector<std::size_t>> out = vae_device_sets_of(inputs_.devices, inputs_.request);
+    if (!inputs_.request.vae_devices.empty()) return out;
+    const auto room = [&](std::size_t d) { return room_for_weights(inputs_.devices[d]); };
     for (std::size_t i = 0; i < out.size(); ++i) {
       std::vector<std::size_t> fewer = out[i];
       const double least = room(*std::ranges::min_element(fewer, {}, room));
@@ -129,39 +129,41 @@ class Search {
     return out;
   }
 
-  Wanted wanted(const Means& means) const {
-    const std::size_t devices = means.alone ? 1 : means.most_devices > 0 ? means.most_devices : context_.devices.size();
-    return wanted_passes(is_single_ ? 1 : devices, context_.request);
+  WantedPasses wanted(const MemoryOptions& options) const {
+    const std::size_t devices = options.alone              ? 1
+                                : options.most_devices > 0 ? options.most_devices
+                                                           : inputs_.devices.size();
+    return wanted_passes(is_single_ ? 1 : devices, inputs_.request);
   }
 
   /// The ways of choosing devices that are tried with some means, the preferred ones first among equally fast ones.
-  std::vector<Means> choices(const Means& means) const {
-    const std::size_t devices = context_.devices.size();
-    Means even = means;
+  std::vector<MemoryOptions> choices(const MemoryOptions& options) const {
+    const std::size_t devices = inputs_.devices.size();
+    MemoryOptions even = options;
     if (is_single_) {
-      if (devices == 1 && !context_.request.allocation.empty()) return {even};
-      std::vector<Means> out{even};
-      out.front().alone = devices == 1 ? 0 : device_of_single(means, context_);
-      for (std::size_t d = 0; d < devices && context_.request.allocation.empty(); ++d)
+      if (devices == 1 && !inputs_.request.allocation.empty()) return {even};
+      std::vector<MemoryOptions> out{even};
+      out.front().alone = devices == 1 ? 0 : device_of_single(options, inputs_);
+      for (std::size_t d = 0; d < devices && inputs_.request.allocation.empty(); ++d)
         if (d != out.front().alone) out.emplace_back(even).alone = d;
       return out;
     }
-    if (!may_choose_devices(context_.request)) return {even};
-    std::vector<Means> out;
-    const bool is_free = context_.request.allocation.empty() && context_.request.coding != CodingWay::Parallel;
-    if (is_free && context_.request.evaluations == 1) {
-      Means keeping = means;
+    if (!may_choose_devices(inputs_.request)) return {even};
+    std::vector<MemoryOptions> out;
+    const bool is_free = inputs_.request.allocation.empty() && inputs_.request.decode_mode != DecodeMode::Parallel;
+    if (is_free && inputs_.request.evaluations == 1) {
+      MemoryOptions keeping = options;
       keeping.streams = false;
-      if (const Sole sole = best_sole(keeping, context_); sole.lacking == 0)
-        out.emplace_back(means).alone = sole.device;
+      if (const SingleDevice single = best_single_device(keeping, inputs_); single.lacking == 0)
+        out.emplace_back(options).alone = single.device;
     }
     for (std::size_t most = devices; most > 0; --most) {
       even.most_devices = most;
-      even.passes = passes_over(most, means.passes);
+      even.passes = passes_over(most, options.passes);
       // Fewer devices are worth a try where more passes then share what is streamed, or where fewer are on their way.
-      const auto is_tried = [&](const Means& tried) { return !tried.alone && flow_of(tried) == flow_of(even); };
+      const auto is_tried = [&](const MemoryOptions& tried) { return !tried.alone && flow_of(tried) == flow_of(even); };
       if (std::ranges::any_of(out, is_tried)) continue;
-      if (!means.streams) even.most_devices = 0;
+      if (!options.streams) even.most_devices = 0;
       even.cut = Cut::Even;
       out.push_back(even);
       if (even.passes > 1 && even.passes >= static_cast<std::int64_t>(most)) continue;
@@ -169,26 +171,26 @@ class Search {
       out.push_back(even);
     }
     for (std::size_t d = 0; is_free && d < devices; ++d) {
-      Means alone = means;
+      MemoryOptions alone = options;
       alone.alone = d;
-      alone.passes = passes_over(1, means.passes);
+      alone.passes = passes_over(1, options.passes);
       out.push_back(alone);
     }
     return out;
   }
 
   /// Passes at once, and how many of them share a copy; the same of more passes where blocks are streamed.
-  std::array<std::int64_t, 4> flow_of(const Means& means) const {
-    if (!means.streams) return {means.passes};
-    const auto devices = static_cast<std::int64_t>(means.most_devices);
-    const std::int64_t more = wanted(means).of_streams;
-    return {means.passes, (means.passes - 1) / devices, more, (more - 1) / devices};
+  std::array<std::int64_t, 4> flow_of(const MemoryOptions& options) const {
+    if (!options.streams) return {options.passes};
+    const auto devices = static_cast<std::int64_t>(options.most_devices);
+    const std::int64_t more = wanted(options).of_streams;
+    return {options.passes, (options.passes - 1) / devices, more, (more - 1) / devices};
   }
 
   /// As many passes as are wanted of so many devices, halved as often as those of all devices were.
   std::int64_t passes_over(std::size_t devices, std::int64_t passes) const {
-    std::int64_t all = wanted_passes(context_.devices.size(), context_.request).passes;
-    std::int64_t own = wanted_passes(devices, context_.request).passes;
+    std::int64_t all = wanted_passes(inputs_.devices.size(), inputs_.request).passes;
+    std::int64_t own = wanted_passes(devices, inputs_.request).passes;
     for (; all > passes && own > 1; all /= 2) own /= 2;
     return own;
   }
@@ -197,9 +199,9 @@ class Search {
 
   /// Each saves memory, and time is lost, where those before it do not: everything kept on its device; nothing kept
   /// ahead; fewer passes at once; blocks streamed.
-  std::vector<Means> means_of_saving() const {
+  std::vector<MemoryOptions> means_of_saving() const {
     const std::int64_t most = wanted({}).passes;
-    std::vector<Means> out{{.keeps_ahead = true, .streams = false, .passes = most}};
+    std::vector<MemoryOptions> out{{.keeps_precomputed = true, .streams = false, .passes = most}};
     for (std::int64_t passes = most; passes > 0; passes /= 2) out.push_back({false, false, passes});
     out.push_back({false, true, most});
     if (most > 1) out.push_back({false, true, 1});
@@ -207,79 +209,82 @@ class Search {
   }
 
   /// With more passes where blocks are streamed and there is room for them.
-  Candidate with(const Means& means) const {
-    Candidate out{plan_with(means, context_), means};
-    const Wanted most = wanted(means);
-    if (means.passes != most.passes || most.of_streams <= most.passes) return out;
-    if (!means.streams && !streams(out.plan)) return out;
-    Means shared = means;
+  Candidate with(const MemoryOptions& options) const {
+    Candidate out{plan_with(options, inputs_), options};
+    const WantedPasses most = wanted(options);
+    if (options.passes != most.passes || most.of_streams <= most.passes) return out;
+    if (!options.streams && !streams(out.plan)) return out;
+    MemoryOptions shared = options;
     shared.passes = most.of_streams;
-    Candidate more{plan_with(shared, context_), shared};
+    Candidate more{plan_with(shared, inputs_), shared};
     const double enough = out.plan.pass_time * (streams(out.plan) ? 1 + kSame : 1 - kSame);
     return more.plan.fits() && (!out.plan.fits() || more.plan.pass_time <= enough) ? more : out;
   }
 
   /// No plan of these means takes less time.
-  double least_time(const Means& means) const {
-    const std::size_t most = means.alone ? 1 : means.most_devices > 0 ? means.most_devices : context_.devices.size();
+  double least_time(const MemoryOptions& options) const {
+    const std::size_t most = options.alone              ? 1
+                             : options.most_devices > 0 ? options.most_devices
+                                                        : inputs_.devices.size();
     double speed = 0.0, all_speeds = 0.0;
     for (std::size_t i = 0; i < speeds_.size(); ++i) {
       speed += i < most ? speeds_[i] : 0.0;
       all_speeds += speeds_[i];
     }
-    const double fastest = means.alone ? context_.devices[*means.alone].speed : speeds_.front();
-    const bool may_share = means.streams && means.passes == wanted(means).passes;
+    const double fastest = options.alone ? inputs_.devices[*options.alone].speed : speeds_.front();
+    const bool may_share = options.streams && options.passes == wanted(options).passes;
     const auto passes =
-        static_cast<double>(may_share ? std::max(means.passes, wanted(means).of_streams) : means.passes);
-    const double all = work_ * (1 + decodes_of(means));
-    const double flowing = means.alone ? all / fastest : std::max(work_ / speed, all / all_speeds);
-    return std::max(flowing, all / fastest / passes) * time_factor(means.keeps_ahead, context_.components);
+        static_cast<double>(may_share ? std::max(options.passes, wanted(options).of_streams) : options.passes);
+    const double all = work_ * (1 + decodes_of(options));
+    const double flowing = options.alone ? all / fastest : std::max(work_ / speed, all / all_speeds);
+    return std::max(flowing, all / fastest / passes) * time_factor(options.keeps_precomputed, inputs_.components);
   }
 
   /// The time of the decodes on one device, for each pass, as part of a pass.
-  double decodes_of(const Means& means) const {
+  double decodes_of(const MemoryOptions& options) const {
     if (!decoder_) return 0.0;
-    const std::vector<CodingNeed>& ways = decoder_->coding;
-    return decoder_->time_a_pass * (ways.empty() ? 1.0 : ways[std::min(means.way, ways.size() - 1)].slowness);
+    const std::vector<DecodeNeed>& modes = decoder_->modes;
+    return decoder_->time_a_pass *
+           (modes.empty() ? 1.0 : modes[std::min(options.decode_mode, modes.size() - 1)].slowness);
   }
 
   /// The fastest plan that fits; none where the first means fail and not even those that take least memory do.
-  std::optional<Candidate> best_of(const std::vector<std::size_t>& ways) {
+  std::optional<Candidate> best_of(const std::vector<std::size_t>& modes) {
     std::optional<Candidate> best;
     bool is_first = true;
-    for (Means means : means_of_saving()) {
+    for (MemoryOptions options : means_of_saving()) {
       if (!is_first && !best && !thriftiest().plan.fits()) return std::nullopt;
       is_first = false;
       // A way that takes longer may fit where the diffusion model then runs faster: all are tried.
-      for (const std::size_t way : ways) {
-        means.way = way;
-        improve(best, means);
+      for (const std::size_t decode_mode : modes) {
+        options.decode_mode = decode_mode;
+        improve(best, options);
       }
     }
     return best;
   }
 
   /// Tries some means on all choices of devices, for a plan that fits and is faster.
-  void improve(std::optional<Candidate>& best, Means means) {
-    for (const std::vector<std::size_t>& coders : coders_) {
-      if (best && coders.empty() && context_.request.coding == CodingWay::Parallel) break;
-      means.coders = coders;
-      for (const Means& choice : choices(means)) {
+  void improve(std::optional<Candidate>& best, MemoryOptions options) {
+    for (const std::vector<std::size_t>& vae_devices : vae_device_sets_) {
+      if (best && vae_devices.empty() && inputs_.request.decode_mode == DecodeMode::Parallel) break;
+      options.vae_devices = vae_devices;
+      for (const MemoryOptions& choice : choices(options)) {
         if (best && least_time(choice) >= best->plan.pass_time * (1 - kSame)) continue;
         std::optional<Candidate> candidate = attempt(choice);
         if (!candidate || !candidate->plan.fits()) continue;
         if (!best || candidate->plan.pass_time < best->plan.pass_time * (1 - kSame)) best = std::move(candidate);
       }
-      if (means.way == 0) break;
+      if (options.decode_mode == 0) break;
     }
   }
 
   /// Of what everything is kept for, an allocation may leave no room: it is asked again with less.
-  std::optional<Candidate> attempt(const Means& means) const {
-    if (!means.keeps_ahead) return with(means);
+  std::optional<Candidate> attempt(const MemoryOptions& options) const {
+    if (!options.keeps_precomputed) return with(options);
     try {
-      Candidate out = with(means);
-      if (streams(out.plan) && names_bytes(context_.request)) return std::nullopt;
+      Candidate out = with(options);
+      if (streams(out.plan) && names_bytes(inputs_.request)) return std::nullopt;
       return out;
     } catch (const PlacementError&) {
       return std::nullopt;
@@ -290,17 +295,17 @@ class Search {
 
   /// The way of coding that takes the least memory of each of these devices, which need not be the last: small pictures
   /// have no use for tiles.
-  std::size_t thriftiest_way(const std::vector<std::size_t>& together) const {
-    const auto decoder = std::ranges::find(context_.components, Phase::Decode, &ComponentNeed::phase);
-    if (decoder == context_.components.end() || decoder->coding.empty()) return 0;
-    const auto coders = static_cast<double>(std::max<std::size_t>(together.size(), 1));
-    const auto bytes = [&](std::size_t way) {
-      const CodingNeed& need = decoder->coding[way];
-      const double share = need.way == CodingWay::Whole ? 1.0 : 1.0 / coders;
-      return (context_.devices.front().id.is_cuda() ? need.on_gpu : need.on_cpu).bytes(share);
+  std::size_t thriftiest_mode(const std::vector<std::size_t>& together) const {
+    const auto decoder = std::ranges::find(inputs_.components, Phase::Decode, &ComponentNeed::phase);
+    if (decoder == inputs_.components.end() || decoder->modes.empty()) return 0;
+    const auto vae_devices = static_cast<double>(std::max<std::size_t>(together.size(), 1));
+    const auto bytes = [&](std::size_t decode_mode) {
+      const DecodeNeed& need = decoder->modes[decode_mode];
+      const double share = need.mode == DecodeMode::Whole ? 1.0 : 1.0 / vae_devices;
+      return (inputs_.devices.front().id.is_cuda() ? need.on_gpu : need.on_cpu).bytes(share);
     };
-    std::vector<std::size_t> all = ways_.exact;
-    all.insert(all.end(), ways_.tiled.begin(), ways_.tiled.end());
+    std::vector<std::size_t> all = decode_modes_.exact;
+    all.insert(all.end(), decode_modes_.tiled.begin(), decode_modes_.tiled.end());
     return *std::ranges::min_element(all, {}, bytes);
   }
 
@@ -313,16 +318,16 @@ class Search {
 
   Candidate find_thriftiest() const {
     std::optional<Candidate> out;
-    for (const std::vector<std::size_t>& coders : coders_) {
-      Means means{.passes = 1, .way = thriftiest_way(coders), .coders = coders};
+    for (const std::vector<std::size_t>& vae_devices : vae_device_sets_) {
+      MemoryOptions options{.passes = 1, .decode_mode = thriftiest_mode(vae_devices), .vae_devices = vae_devices};
       for (const bool keeps : {false, true})
         for (const bool streams : {true, false}) {
-          means.keeps_ahead = keeps, means.streams = streams;
-          std::vector<Means> tried{is_single_ ? choices(means).front() : means};
-          if (streams && !is_single_ && may_choose_devices(context_.request))
-            tried.emplace_back(means).cut = Cut::Thrifty;
-          for (const Means& choice : tried) {
-            Candidate candidate{plan_with(choice, context_), choice};
+          options.keeps_precomputed = keeps, options.streams = streams;
+          std::vector<MemoryOptions> tried{is_single_ ? choices(options).front() : options};
+          if (streams && !is_single_ && may_choose_devices(inputs_.request))
+            tried.emplace_back(options).cut = Cut::Thrifty;
+          for (const MemoryOptions& choice : tried) {
+            Candidate candidate{plan_with(choice, inputs_), choice};
             if (candidate.plan.fits()) return candidate;
             if (!out || lacks_less(candidate.plan, out->plan)) out = std::move(candidate);
           }
@@ -344,14 +349,14 @@ class Search {
 
   Plan explained(const Candidate& candidate) const {
     Plan out = candidate.plan;
-    out.mode_reason = reason_of(out, candidate.means, context_, wanted(candidate.means).passes);
+    out.mode_reason = reason_of(out, candidate.options, inputs_, wanted(candidate.options).passes);
     return out;
   }
 
-  LoanCache loans_;
-  PlanContext context_;
-  Ways ways_;
-  std::vector<std::vector<std::size_t>> coders_;
+  OffloadCache offloads_;
+  PlanInputs inputs_;
+  DecodeModes decode_modes_;
+  std::vector<std::vector<std::size_t>> vae_device_sets_;
   bool is_single_;
   std::vector<double> speeds_;  ///< the highest first
   double work_ = 0.0;

@@ -25,7 +25,7 @@ std::uint64_t conditioning_bytes(const ModelSet& models, const LargestPicture& p
 void add_conditionings(std::vector<ComponentNeed>& needs, const ModelSet& models, const LargestPicture& picture) {
   const std::uint64_t bytes = static_cast<std::uint64_t>(picture.prompts) * conditioning_bytes(models, picture);
   for (ComponentNeed& need : needs) {
-    if (need.phase == Phase::Sample) need.home += bytes;
+    if (need.phase == Phase::Sample) need.latent_device_bytes += bytes;
     if (need.phase != Phase::Encode) continue;
     need.activation += bytes;
     *need.activation_on_cpu = std::max(*need.activation_on_cpu + bytes, 2 * bytes);
@@ -47,7 +47,7 @@ std::vector<ComponentNeed> component_needs(const ModelSet& models, const Compute
   const AutoencoderModel& vae = autoencoder(models.vae);
   out.push_back(vae.decoder_need(models.vae, dtypes.vae, picture));
   out.back().time_a_pass =
-      vae.decode_time(models.vae, picture) / (pass * static_cast<double>(picture.levels * picture.texts));
+      vae.decode_time(models.vae, picture) / (pass * static_cast<double>(picture.timesteps * picture.texts));
   add_conditionings(out, models, picture);
   return out;
 }

@@ -20,8 +20,8 @@ Pipeline::Pipeline(std::vector<Member> members, std::vector<Stage> stages)
     : members_(std::move(members)),
       stages_(std::move(stages)),
       waiting_(stages_.size()),
-      turns_(members_.size()),
-      between_(members_.size()) {
+      batches_(members_.size()),
+      interleaved_(members_.size()) {
   MGPU_CHECK(!stages_.empty() && stages_.front().first == 0, "no stage begins the model");
   for (std::size_t i = 1; i < stages_.size(); ++i) MGPU_CHECK_EQ(stages_[i].first, stages_[i - 1].last + 1);
   for (const Stage& stage : stages_) {
@@ -35,9 +35,9 @@ Pipeline::~Pipeline() {
   pass_ends_.wait(lock, [this] { return in_flight_ == 0 && tasks_ == 0; });
 }
 
-std::uint64_t Pipeline::lent_bytes(const DeviceId& donor) const {
+std::uint64_t Pipeline::offloaded_bytes(const DeviceId& donor) const {
   std::uint64_t out = 0;
-  for (const Member& member : members_) out += member.stream ? member.stream->lent_bytes(donor) : 0;
+  for (const Member& member : members_) out += member.stream ? member.stream->offloaded_bytes(donor) : 0;
   return out;
 }
 
@@ -46,7 +46,7 @@ void Pipeline::limit(std::size_t passes) {
   limit_ = passes;
 }
 
-Pipeline::Place::~Place() {
+Pipeline::Slot::~Slot() {
   const std::lock_guard lock(pipeline_.mutex_);  // held while it notifies: the pipeline may go right after
   --pipeline_.in_flight_;
   pipeline_.pass_ends_.notify_all();
@@ -59,10 +59,10 @@ void Pipeline::post(Worker& worker, std::function<void()> task) {
   });
 }
 
-std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
-                                                   const RunFacts& facts) {
+std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> timesteps,
+                                                   std::span<const RunConditioning> texts, const RunFacts& facts) {
   auto run = std::make_shared<Run>();
-  run->told_.resize(members_.size());
+  run->states_.resize(members_.size());
   Together beginnings;
   for (std::size_t i = 0; i < members_.size(); ++i) {
     const Member& member = members_[i];
@@ -71,7 +71,7 @@ std::shared_ptr<Pipeline::Run> Pipeline::begin_run(std::span<const double> times
     beginnings.begin(*member.worker, [&, i] {
       on_device(member.device, [&] {
         fault_point("begin run");
-        run->told_[i] = member.shard->begin_run(timesteps, texts, facts, *member.ops);
+        run->states_[i] = member.shard->begin_run(timesteps, texts, facts, *member.ops);
       });
     });
   }
@@ -83,7 +83,7 @@ std::size_t Pipeline::admit(std::span<const std::shared_ptr<Pass>> passes) {
   std::unique_lock lock(mutex_);
   pass_ends_.wait(lock, [this] { return in_flight_ < limit_; });
   const std::size_t count = std::min(passes.size(), limit_ - in_flight_);
-  for (const auto& pass : passes.first(count)) pass->place.emplace(*this);
+  for (const auto& pass : passes.first(count)) pass->slot.emplace(*this);
   return count;
 }
 
@@ -92,7 +92,7 @@ std::vector<std::future<at::Tensor>> Pipeline::submit(const std::shared_ptr<Run>
   stop_if_requested();
   Passes passes;
   std::vector<std::future<at::Tensor>> results;
-  const QueueMark x_given = on_device(home(), [&] { return QueueMark(torch_device(home())); });
+  const QueueMark x_given = on_device(latent_device(), [&] { return QueueMark(torch_device(latent_device())); });
   for (const Evaluation& evaluation : evaluations) {
     const auto pass = std::make_shared<Pass>();
     pass->run = run;
@@ -153,31 +153,31 @@ std::shared_ptr<CopyWaits> Pipeline::waits_of(const Member& member) {
   return std::make_shared<CopyWaits>(torch_device(member.device));
 }
 
-std::shared_ptr<CopyWaits> Pipeline::go_through(const Turn& turn) noexcept {
-  const Stage& stage = stages_[turn.stage];
+std::shared_ptr<CopyWaits> Pipeline::go_through(const Batch& batch) noexcept {
+  const Stage& stage = stages_[batch.stage];
   const Member& member = members_[stage.lead()];
   std::shared_ptr<CopyWaits> waits;
   try {
     on_device(member.device, [&] {
       stop_if_requested();
       fault_point("stage");
-      if (turn.stage == 0)
-        for (const auto& pass : turn.passes) pass->x_given.precede_current_stream(torch_device(member.device));
+      if (batch.stage == 0)
+        for (const auto& pass : batch.passes) pass->x_given.precede_current_stream(torch_device(member.device));
       const Meter::Busy busy(*member.meter);
       waits = waits_of(member);
-      if (turn.stage == 0)
-        for (const auto& pass : turn.passes)
+      if (batch.stage == 0)
+        for (const auto& pass : batch.passes)
           pass->state =
-              member.shard->begin(*pass->run->told_[stage.lead()], pass->x, pass->timestep, pass->text, *member.ops);
-      run_blocks(stage, turn.passes, waits.get());
+              member.shard->begin(*pass->run->states_[stage.lead()], pass->x, pass->timestep, pass->text, *member.ops);
+      run_blocks(stage, batch.passes, waits.get());
     });
   } catch (...) {
-    for (const auto& pass : turn.passes) fail(*pass, std::current_exception());
+    for (const auto& pass : batch.passes) fail(*pass, std::current_exception());
     return nullptr;
   }
-  for (const auto& pass : turn.passes) {
+  for (const auto& pass : batch.passes) {
     try {
-      on_device(member.device, [&] { leave(turn.stage, pass); });
+      on_device(member.device, [&] { leave(batch.stage, pass); });
     } catch (...) {
       fail(*pass, std::current_exception());
     }
@@ -191,7 +191,7 @@ void Pipeline::run_blocks(const Stage& stage, const Passes& passes, CopyWaits* w
     const BlockStream::Use use(member.stream.get(), block, waits);
     for (const auto& pass : passes) {
       stop_point(torch_device(member.device));
-      member.shard->run(block, *pass->state, *pass->run->told_[stage.lead()], *member.ops);
+      member.shard->run(block, *pass->state, *pass->run->states_[stage.lead()], *member.ops);
       ++pass->blocks[stage.lead()];
     }
   }
@@ -205,46 +205,46 @@ void Pipeline::leave(std::size_t index, const std::shared_ptr<Pass>& pass) {
     return;
   }
   const Member &from = members_[stage.lead()], &to = members_[stages_[index + 1].lead()];
-  const auto way = std::make_shared<HandOver>(torch_device(from.device), torch_device(to.device));
+  const auto transfer = std::make_shared<HandOver>(torch_device(from.device), torch_device(to.device));
   if (&from != &to)
-    for (at::Tensor* tensor : pass->state->travelling()) *tensor = send(*way, *tensor, from, to);
-  follow(from, to, way, pass, [this, index, pass] { enter(index + 1, {&pass, 1}); });
+    for (at::Tensor* tensor : pass->state->travelling()) *tensor = send(*transfer, *tensor, from, to);
+  follow(from, to, transfer, pass, [this, index, pass] { enter(index + 1, {&pass, 1}); });
 }
 
 void Pipeline::finish(const Stage& stage, const std::shared_ptr<Pass>& pass) {
   fault_point("finish");
-  const Member &last = members_[stage.lead()], &home = members_[stages_.front().lead()];
+  const Member &last = members_[stage.lead()], &first = members_[stages_.front().lead()];
   at::Tensor prediction;
   {
     const Meter::Busy busy(*last.meter);
-    prediction = last.shard->finish(*pass->state, *pass->run->told_[stage.lead()], *last.ops);
+    prediction = last.shard->finish(*pass->state, *pass->run->states_[stage.lead()], *last.ops);
     prediction = prediction.to(pass->x.scalar_type());
   }
-  const auto way = std::make_shared<HandOver>(torch_device(last.device), torch_device(home.device));
-  if (&last != &home) prediction = send(*way, prediction, last, home);
-  follow(last, home, way, pass, [this, pass, prediction] { succeed(*pass, prediction); });
+  const auto transfer = std::make_shared<HandOver>(torch_device(last.device), torch_device(first.device));
+  if (&last != &first) prediction = send(*transfer, prediction, last, first);
+  follow(last, first, transfer, pass, [this, pass, prediction] { succeed(*pass, prediction); });
 }
 
-at::Tensor Pipeline::send(HandOver& way, const at::Tensor& tensor, const Member& from, const Member& to) {
+at::Tensor Pipeline::send(HandOver& transfer, const at::Tensor& tensor, const Member& from, const Member& to) {
   return on_device(to.device, [&] {
     fault_point("hand over");
     const HostDeviceScope scope(to.device);
     if (tensor.defined()) to.meter->received(from.device, tensor.nbytes());
-    return way.send(tensor);
+    return transfer.send(tensor);
   });
 }
 
-void Pipeline::follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
-                      std::function<void()> then) {
+void Pipeline::follow(const Member& from, const Member& to, std::shared_ptr<HandOver> transfer,
+                      std::shared_ptr<Pass> pass, std::function<void()> then) {
   if (!from.follower) {
     then();
     return;
   }
-  post(*from.follower, [&from, &to, way = std::move(way), pass = std::move(pass), then = std::move(then)] {
+  post(*from.follower, [&from, &to, transfer = std::move(transfer), pass = std::move(pass), then = std::move(then)] {
     try {
       fault_point("follow");
-      on_device(from.device, [&] { way->wait_for_source(); });
-      on_device(to.device, [&] { way->wait(); });
+      on_device(from.device, [&] { transfer->wait_for_source(); });
+      on_device(to.device, [&] { transfer->wait(); });
       then();
     } catch (...) {
       fail(*pass, std::current_exception());

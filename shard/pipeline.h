@@ -64,10 +64,10 @@ class Pipeline {
   /// What every member keeps ready for a run.
   class Run {
     friend class Pipeline;
-    std::vector<std::unique_ptr<DiffusionShard::Told>> told_;  // by member
+    std::vector<std::unique_ptr<DiffusionShard::RunState>> states_;  // by member
   };
   /// The conditionings must outlive the run.
-  std::shared_ptr<Run> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
+  std::shared_ptr<Run> begin_run(std::span<const double> timesteps, std::span<const RunConditioning> texts,
                                  const RunFacts& facts);
 
   /// What a pass evaluates.
@@ -87,22 +87,22 @@ class Pipeline {
   std::future<void> between_passes(const DeviceId& device, std::function<void()> work);
 
   /// The device of the first block: where a sampler should keep its latent.
-  const DeviceId& home() const { return members_[stages_.front().lead()].device; }
+  const DeviceId& latent_device() const { return members_[stages_.front().lead()].device; }
   std::size_t stages() const { return stages_.size(); }
   /// Bytes of blocks that a donor keeps for its members.
-  std::uint64_t lent_bytes(const DeviceId& donor) const;
+  std::uint64_t offloaded_bytes(const DeviceId& donor) const;
 
  private:
   struct Pass;
   using Passes = std::vector<std::shared_ptr<Pass>>;
 
   /// Counts a pass while it is on its way: made with the lock held, given back without.
-  class Place {
+  class Slot {
    public:
-    explicit Place(Pipeline& pipeline) : pipeline_(pipeline) { ++pipeline_.in_flight_; }
-    ~Place();
-    Place(const Place&) = delete;
-    Place& operator=(const Place&) = delete;
+    explicit Slot(Pipeline& pipeline) : pipeline_(pipeline) { ++pipeline_.in_flight_; }
+    ~Slot();
+    Slot(const Slot&) = delete;
+    Slot& operator=(const Slot&) = delete;
 
    private:
     Pipeline& pipeline_;
@@ -125,12 +125,12 @@ class Pipeline {
   /// Lets passes wait before a stage, with a task for each; those that cannot wait fail.
   void enter(std::size_t stage, std::span<const std::shared_ptr<Pass>> passes) noexcept;
   /// Passes that wait before one of a member's stages, to go through it together.
-  struct Turn {
+  struct Batch {
     std::size_t stage = 0;
     Passes passes;
   };
   /// The next ones: none while the member has enough to do.
-  Turn take(std::size_t member);
+  Batch take(std::size_t member);
   /// The stage of a member before which a pass has waited longest, if any does; the lock held.
   std::optional<std::size_t> next_stage(std::size_t member) const;
   /// The lock held.
@@ -147,33 +147,33 @@ class Pipeline {
   /// Does what is next, if anything. Returns whether more may wait that no task was posted for.
   bool do_next(std::size_t member) noexcept;
   /// Other work than passes.
-  struct Between {
+  struct InterleavedTask {
     std::uint64_t came = 0;
     std::function<void()> work;
     std::promise<void> done;
   };
   /// The first of a member's other work: if it has its turn, or whoever's it is.
-  enum class Turns : std::uint8_t { InOrder, Any };
-  std::optional<Between> take_between(std::size_t member, Turns turns) noexcept;
-  static void do_between(Between between) noexcept;
+  enum class Order : std::uint8_t { InOrder, Any };
+  std::optional<InterleavedTask> take_interleaved(std::size_t member, Order order) noexcept;
+  static void run_interleaved(InterleavedTask task) noexcept;
   /// The pass that waits first before a stage, or null.
   std::shared_ptr<Pass> take_first(std::size_t stage) noexcept;
   /// What a GPU that streams waits for copies from here on; null for others.
   static std::shared_ptr<CopyWaits> waits_of(const Member& member);
   /// Has the device of a stage do its part of the passes, and send them on. Returns what it waits for copies, null
   /// where it fails.
-  std::shared_ptr<CopyWaits> go_through(const Turn& turn) noexcept;
+  std::shared_ptr<CopyWaits> go_through(const Batch& batch) noexcept;
   void run_blocks(const Stage& stage, const Passes& passes, CopyWaits* waits);
   void leave(std::size_t stage, const std::shared_ptr<Pass>& pass);
   void finish(const Stage& stage, const std::shared_ptr<Pass>& pass);
   /// What a member sends to another is that one's to answer for.
-  static at::Tensor send(HandOver& way, const at::Tensor& tensor, const Member& from, const Member& to);
+  static at::Tensor send(HandOver& transfer, const at::Tensor& tensor, const Member& from, const Member& to);
   /// Goes on with a pass once what `from` sent to `to` is there.
-  void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> way, std::shared_ptr<Pass> pass,
+  void follow(const Member& from, const Member& to, std::shared_ptr<HandOver> transfer, std::shared_ptr<Pass> pass,
               std::function<void()> then);
   /// Once a GPU has done what it was given last, its worker gives it more. False: nobody follows, for lack of memory.
-  bool follow_turn(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits) noexcept;
-  void turn_ends(std::size_t stage, std::size_t passes, double waited) noexcept;
+  bool follow_batch(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits) noexcept;
+  void batch_ends(std::size_t stage, std::size_t passes, double waited) noexcept;
   void succeed(Pass& pass, at::Tensor prediction);
   static void fail(Pass& pass, const std::exception_ptr& error) noexcept;
 
@@ -183,8 +183,8 @@ class Pipeline {
   std::condition_variable pass_ends_, pass_comes_;
   std::vector<std::deque<std::shared_ptr<Pass>>> waiting_;  ///< before each stage
   std::vector<std::size_t> together_;                       ///< passes that should go through each stage, by its copies
-  std::vector<int> turns_;                                  ///< that each member with a follower works on
-  std::vector<std::deque<Between>> between_;                ///< other work that waits for each member
+  std::vector<int> batches_;                                ///< that each member with a follower works on
+  std::vector<std::deque<InterleavedTask>> interleaved_;    ///< other work that waits for each member
   std::uint64_t comings_ = 0;                               ///< of passes to a stage, and of other work
   std::size_t in_flight_ = 0, tasks_ = 0;
   static constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();

@@ -19,7 +19,7 @@ namespace mgpu {
 
 /// An evaluation on its way through the blocks.
 struct Pipeline::Pass {
-  std::optional<Place> place;  ///< while it is on its way: given back last, once what it holds has gone
+  std::optional<Slot> slot;  ///< while it is on its way: given back last, once what it holds has gone
   std::shared_ptr<Run> run;
   at::Tensor x;
   QueueMark x_given;
@@ -47,7 +47,7 @@ class Pipeline::Task {
     ++pipeline_.tasks_;
   }
   ~Task() {
-    const std::lock_guard lock(pipeline_.mutex_);  // as Place's
+    const std::lock_guard lock(pipeline_.mutex_);  // as Slot's
     --pipeline_.tasks_;
     pipeline_.pass_ends_.notify_all();
   }

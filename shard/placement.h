@@ -32,24 +32,24 @@ enum class Cut : std::uint8_t {
 };
 
 /// What main memory may take of rows of blocks, worked out once for many placements of the same components.
-class LoanCache {
+class OffloadCache {
  public:
-  const LoanChoices& of(const ComponentNeed& need, const Chain& chain, UnitRange run);
+  const OffloadChoices& of(const ComponentNeed& need, const Chain& chain, ChainRange run);
 
  private:
-  std::map<const ComponentNeed*, std::vector<std::unique_ptr<LoanChoices>>> choices_;  ///< by first and last
+  std::map<const ComponentNeed*, std::vector<std::unique_ptr<OffloadChoices>>> choices_;  ///< by first and last
 };
 
 /// What a placement stands on, and which means of saving memory it may use.
-struct Site {
+struct PlacementContext {
   const std::vector<DeviceRoom>& devices;
   const std::vector<DeviceRoom>& donors;
-  LoanCache& loans;
-  bool keeps_ahead = true;  ///< as Plan's
-  bool streams = false;     ///< blocks that find no room are lent to `cpu`, which then runs none of the diffusion model
+  OffloadCache& offloads;
+  bool keeps_precomputed = true;  ///< as Plan's
+  bool streams = false;  ///< blocks that find no room are lent to `cpu`, which then runs none of the diffusion model
   InFlight in_flight = {};
-  std::size_t way = 0;                   ///< of coding pictures, in ComponentNeed's order
-  std::vector<std::size_t> coders = {};  ///< devices that do it together, unless `way` is the first
+  std::size_t decode_mode = 0;                ///< of coding pictures, in ComponentNeed's order
+  std::vector<std::size_t> vae_devices = {};  ///< devices that do it together, unless `way` is the first
   Cut cut = Cut::Even;
   std::size_t most_devices = 0;  ///< that the diffusion model is cut over
 
@@ -63,27 +63,27 @@ struct Site {
 struct PlacedComponent {
   const ComponentNeed* need = nullptr;
   Chain chain;
-  std::vector<UnitRange> runs;
-  std::vector<Loan> loans;
-  const CodingNeed* coding = nullptr;            ///< the autoencoder's way
-  std::vector<std::uint64_t> coding_bytes = {};  ///< that it asks of each device
+  std::vector<ChainRange> runs;
+  std::vector<OffloadedBlocks> offloads;
+  const DecodeNeed* mode = nullptr;              ///< the autoencoder's way
+  std::vector<std::uint64_t> decode_bytes = {};  ///< that it asks of each device
 
   /// Bytes that lie on a device, those of a ring included.
   std::uint64_t bytes(std::size_t device) const {
-    return chain.held(runs[device]) - loans[device].bytes + loans[device].ring;
+    return chain.held(runs[device]) - offloads[device].bytes + offloads[device].ring;
   }
 };
 
 /// What lies on one device.
 struct Load {
-  PhaseBytes resident{}, turn{};
+  PhaseBytes resident{}, transient{};
   bool used = false;
 
   /// Adds a run of a component; `held`: bytes of its weights there, those of a ring included.
-  void add(const ComponentNeed& need, const Chain& chain, UnitRange run, std::uint64_t held, std::uint64_t coding_bytes,
-           const InFlight& in_flight, const DeviceId& device);
+  void add(const ComponentNeed& need, const Chain& chain, ChainRange run, std::uint64_t held,
+           std::uint64_t decode_bytes, const InFlight& in_flight, const DeviceId& device);
   /// All 0 where nothing lies on it and it lends nothing.
-  PhaseBytes peak(const DeviceRoom& room, const PhaseBytes& lends) const;
+  PhaseBytes peak(const DeviceRoom& room, const PhaseBytes& kept_for_others) const;
 };
 
 /// Where every component lies.
@@ -97,36 +97,39 @@ struct Placement {
   /// lies on it.
   PhaseBytes peak(std::size_t device, const DeviceRoom& room) const;
   /// Bytes that a device keeps for others in each phase.
-  PhaseBytes lent(const DeviceId& donor) const;
+  PhaseBytes offloaded(const DeviceId& donor) const;
 };
 
 /// What the limit leaves beside the driver's bytes; below 0 where it does not even hold those.
 double room_for_weights(const DeviceRoom& room);
 
 /// Everything on one of the devices.
-Placement place_on(const std::vector<ComponentNeed>& components, const Site& site, std::size_t device);
+Placement place_on(const std::vector<ComponentNeed>& components, const PlacementContext& context, std::size_t device);
 
 /// One component as its allocation says. Throws PlacementError.
-PlacedComponent place_as_told(const ComponentNeed& need, const AllocationString& allocation, const Site& site);
+PlacedComponent place_by_allocation(const ComponentNeed& need, const AllocationString& allocation,
+                                    const PlacementContext& context);
 
 /// A component that lies nowhere yet, and one that lies whole on each of these devices.
-PlacedComponent nowhere(const ComponentNeed& need, const Site& site);
-PlacedComponent copies_on(const ComponentNeed& need, const Site& site, const std::vector<std::size_t>& devices);
+PlacedComponent nowhere(const ComponentNeed& need, const PlacementContext& context);
+PlacedComponent copies_on(const ComponentNeed& need, const PlacementContext& context,
+                          const std::vector<std::size_t>& devices);
 
 /// Bytes that a device lacks in its worst phase; the most of any device.
 double lacking(const Placement& placement, std::size_t device, const DeviceRoom& room);
-double lacking(const Placement& placement, const Site& site);
+double lacking(const Placement& placement, const PlacementContext& context);
 
 /// The most that lies on a device while a component does.
 std::uint64_t need_in_its_phases(const ComponentNeed& component, const PhaseBytes& peak);
 
 /// Whether main memory may take blocks of a device.
-bool lends_to(const DeviceId& device, const Site& site);
+bool can_offload(const DeviceId& device, const PlacementContext& context);
 /// Lends what a device lacks of a component of the placement, if that helps.
-void lend(Placement& placement, PlacedComponent& placed, std::size_t device, const Site& site);
+void offload_lacking(Placement& placement, PlacedComponent& placed, std::size_t device,
+                     const PlacementContext& context);
 
 /// Each component where its allocation says, else where it is best: see make_plan(). Throws PlacementError.
-Placement place_over(const std::vector<ComponentNeed>& components, const Site& site,
+Placement place_over(const std::vector<ComponentNeed>& components, const PlacementContext& context,
                      const std::map<std::string, AllocationString>& allocations);
 
 }  // namespace mgpu

@@ -51,7 +51,7 @@ struct PlannedDevice {
 /// A device that computes nothing and keeps blocks for those that do.
 struct PlannedDonor {
   DeviceRoom room;
-  PhaseBytes lent{};  ///< bytes of the blocks that it keeps in each phase
+  PhaseBytes offloaded{};  ///< bytes of the blocks that it keeps in each phase
 };
 
 /// Bytes that a device lacks in a phase.
@@ -68,12 +68,13 @@ struct Plan {
   std::string mode_reason;
   std::vector<PlannedDevice> devices;  ///< every one that might have been used, in the job's order
   std::vector<PlannedDonor> donors;    ///< those that lend
-  bool keeps_ahead = true;  ///< what serves only before the steps stays on the devices, else it is read when needed
+  bool keeps_precomputed =
+      true;  ///< what serves only before the steps stays on the devices, else it is read when needed
   /// How pictures are decoded, on every device with blocks of the autoencoder, and in less memory should that not do.
-  CodingNeed coding = {};
-  std::vector<CodingNeed> thriftier = {};
+  DecodeNeed decode = {};
+  std::vector<DecodeNeed> thriftier = {};
   /// How init images are encoded, where there are such.
-  CodingNeed image_encoding = {};
+  DecodeNeed image_encoding = {};
   /// Of the job for each of its passes, relative: see job_time().
   double pass_time = 0.0;
   /// Of the diffusion model: what is predicted holds for so many on their way at once.
@@ -109,9 +110,9 @@ struct PlacementRequest {
   /// Different ones of all runs, at different noise levels: runs that are told the same share what comes of it.
   std::int64_t texts = std::numeric_limits<std::int64_t>::max();
   std::map<std::string, AllocationString> allocation = {};  ///< by component; absent ones are balanced
-  std::optional<CodingWay> coding = {};                     ///< absent: as memory allows
-  std::vector<DeviceId> coders = {};    ///< devices to code pictures if not one does; empty: those like the fastest
-  std::vector<DeviceRoom> donors = {};  ///< devices that may lend memory; of their own accord only `cpu` does
+  std::optional<DecodeMode> decode_mode = {};               ///< absent: as memory allows
+  std::vector<DeviceId> vae_devices = {};  ///< devices to code pictures if not one does; empty: those like the fastest
+  std::vector<DeviceRoom> donors = {};     ///< devices that may lend memory; of their own accord only `cpu` does
 };
 
 /// What a job's placement asks for and cannot have, at a column of a component's allocation string.

@@ -11,12 +11,12 @@ namespace mgpu {
 namespace {
 
 /// What is said where weights that serve only before the steps leave the devices.
-std::string ahead_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
+std::string precomputed_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
   std::uint64_t bytes = 0;
   for (const ComponentNeed& need : components)
     for (const BlockNeed& kind : need.blocks)
-      for (int i = 0; i < kind.count; ++i) bytes += kind.ahead_of(i);
-  if (plan.keeps_ahead || bytes == 0) return {};
+      for (int i = 0; i < kind.count; ++i) bytes += kind.precomputed_of(i);
+  if (plan.keeps_precomputed || bytes == 0) return {};
   return fmt::format("; {} that serve only before the steps are read before runs begin", bytes_text(bytes));
 }
 
@@ -32,22 +32,22 @@ std::string streamed_text(const Plan& plan, const std::vector<ComponentNeed>& co
 }
 
 /// "; pictures are coded by 4 devices together", "; in tiles of at most 1024x1024 ..."
-std::string coding_text(const Plan& plan) {
-  const std::size_t coders = plan.devices_of("vae").size();
+std::string decode_text(const Plan& plan) {
+  const std::size_t vae_devices = plan.devices_of("vae").size();
   std::string out;
-  if (coders > 1) out += fmt::format("; pictures are coded by {} devices together", coders);
-  if (plan.coding.way == CodingWay::Slabs) out += "; pictures are decoded slab by slab, to the same bits";
-  if (plan.coding.way == CodingWay::Tiled)
+  if (vae_devices > 1) out += fmt::format("; pictures are coded by {} devices together", vae_devices);
+  if (plan.decode.mode == DecodeMode::Slabs) out += "; pictures are decoded slab by slab, to the same bits";
+  if (plan.decode.mode == DecodeMode::Tiled)
     out += fmt::format(
         "; pictures are decoded in tiles of at most {0}x{0}, their statistics estimated from a smaller copy",
-        plan.coding.tiling.tile);
+        plan.decode.tiling.tile);
   return out;
 }
 
 }  // namespace
 
 PhaseBytes peak_of(const PlannedDonor& donor) {
-  PhaseBytes out = donor.lent;
+  PhaseBytes out = donor.offloaded;
   for (const Phase phase : kPhases) out[phase] += out[phase] > 0 ? donor.room.driver_bytes : 0;
   return out;
 }
@@ -68,7 +68,7 @@ std::string shortfall_text(const Plan& plan) {
 }
 
 std::string means_text(const Plan& plan, const std::vector<ComponentNeed>& components) {
-  return ahead_text(plan, components) + streamed_text(plan, components) + coding_text(plan);
+  return precomputed_text(plan, components) + streamed_text(plan, components) + decode_text(plan);
 }
 
 }  // namespace mgpu

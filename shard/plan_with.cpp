@@ -15,24 +15,24 @@
 namespace mgpu {
 namespace {
 
-Site site_for(const Means& means, const PlanContext& context) {
-  const PlacementRequest& request = context.request;
-  return {.devices = context.devices,
+PlacementContext site_for(const MemoryOptions& options, const PlanInputs& inputs) {
+  const PlacementRequest& request = inputs.request;
+  return {.devices = inputs.devices,
           .donors = request.donors,
-          .loans = context.loans,
-          .keeps_ahead = means.keeps_ahead,
-          .streams = means.streams,
-          .in_flight = means.passes == 1 ? one_by_one(request) : in_flight(request, means.passes),
-          .way = means.way,
-          .coders = means.coders,
-          .cut = means.cut,
-          .most_devices = means.most_devices};
+          .offloads = inputs.offloads,
+          .keeps_precomputed = options.keeps_precomputed,
+          .streams = options.streams,
+          .in_flight = options.passes == 1 ? one_by_one(request) : in_flight(request, options.passes),
+          .decode_mode = options.decode_mode,
+          .vae_devices = options.vae_devices,
+          .cut = options.cut,
+          .most_devices = options.most_devices};
 }
 
-Placement placement_with(const Means& means, const PlanContext& context) {
-  const Site site = site_for(means, context);
-  return means.alone ? place_on(context.components, site, *means.alone)
-                     : place_over(context.components, site, context.request.allocation);
+Placement placement_with(const MemoryOptions& options, const PlanInputs& inputs) {
+  const PlacementContext context = site_for(options, inputs);
+  return options.alone ? place_on(inputs.components, context, *options.alone)
+                       : place_over(inputs.components, context, inputs.request.allocation);
 }
 
 void note_shortfalls(Plan& plan, const DeviceRoom& room, const PhaseBytes& peak) {
@@ -40,35 +40,35 @@ void note_shortfalls(Plan& plan, const DeviceRoom& room, const PhaseBytes& peak)
     if (peak[phase] > room.limit_bytes) plan.shortfalls.push_back({room.id, phase, peak[phase] - room.limit_bytes});
 }
 
-Plan plan_of(const Placement& placement, const Site& site) {
-  const std::vector<DeviceRoom>& devices = site.devices;
+Plan plan_of(const Placement& placement, const PlacementContext& context) {
+  const std::vector<DeviceRoom>& devices = context.devices;
   Plan plan;
-  plan.keeps_ahead = site.keeps_ahead;
+  plan.keeps_precomputed = context.keeps_precomputed;
   for (const PlacedComponent& placed : placement.components) {
-    if (!placed.coding) continue;
-    (placed.need->phase == Phase::Decode ? plan.coding : plan.image_encoding) = *placed.coding;
-    const std::vector<CodingNeed>& ways = placed.need->coding;
+    if (!placed.mode) continue;
+    (placed.need->phase == Phase::Decode ? plan.decode : plan.image_encoding) = *placed.mode;
+    const std::vector<DecodeNeed>& modes = placed.need->modes;
     if (placed.need->phase == Phase::Decode)
-      plan.thriftier.assign(ways.begin() + (placed.coding - ways.data()) + 1, ways.end());
+      plan.thriftier.assign(modes.begin() + (placed.mode - modes.data()) + 1, modes.end());
   }
-  std::erase_if(plan.thriftier, [](const CodingNeed& way) { return way.way == CodingWay::Parallel; });
+  std::erase_if(plan.thriftier, [](const DecodeNeed& one) { return one.mode == DecodeMode::Parallel; });
   for (std::size_t d = 0; d < devices.size(); ++d) {
     PlannedDevice& planned = plan.devices.emplace_back();
     planned.room = devices[d];
     planned.peak = placement.peak(d, devices[d]);
     for (const PlacedComponent& placed : placement.components) {
-      std::ranges::move(placed.chain.assignments(placed.runs[d], placed.loans[d]),
+      std::ranges::move(placed.chain.assignments(placed.runs[d], placed.offloads[d]),
                         std::back_inserter(planned.assignments));
       if (placed.need->phase == Phase::Sample) planned.time += placed.chain.time(placed.runs[d]) / devices[d].speed;
     }
     note_shortfalls(plan, planned.room, planned.peak);
   }
-  plan.pass_time = job_time(placement, site);
-  for (const DeviceRoom& donor : site.donors) {
-    const PhaseBytes lent = placement.lent(donor.id);
+  plan.pass_time = job_time(placement, context);
+  for (const DeviceRoom& donor : context.donors) {
+    const PhaseBytes offloaded = placement.offloaded(donor.id);
     const bool computes = std::ranges::find(devices, donor.id, &DeviceRoom::id) != devices.end();
-    if (computes || lent.encode + lent.sample == 0) continue;
-    plan.donors.push_back({donor, lent});
+    if (computes || offloaded.encode + offloaded.sample == 0) continue;
+    plan.donors.push_back({donor, offloaded});
     note_shortfalls(plan, donor, peak_of(plan.donors.back()));
   }
   return plan;
@@ -79,18 +79,18 @@ std::size_t devices_in_use(const Plan& plan) {
 }
 
 /// Why the job is on one device, or on several.
-std::string choice_text(const Plan& plan, const Means& means, const PlanContext& context) {
+std::string choice_text(const Plan& plan, const MemoryOptions& options, const PlanInputs& inputs) {
   using Mode = PlacementRequest::Mode;
-  const PlacementRequest& request = context.request;
-  if (context.devices.size() == 1) return "one device";
+  const PlacementRequest& request = inputs.request;
+  if (inputs.devices.size() == 1) return "one device";
   if (request.mode == Mode::Single) return "the job asks for one device";
   if (request.mode == Mode::Shard) return "the job asks for it";
-  if (request.coding == CodingWay::Parallel && means.coders.size() > 1)
+  if (request.decode_mode == DecodeMode::Parallel && options.vae_devices.size() > 1)
     return "the job asks for several devices to code pictures";
   if (!request.allocation.empty()) return "as the allocation says";
-  Means keeping = means;
+  MemoryOptions keeping = options;
   keeping.streams = false;
-  const bool none_holds_it = best_sole(keeping, context).lacking > 0;
+  const bool none_holds_it = best_single_device(keeping, inputs).lacking > 0;
   const std::vector<std::size_t> used = plan.devices_of("unet");
   if (used.size() > 1) {
     if (none_holds_it) return "no device alone holds it";
@@ -100,7 +100,7 @@ std::string choice_text(const Plan& plan, const Means& means, const PlanContext&
     return "several devices are faster than the one that holds everything";
   }
   if (used.empty()) return "no device alone holds it";
-  const std::string device = context.devices[used.front()].id.to_string();
+  const std::string device = inputs.devices[used.front()].id.to_string();
   if (devices_in_use(plan) > 1 && none_holds_it) return fmt::format("{} takes all of the steps", device);
   if (request.evaluations == 1 && !none_holds_it && !streams(plan))
     return fmt::format("{} holds everything, and one picture at a time would be no faster on several devices", device);
@@ -108,29 +108,29 @@ std::string choice_text(const Plan& plan, const Means& means, const PlanContext&
 }
 
 /// Whether a device that runs no block of the diffusion model could hold one, beside what lies on it.
-bool has_room_for_block(const Placement& placement, std::size_t device, const Site& site) {
+bool has_room_for_block(const Placement& placement, std::size_t device, const PlacementContext& context) {
   for (const PlacedComponent& placed : placement.components) {
     if (placed.need->phase != Phase::Sample) continue;
-    const DeviceRoom& room = site.devices[device];
+    const DeviceRoom& room = context.devices[device];
     for (int unit = 0; unit < placed.chain.units(); ++unit) {
       Load load = placement.load(device, room.id);
-      const UnitRange run{unit, unit + 1};
+      const ChainRange run{unit, unit + 1};
       load.add(*placed.need, placed.chain, run, placed.chain.held(run), 0, placement.in_flight, room.id);
-      if (highest(load.peak(room, placement.lent(room.id))) <= room.limit_bytes) return true;
+      if (highest(load.peak(room, placement.offloaded(room.id))) <= room.limit_bytes) return true;
     }
   }
   return false;
 }
 
 /// "; cuda:3 idle; idle: cuda:1 at 0.25, cuda:2 at 0.5 of the speed would make it slower"
-std::string idle_text(const Plan& plan, const Means& means, const PlanContext& context) {
+std::string idle_text(const Plan& plan, const MemoryOptions& options, const PlanInputs& inputs) {
   const std::vector<std::size_t> used = plan.devices_of("unet");
-  const Site site = site_for(means, context);
-  const Placement placement = placement_with(means, context);
+  const PlacementContext context = site_for(options, inputs);
+  const Placement placement = placement_with(options, inputs);
   double fastest = 0.0;
   for (const std::size_t d : used) fastest = std::max(fastest, plan.devices[d].room.speed);
   const bool was_chosen =
-      context.request.mode == PlacementRequest::Mode::Auto && !context.request.allocation.contains("unet");
+      inputs.request.mode == PlacementRequest::Mode::Auto && !inputs.request.allocation.contains("unet");
   struct Reasons {
     std::vector<std::string> none, no_room, slower;
   };
@@ -140,7 +140,7 @@ std::string idle_text(const Plan& plan, const Means& means, const PlanContext& c
     const PlannedDevice& device = plan.devices[d];
     Reasons& reasons = device.in_use() ? without_block : idle;
     const std::string id = device.room.id.to_string();
-    if (was_chosen && !has_room_for_block(placement, d, site))
+    if (was_chosen && !has_room_for_block(placement, d, context))
       reasons.no_room.push_back(id);
     else if (was_chosen && device.room.speed < fastest)
       reasons.slower.push_back(fmt::format("{} at {:.3g}", id, device.room.speed / fastest));
@@ -161,17 +161,19 @@ std::string idle_text(const Plan& plan, const Means& means, const PlanContext& c
 
 }  // namespace
 
-std::vector<std::vector<std::size_t>> coders_of(const std::vector<DeviceRoom>& devices,
-                                                const PlacementRequest& request) {
-  if (request.coding == CodingWay::Whole) return {};
+std::vector<std::vector<std::size_t>> vae_device_sets_of(const std::vector<DeviceRoom>& devices,
+                                                         const PlacementRequest& request) {
+  if (request.decode_mode == DecodeMode::Whole) return {};
   std::vector<std::vector<std::size_t>> out;
   const auto add = [&](const auto& may_code) {
     std::vector<std::size_t>& group = out.emplace_back();
     for (std::size_t d = 0; d < devices.size(); ++d)
       if (may_code(devices[d])) group.push_back(d);
   };
-  if (!request.coders.empty()) {
-    add([&](const DeviceRoom& room) { return std::ranges::find(request.coders, room.id) != request.coders.end(); });
+  if (!request.vae_devices.empty()) {
+    add([&](const DeviceRoom& room) {
+      return std::ranges::find(request.vae_devices, room.id) != request.vae_devices.end();
+    });
     return out;
   }
   std::vector<std::size_t> by_speed(devices.size());
@@ -194,26 +196,26 @@ bool streams(const Plan& plan) {
   return !plan.streamed_bytes("unet").empty();
 }
 
-Sole best_sole(const Means& means, const PlanContext& context) {
-  const Site site = site_for(means, context);
+SingleDevice best_single_device(const MemoryOptions& options, const PlanInputs& inputs) {
+  const PlacementContext context = site_for(options, inputs);
   const auto rank = [&](std::size_t d) {
-    return std::tuple(plan_of(place_on(context.components, site, d), site).lacking_bytes(), -site.devices[d].speed,
-                      -room_for_weights(site.devices[d]));
+    return std::tuple(plan_of(place_on(inputs.components, context, d), context).lacking_bytes(),
+                      -context.devices[d].speed, -room_for_weights(context.devices[d]));
   };
   std::size_t best = 0;
-  for (std::size_t d = 1; d < site.devices.size(); ++d)
+  for (std::size_t d = 1; d < context.devices.size(); ++d)
     if (rank(d) < rank(best)) best = d;
   return {best, std::get<0>(rank(best))};
 }
 
-std::size_t device_of_single(const Means& means, const PlanContext& context) {
-  const Site site = site_for(means, context);
+std::size_t device_of_single(const MemoryOptions& options, const PlanInputs& inputs) {
+  const PlacementContext context = site_for(options, inputs);
   std::optional<std::size_t> named;
-  for (const ComponentNeed& component : context.components) {
-    const auto allocation = context.request.allocation.find(component.name);
-    if (allocation == context.request.allocation.end()) continue;
-    const PlacedComponent placed = place_as_told(component, allocation->second, site);
-    for (std::size_t d = 0; d < site.devices.size(); ++d) {
+  for (const ComponentNeed& component : inputs.components) {
+    const auto allocation = inputs.request.allocation.find(component.name);
+    if (allocation == inputs.request.allocation.end()) continue;
+    const PlacedComponent placed = place_by_allocation(component, allocation->second, context);
+    for (std::size_t d = 0; d < context.devices.size(); ++d) {
       if (placed.runs[d].empty()) continue;
       if (named && *named != d)
         throw PlacementError(component.name,
@@ -222,23 +224,23 @@ std::size_t device_of_single(const Means& means, const PlanContext& context) {
       named = d;
     }
   }
-  return named ? *named : best_sole(means, context).device;
+  return named ? *named : best_single_device(options, inputs).device;
 }
 
-Plan plan_with(const Means& means, const PlanContext& context) {
-  Plan plan = plan_of(placement_with(means, context), site_for(means, context));
+Plan plan_with(const MemoryOptions& options, const PlanInputs& inputs) {
+  Plan plan = plan_of(placement_with(options, inputs), site_for(options, inputs));
   const std::size_t used = devices_in_use(plan);
-  plan.passes_at_once = used > 1 || streams(plan) ? means.passes : 1;
+  plan.passes_at_once = used > 1 || streams(plan) ? options.passes : 1;
   plan.mode = used > 1 ? "shard" : "single";
   plan.shortfall = shortfall_text(plan);
   return plan;
 }
 
-std::string reason_of(const Plan& plan, const Means& means, const PlanContext& context, std::int64_t wanted) {
+std::string reason_of(const Plan& plan, const MemoryOptions& options, const PlanInputs& inputs, std::int64_t wanted) {
   std::string out =
-      choice_text(plan, means, context) + idle_text(plan, means, context) + means_text(plan, context.components);
-  if (devices_in_use(plan) > 1 && plan.fits() && means.passes < wanted)
-    out += fmt::format("; no more than {} passes at once, for want of memory", means.passes);
+      choice_text(plan, options, inputs) + idle_text(plan, options, inputs) + means_text(plan, inputs.components);
+  if (devices_in_use(plan) > 1 && plan.fits() && options.passes < wanted)
+    out += fmt::format("; no more than {} passes at once, for want of memory", options.passes);
   return out;
 }
 

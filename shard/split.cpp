@@ -12,9 +12,11 @@ constexpr double kAny = std::numeric_limits<double>::infinity();
 
 /// The most that each device may cost.
 struct Bounds {
-  double lacks = kAny, lent = kAny, time = kAny;
+  double lacks = kAny, offloaded = kAny, time = kAny;
 
-  bool allow(const RunCosts& costs) const { return costs.lacks <= lacks && costs.lent <= lent && costs.time <= time; }
+  bool allow(const RunCosts& costs) const {
+    return costs.lacks <= lacks && costs.offloaded <= offloaded && costs.time <= time;
+  }
 };
 
 /// Finds the best cut, where add(value, costs, is_used) gives what a run's costs make of the value before it. Where
@@ -81,7 +83,7 @@ class Solver {
   }
 
   Split trace(std::size_t state) const {
-    Split out{.runs = std::vector<UnitRange>(table_.devices())};
+    Split out{.runs = std::vector<ChainRange>(table_.devices())};
     for (std::size_t device = table_.devices(); device-- > 0;) {
       const Origin& origin = came_[device][state];
       out.runs[device] = {static_cast<int>(origin.state % ends_), static_cast<int>(state % ends_)};
@@ -107,7 +109,7 @@ using Sums = std::array<double, 5>;
 
 /// What a cut's sum is of.
 struct CostWeights {
-  double time = 0.0, lent = 0.0, per_device = 0.0;
+  double time = 0.0, offloaded = 0.0, per_device = 0.0;
 };
 
 /// The best by the sums of costs, and of the ties.
@@ -117,7 +119,8 @@ Split least_sum(const CostTable& table, const SplitLimits& limits, const Bounds&
       .solve(
           bounds, Sums{},
           [&](Sums value, const RunCosts& costs, bool used) {
-            value[0] += weights.time * costs.time + weights.lent * costs.lent + (used ? weights.per_device : 0.0);
+            value[0] +=
+                weights.time * costs.time + weights.offloaded * costs.offloaded + (used ? weights.per_device : 0.0);
             for (std::size_t i = 0; i < costs.ties.size(); ++i) value[i + 1] += costs.ties[i];
             return value;
           },
@@ -131,11 +134,11 @@ Bounds least_lacks(const CostTable& table, const SplitLimits& limits) {
   return out;
 }
 
-double lent_by(const CostTable& table, const Split& split) {
+double offloaded_by(const CostTable& table, const Split& split) {
   double out = 0.0;
   for (std::size_t d = 0; d < table.devices(); ++d) {
     const std::size_t variant = table.variants() > 1 && split.second == d ? 1 : 0;
-    out += table.at(d, variant, split.runs[d]).lent;
+    out += table.at(d, variant, split.runs[d]).offloaded;
   }
   return out;
 }
@@ -157,32 +160,34 @@ std::vector<double> times_of(const CostTable& table, const Bounds& bounds, doubl
 /// The cut of the least largest time that lends no more than the limits say; that which lends least, if none does.
 Split even_within(const CostTable& table, const SplitLimits& limits, Bounds bounds) {
   const std::vector<double> times = times_of(table, bounds, bounds.time);
-  bounds.lent = kAny;
-  const auto lends_least = [&](double bound) {
+  bounds.offloaded = kAny;
+  const auto offloads_least = [&](double bound) {
     bounds.time = bound;
-    return least_sum(table, limits, bounds, {.lent = 1.0});
+    return least_sum(table, limits, bounds, {.offloaded = 1.0});
   };
   const auto best = std::ranges::partition_point(times, [&](double bound) {
     bounds.time = bound;
-    const auto lent = Solver<double>(table, limits).solve(bounds, 0.0, [](double value, const RunCosts& costs, bool) {
-      return value + costs.lent;
-    });
-    return *lent > limits.most_lent;
+    const auto offloaded =
+        Solver<double>(table, limits).solve(bounds, 0.0, [](double value, const RunCosts& costs, bool) {
+          return value + costs.offloaded;
+        });
+    return *offloaded > limits.most_offloaded;
   });
-  return lends_least(best == times.end() ? times.back() : *best);
+  return offloads_least(best == times.end() ? times.back() : *best);
 }
 
 /// The cut of a small sum of times that lends no more than the limits say: a byte lent counts as so much time as it
 /// takes to keep to them. That which lends least, if none does.
 Split quick_within(const CostTable& table, const SplitLimits& limits, const Bounds& bounds) {
   constexpr int kHalvings = 24;
-  Split best = least_sum(table, limits, bounds, {.lent = 1.0});
-  if (lent_by(table, best) > limits.most_lent) return best;
+  Split best = least_sum(table, limits, bounds, {.offloaded = 1.0});
+  if (offloaded_by(table, best) > limits.most_offloaded) return best;
   double too_little = 0.0, enough = 0x1p-10;
   for (int i = 0; i < kHalvings; ++i) {
     const double weight = i == 0 ? enough : (too_little + enough) / 2;
-    const Split split = least_sum(table, limits, bounds, {.time = 1.0, .lent = weight, .per_device = limits.hand_over});
-    const bool is_enough = lent_by(table, split) <= limits.most_lent;
+    const Split split =
+        least_sum(table, limits, bounds, {.time = 1.0, .offloaded = weight, .per_device = limits.hand_over});
+    const bool is_enough = offloaded_by(table, split) <= limits.most_offloaded;
     (is_enough ? enough : too_little) = weight;
     if (is_enough) best = split;
   }
@@ -193,12 +198,12 @@ Split quick_within(const CostTable& table, const SplitLimits& limits, const Boun
 
 Split even_split(const CostTable& table, SplitBy by, const SplitLimits& limits) {
   Bounds bounds = least_lacks(table, limits);
-  if (by == SplitBy::LentThenTime) bounds.lent = least_largest(table, limits, bounds, &RunCosts::lent);
+  if (by == SplitBy::OffloadedThenTime) bounds.offloaded = least_largest(table, limits, bounds, &RunCosts::offloaded);
   bounds.time = least_largest(table, limits, bounds, &RunCosts::time);
-  if (by == SplitBy::TimeThenLent) bounds.lent = least_largest(table, limits, bounds, &RunCosts::lent);
+  if (by == SplitBy::TimeThenOffloaded) bounds.offloaded = least_largest(table, limits, bounds, &RunCosts::offloaded);
   Split out = least_sum(table, limits, bounds, {});
-  const bool lends_too_much = by == SplitBy::TimeThenLent && lent_by(table, out) > limits.most_lent;
-  return lends_too_much ? even_within(table, limits, bounds) : out;
+  const bool offloads_too_much = by == SplitBy::TimeThenOffloaded && offloaded_by(table, out) > limits.most_offloaded;
+  return offloads_too_much ? even_within(table, limits, bounds) : out;
 }
 
 Split quick_split(const CostTable& table, const SplitLimits& limits) {
@@ -223,13 +228,13 @@ Split quick_split(const CostTable& table, const SplitLimits& limits) {
       bounds.time = *(first - 1);
   }
   Split out = least_sum(table, limits, bounds, {.time = 1.0, .per_device = limits.hand_over});
-  if (lent_by(table, out) <= limits.most_lent) return out;
+  if (offloaded_by(table, out) <= limits.most_offloaded) return out;
   bounds.time = kAny;
   return quick_within(table, limits, bounds);
 }
 
 Split thrifty_split(const CostTable& table, const SplitLimits& limits) {
-  return least_sum(table, limits, least_lacks(table, limits), {.lent = 1.0});
+  return least_sum(table, limits, least_lacks(table, limits), {.offloaded = 1.0});
 }
 
 }  // namespace mgpu

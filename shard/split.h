@@ -11,8 +11,8 @@ namespace mgpu {
 
 /// What a run on a device comes to.
 struct RunCosts {
-  double lacks = 0.0;  ///< bytes of memory
-  double lent = 0.0;   ///< bytes
+  double lacks = 0.0;      ///< bytes of memory
+  double offloaded = 0.0;  ///< bytes
   double time = 0.0;
   std::array<double, 4> ties = {};  ///< by whose sums, the first first, cuts are told apart that cost the same
 };
@@ -31,13 +31,13 @@ class CostTable {
   int units() const { return units_; }
   std::size_t devices() const { return devices_; }
   std::size_t variants() const { return variants_; }
-  RunCosts& at(std::size_t device, std::size_t variant, UnitRange run) { return costs_[index(device, variant, run)]; }
-  const RunCosts& at(std::size_t device, std::size_t variant, UnitRange run) const {
+  RunCosts& at(std::size_t device, std::size_t variant, ChainRange run) { return costs_[index(device, variant, run)]; }
+  const RunCosts& at(std::size_t device, std::size_t variant, ChainRange run) const {
     return costs_[index(device, variant, run)];
   }
 
  private:
-  std::size_t index(std::size_t device, std::size_t variant, UnitRange run) const {
+  std::size_t index(std::size_t device, std::size_t variant, ChainRange run) const {
     return ((device * variants_ + variant) * ends_ + static_cast<std::size_t>(run.first)) * ends_ +
            static_cast<std::size_t>(run.last);
   }
@@ -49,23 +49,23 @@ class CostTable {
 
 /// A chain cut into one run per device, in the devices' order; runs may be empty.
 struct Split {
-  std::vector<UnitRange> runs;
+  std::vector<ChainRange> runs;
   std::size_t second = 0;  ///< the device that takes the second variant
 };
 
 /// How many devices may have a run, how many bytes may be lent in all, and what a cut of few passes costs.
 struct SplitLimits {
   std::size_t most_devices = 0;
-  double most_lent = std::numeric_limits<double>::infinity();  ///< where a cut can keep to it
-  double passes = 1.0;                                         ///< at once
-  double hand_over = 0.0;                                      ///< time of each device that has a run
+  double most_offloaded = std::numeric_limits<double>::infinity();  ///< where a cut can keep to it
+  double passes = 1.0;                                              ///< at once
+  double hand_over = 0.0;                                           ///< time of each device that has a run
 };
 
 // Each is the best cut by the largest lack of any device; among such by what its name says; among those by the sums of
 // the ties. Dynamic programming over devices and ends of runs: exact, and the same for the same costs.
 
 /// By the largest of each of two costs in turn.
-enum class SplitBy : std::uint8_t { TimeThenLent, LentThenTime };
+enum class SplitBy : std::uint8_t { TimeThenOffloaded, OffloadedThenTime };
 Split even_split(const CostTable& table, SplitBy by, const SplitLimits& limits);
 /// By the larger of the largest time, and of the sum of all times over the passes at once.
 Split quick_split(const CostTable& table, const SplitLimits& limits);

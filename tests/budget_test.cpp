@@ -194,11 +194,11 @@ TEST_CASE("a hand-over that finds no room names the device that it goes to") {
   }
   Engine engine(models, {},
                 make_plan(component_needs(models, {}, {64, 64, 256}), rooms, {.mode = PlacementRequest::Mode::Shard}));
-  const Conditioning told = engine.encode(std::vector<PromptText>{{"a boat"}}).front();
+  const Conditioning conditioning = engine.encode(std::vector<PromptText>{{"a boat"}}).front();
   engine.load_diffusion();
   const std::vector<double> timesteps = {0.7};
   const std::vector<std::size_t> text = {0};
-  const Engine::Run run = engine.begin_run(timesteps, std::vector<ToldText>{{&told}}, {});
+  const Engine::Run run = engine.begin_run(timesteps, std::vector<RunConditioning>{{&conditioning}}, {});
   const at::Tensor x = at::zeros({1, 16, 8, 8});
   limit_allocations(DeviceId::cpu(1), bytes_in_use(DeviceId::cpu(1)));
   std::string why;

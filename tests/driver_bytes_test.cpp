@@ -37,7 +37,7 @@ Job job_on(const std::string& ids) {
   return read_job("checkpoint: a.safetensors\nimages: [{prompt: x}]\ngpu_ids: " + ids, "job.yaml", "", {});
 }
 
-std::vector<std::uint64_t> driver_bytes_of(const JobDevices& devices) {
+std::vector<std::uint64_t> driver_bytes_of(const ChosenDevices& devices) {
   std::vector<std::uint64_t> out;
   for (const DeviceRoom& room : devices.rooms) out.push_back(room.driver_bytes);
   return out;
@@ -71,7 +71,7 @@ TEST_CASE("what the driver takes is measured once for each kind of GPU that the 
   Measuring measuring;
   Machine machine = machine_of({"large", "small", "small", "other"});
   const Job job = job_on("[0, 1, 2, cpu]");
-  const JobDevices before = remembered_devices(job, machine, measuring.source());
+  const ChosenDevices before = remembered_devices(job, machine, measuring.source());
   CHECK(driver_bytes_of(before) ==
         std::vector<std::uint64_t>{kAssumedDriverBytes, kAssumedDriverBytes, kAssumedDriverBytes, 0});
   CHECK(measuring.measured.empty());
@@ -143,7 +143,7 @@ TEST_CASE("only GPUs of the job are asked by a context for what is free, where t
   Machine machine = machine_of({"large", "large", "large"});
   for (GpuInfo& gpu : machine.survey.gpus) gpu.free_is_known = false;
   machine.survey.gpus[1].free_is_known = true;
-  const JobDevices devices = remembered_devices(job_on("[0, 1]"), machine, measuring.source());
+  const ChosenDevices devices = remembered_devices(job_on("[0, 1]"), machine, measuring.source());
   CHECK(measuring.asked == std::vector<std::string>{"cuda:0"});
   CHECK(devices.rooms[0].limit_bytes == 5 * kGiB);
   CHECK(devices.rooms[1].limit_bytes == 20 * kGiB);

@@ -101,9 +101,9 @@ TEST_CASE("a weighted prompt, end to end through Flux's recipe") {
   CHECK(relative_l2(clip.pooled, expected("weighted.pooled")) <= kBound);
   const EncodedText t5 = flux_encoder(1)->encode(metadata.at("weighted_t5"), 0, LocalOps());
   CHECK(relative_l2(t5.hidden, expected("weighted.t5")) <= kBound);
-  const Conditioning told = assemble(kFluxText, std::vector<EncodedText>{clip, t5});
-  CHECK(at::equal(told.context, t5.hidden));
-  CHECK(at::equal(told.pooled, clip.pooled));
+  const Conditioning conditioning = assemble(kFluxText, std::vector<EncodedText>{clip, t5});
+  CHECK(at::equal(conditioning.context, t5.hidden));
+  CHECK(at::equal(conditioning.pooled, clip.pooled));
 }
 
 TEST_CASE("a weight of 1 keeps a token's bits") {

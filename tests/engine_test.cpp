@@ -106,12 +106,12 @@ TEST_CASE("what fails in a piece of an encoder reaches the caller, and the engin
 
 TEST_CASE("each image of a batch is a call of its own, to the same bits, and every block is counted") {
   Engine e = engine();
-  const Conditioning told = e.encode(std::vector<PromptText>{{"a boat"}}).front();
+  const Conditioning conditioning = e.encode(std::vector<PromptText>{{"a boat"}}).front();
   e.load_diffusion();
   e.load_diffusion();  // a second time is nothing
   const at::Tensor x = at::randn({3, 16, 8, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
   const std::vector<double> timesteps = {0.7};
-  const Engine::Run run = e.begin_run(timesteps, std::vector<ToldText>{{&told}}, {});
+  const Engine::Run run = e.begin_run(timesteps, std::vector<RunConditioning>{{&conditioning}}, {});
   const std::vector<std::size_t> text = {0};
   const at::Tensor all = e.evaluate(run, x, 0.7, text).front();
   CHECK(all.sizes() == x.sizes());
@@ -126,12 +126,12 @@ TEST_CASE("each image of a batch is a call of its own, to the same bits, and eve
 
 TEST_CASE("a pass that fails is none, and a model that is not loaded is our own mistake") {
   Engine e = engine();
-  const Conditioning told = e.encode(std::vector<PromptText>{{"a boat"}}).front();
+  const Conditioning conditioning = e.encode(std::vector<PromptText>{{"a boat"}}).front();
   const std::vector<std::size_t> text = {0};
   CHECK_THROWS_AS(e.evaluate(nullptr, at::zeros({1, 16, 4, 4}), 0.7, text), std::logic_error);
-  CHECK_THROWS_AS(e.begin_run({}, std::vector<ToldText>{{&told}}, {}), std::logic_error);
+  CHECK_THROWS_AS(e.begin_run({}, std::vector<RunConditioning>{{&conditioning}}, {}), std::logic_error);
   e.load_diffusion();
-  const Engine::Run run = e.begin_run({}, std::vector<ToldText>{{&told}}, {});
+  const Engine::Run run = e.begin_run({}, std::vector<RunConditioning>{{&conditioning}}, {});
   CHECK_THROWS_AS(e.evaluate(run, at::zeros({1, 16, 5, 4}), 0.7, text), std::logic_error);
   CHECK(e.meter().passes() == 0);
   CHECK(e.meter().blocks_per_pass() == 0.0);

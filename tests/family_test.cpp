@@ -52,14 +52,14 @@ TEST_CASE("Flux.1 dev and schnell, bare or prefixed") {
     CHECK(dev.as<FluxSizes>().channels == 16);
     CHECK(dev.as<FluxSizes>().guidance);
     CHECK((dev.row->training->prediction == Prediction::Velocity));
-    CHECK(dev.row->training->levels == 10000);
+    CHECK(dev.row->training->timesteps == 10000);
     CHECK(dev.row->training->mu == 1.15);
     CHECK(dev.row->training->size_multiple == 16);
 
     const Part schnell = find_part(file(flux({.prefix = prefix, .guidance = false})), kDiffusionRole);
     CHECK(schnell.row->name == "flux1-schnell");
     CHECK_FALSE(schnell.as<FluxSizes>().guidance);
-    CHECK(schnell.row->training->levels == 1000);
+    CHECK(schnell.row->training->timesteps == 1000);
     CHECK(schnell.row->training->mu == 0);
   }
 }

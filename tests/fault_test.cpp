@@ -279,14 +279,14 @@ TEST_CASE("what runs are told goes along to where a smaller placement begins") {
   room.id = DeviceId::cpu(0);
   room.limit_bytes = std::uint64_t{64} << 30;
   Engine engine(models.set, {}, make_plan(component_needs(models.set, {}, {64, 64, 256}), {room}));
-  PictureCoder coder(engine, {});
+  VaeRunner vae_runner(engine, {});
   const std::vector<Picture> pictures = expand({&job, 1});
   const std::vector<const Picture*> own{&pictures.front()};
-  Encodings encodings(engine, coder, TextualInversions(job.embedding_folders), own, [] {});
+  EncodedInputs inputs(engine, vae_runner, TextualInversions(job.embedding_folders), own, [] {});
   const HostAccount &before = HostAccount::of(DeviceId::cpu(0)), &after = HostAccount::of(DeviceId::cpu(3));
   const std::uint64_t held_before = before.current(), held_after = after.current();
-  encodings.move_to(DeviceId::cpu(3));
-  const std::uint64_t bytes = encodings.run_of(pictures.front()).positive->context.nbytes();
+  inputs.move_to(DeviceId::cpu(3));
+  const std::uint64_t bytes = inputs.run_of(pictures.front()).positive->context.nbytes();
   CHECK(bytes > 0);
   CHECK(after.current() == held_after + bytes);
   CHECK(before.current() == held_before - bytes);

@@ -76,12 +76,12 @@ TEST_CASE("blocks are the model's, and weigh no more than the component") {
   CHECK(unet.blocks[1].bytes == bytes_of("flux_dev.safetensors", "single_blocks.", 4));
   CHECK(unet.blocks[0].bytes_of(0) == bytes_of("flux_dev.safetensors", "double_blocks.0.", 4));
   CHECK(unet.head == bytes_of("flux_dev.safetensors", "final_layer.", 4));
-  CHECK_FALSE(unet.mirrored);
-  CHECK(unet.each == bytes_of("flux_dev.safetensors", "time_in.", 4) +
-                         bytes_of("flux_dev.safetensors", "vector_in.", 4) +
-                         bytes_of("flux_dev.safetensors", "guidance_in.", 4));
+  CHECK_FALSE(unet.skip_paired);
+  CHECK(unet.replicated_bytes == bytes_of("flux_dev.safetensors", "time_in.", 4) +
+                                     bytes_of("flux_dev.safetensors", "vector_in.", 4) +
+                                     bytes_of("flux_dev.safetensors", "guidance_in.", 4));
   CHECK(needs()[1].head == bytes_of("picture_t5xxl.safetensors", "encoder.final_layer_norm.", 2));
-  CHECK(needs()[3].whole);
+  CHECK(needs()[3].indivisible);
 }
 
 TEST_CASE("of an encoder's file what is read is counted, stem and head where they are") {
@@ -139,7 +139,7 @@ TEST_CASE("activations grow with the picture, the prompt and the type") {
   CHECK(larger[0].activation == base[0].activation);
   CHECK(larger[1].activation == base[1].activation);
   CHECK(larger[2].activation > base[2].activation);
-  CHECK(larger[3].coding[0].on_gpu.bytes(1.0) > base[3].coding[0].on_gpu.bytes(1.0));
+  CHECK(larger[3].modes[0].on_gpu.bytes(1.0) > base[3].modes[0].on_gpu.bytes(1.0));
   CHECK(needs({}, {512, 1024, 256})[2].activation == larger[2].activation);
 
   const std::vector<ComponentNeed> longer = needs({}, {512, 512, 512});
@@ -149,7 +149,7 @@ TEST_CASE("activations grow with the picture, the prompt and the type") {
 
   const std::vector<ComponentNeed> narrow = needs({at::kBFloat16, at::kBFloat16, std::nullopt});
   CHECK(narrow[2].activation < base[2].activation);
-  CHECK(narrow[3].coding[0].on_gpu.bytes(1.0) < base[3].coding[0].on_gpu.bytes(1.0));
+  CHECK(narrow[3].modes[0].on_gpu.bytes(1.0) < base[3].modes[0].on_gpu.bytes(1.0));
   CHECK(narrow[1].activation == base[1].activation);  // encoders compute in fp32 whatever they are stored in
 }
 
@@ -176,7 +176,7 @@ TEST_CASE("a UNet's blocks are its ways down and up and the middle, its encoders
     CHECK(unet.blocks[i].bytes == bytes);
   }
   // Blocks that share a skip are told to share a device, as the plan pairs them: the first with the last.
-  CHECK(unet.mirrored);
+  CHECK(unet.skip_paired);
   for (const UNetBlockName& name : unet_blocks(set.diffusion.as<UNetSizes>()))
     if (name.skip) CHECK(*name.skip == unet.blocks.front().count - 1 - name.number);
   // The image's top level is 64x64 positions; a block that only resamples there computes less than a residual block.
@@ -190,7 +190,7 @@ TEST_CASE("a UNet's blocks are its ways down and up and the middle, its encoders
   CHECK(need({1024, 512, 77})[1].activation > unet.activation);
   CHECK(need({512, 1024, 77})[1].activation == need({1024, 512, 77})[1].activation);
   CHECK(need({512, 512, 154})[1].activation == unet.activation);
-  CHECK(need({512, 512, 154})[1].blocks[1].of_text[0] == 2 * unet.blocks[1].of_text[0]);
+  CHECK(need({512, 512, 154})[1].blocks[1].bytes_per_prompt[0] == 2 * unet.blocks[1].bytes_per_prompt[0]);
 }
 
 TEST_CASE("a UNet's activations are counted where it is widest") {
@@ -218,23 +218,23 @@ TEST_CASE("a UNet's activations are counted where it is widest") {
   using Bytes = std::vector<std::uint64_t>;
   const std::uint64_t text = std::uint64_t{2} * 77 * 32 * 4;
   const ComponentNeed& unet = needs_of[0];
-  CHECK(unet.passing == 32 * positions * 4);
-  CHECK(unet.blocks.front().of_pass == Bytes(2, 32 * positions * 4));
-  CHECK(unet.blocks.front().of_text == Bytes{0, text});
-  CHECK(unet.blocks.back().of_pass.empty());
-  CHECK(unet.blocks.back().of_text == Bytes(2, text));
+  CHECK(unet.pass_bytes == 32 * positions * 4);
+  CHECK(unet.blocks.front().bytes_per_pass == Bytes(2, 32 * positions * 4));
+  CHECK(unet.blocks.front().bytes_per_prompt == Bytes{0, text});
+  CHECK(unet.blocks.back().bytes_per_pass.empty());
+  CHECK(unet.blocks.back().bytes_per_prompt == Bytes(2, text));
 }
 
 TEST_CASE("what a waiting pass and a run keep of Flux: the state; a text's rotary table, every step's modulation") {
   const FluxSizes flux = test::flux_set().diffusion.as<FluxSizes>();
   const auto hidden = static_cast<std::uint64_t>(flux.hidden), head_width = hidden / flux.heads;
   const ComponentNeed need = needs({at::kBFloat16, at::kBFloat16, std::nullopt},
-                                   {.width = 512, .height = 256, .text_tokens = 300, .levels = 7})[2];
-  CHECK(need.passing == (300 + 32 * 16) * hidden * 2);
-  CHECK(need.of_text == (300 + 32 * 16) * head_width * 4);
-  CHECK(need.blocks[0].of_text == std::vector<std::uint64_t>(flux.depth, 12 * hidden * 7 * 2));
-  CHECK(need.blocks[1].of_text == std::vector<std::uint64_t>(flux.depth_single, 3 * hidden * 7 * 2));
-  CHECK(need.blocks[0].of_pass.empty());
+                                   {.width = 512, .height = 256, .text_tokens = 300, .timesteps = 7})[2];
+  CHECK(need.pass_bytes == (300 + 32 * 16) * hidden * 2);
+  CHECK(need.bytes_per_prompt == (300 + 32 * 16) * head_width * 4);
+  CHECK(need.blocks[0].bytes_per_prompt == std::vector<std::uint64_t>(flux.depth, 12 * hidden * 7 * 2));
+  CHECK(need.blocks[1].bytes_per_prompt == std::vector<std::uint64_t>(flux.depth_single, 3 * hidden * 7 * 2));
+  CHECK(need.blocks[0].bytes_per_pass.empty());
 }
 
 TEST_CASE("prompts, steps, texts and the batch count where they lie") {
@@ -245,11 +245,12 @@ TEST_CASE("prompts, steps, texts and the batch count where they lie") {
   const std::vector<ComponentNeed> prompts = needs({}, {.width = 512, .height = 512, .prompts = 6});
   CHECK(prompts[1].activation == base[1].activation + 5 * prompt);
   CHECK(*prompts[1].activation_on_cpu == *base[1].activation_on_cpu + 5 * prompt);
-  CHECK(prompts[2].home == base[2].home + 5 * prompt);
+  CHECK(prompts[2].latent_device_bytes == base[2].latent_device_bytes + 5 * prompt);
   CHECK(prompts[2].activation == base[2].activation);
   const std::vector<ComponentNeed> batch = needs({}, {.width = 512, .height = 512, .batch = 3});
-  CHECK(batch[2].home > base[2].home);
-  CHECK((batch[2].home - base[2].home) % (std::uint64_t{64} * 64 * 16 * 4) == 0);  // latents, of two pictures more
+  CHECK(batch[2].latent_device_bytes > base[2].latent_device_bytes);
+  CHECK((batch[2].latent_device_bytes - base[2].latent_device_bytes) % (std::uint64_t{64} * 64 * 16 * 4) ==
+        0);  // latents, of two pictures more
   CHECK(batch[2].latents == base[2].latents);
 }
 
@@ -273,9 +274,9 @@ TEST_CASE("encoding an init image takes the encoder alone, in the encode phase")
   const ComponentNeed need = need_of(at::kFloat, 512);
   CHECK((need.phase == Phase::Encode));
   CHECK(need.bytes == bytes_of("vae_flux.safetensors", "encoder.", 4));
-  const std::uint64_t bytes = need.coding.front().on_cpu.bytes(1.0);
-  CHECK(bytes > need_of(at::kBFloat16, 512).coding.front().on_cpu.bytes(1.0));
-  CHECK(need_of(at::kFloat, 1024).coding.front().on_cpu.bytes(1.0) > bytes);
+  const std::uint64_t bytes = need.modes.front().on_cpu.bytes(1.0);
+  CHECK(bytes > need_of(at::kBFloat16, 512).modes.front().on_cpu.bytes(1.0));
+  CHECK(need_of(at::kFloat, 1024).modes.front().on_cpu.bytes(1.0) > bytes);
 }
 
 TEST_CASE("the ways of decoding, each with less memory than the one before it") {
@@ -287,42 +288,41 @@ TEST_CASE("the ways of decoding, each with less memory than the one before it") 
   vae.sizes = sizes;
   const auto gib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   const ComponentNeed need = autoencoder(vae).decoder_need(vae, at::kBFloat16, {.width = 4096, .height = 4096});
-  REQUIRE(need.coding.size() == 7);
-  const auto bytes = [&](std::size_t way, double share) { return gib(need.coding[way].on_gpu.bytes(share)); };
-  CHECK((need.coding[0].way == CodingWay::Whole));
+  REQUIRE(need.modes.size() == 7);
+  const auto bytes = [&](std::size_t mode, double share) { return gib(need.modes[mode].on_gpu.bytes(share)); };
+  CHECK((need.modes[0].mode == DecodeMode::Whole));
   CHECK(bytes(0, 1.0) == doctest::Approx(12.2).epsilon(0.02));  // measured on an H200: 12.4 less weights
-  CHECK((need.coding[1].way == CodingWay::Parallel));
+  CHECK((need.modes[1].mode == DecodeMode::Parallel));
   CHECK(bytes(1, 1.0) == bytes(0, 1.0));
-  CHECK(need.coding[1].on_gpu.units == 32);
+  CHECK(need.modes[1].on_gpu.units == 32);
   CHECK(bytes(1, 0.5) < 6.6);
   CHECK(bytes(1, 0.25) < 4.0);
   for (const std::size_t i : {2, 3}) {
-    CHECK((need.coding[i].way == CodingWay::Slabs));
-    CHECK(need.coding[i].slabs.levels == 2);
-    CHECK(need.coding[i].slabs.together == (i == 3));
+    CHECK((need.modes[i].mode == DecodeMode::Slabs));
+    CHECK(need.modes[i].slabs.levels == 2);
+    CHECK(need.modes[i].slabs.together == (i == 3));
     CHECK(bytes(i, 1.0) < bytes(i - 1, 1.0));
   }
   CHECK(bytes(2, 1.0) < 5.5);
   CHECK(bytes(3, 1.0) < 4.0);
   for (std::size_t i = 4; i < 7; ++i) {
-    CHECK((need.coding[i].way == CodingWay::Tiled));
+    CHECK((need.modes[i].mode == DecodeMode::Tiled));
     CHECK(bytes(i, 1.0) <= std::min(2.7, bytes(i - 1, 1.0)));
   }
   CHECK(bytes(6, 1.0) < bytes(4, 1.0));  // the levels that are whole in both take more than a tile of either size
-  CHECK(need.coding[4].tiling.tile == 1024);
-  CHECK(need.coding[5].tiling.tile == 512);
-  CHECK(need.coding[5].tiling.levels == 2);
-  CHECK(need.coding[6].tiling.levels == 3);
-  LargestPicture told{.width = 4096, .height = 4096};
-  told.tiling_is_told = true;
-  CHECK(autoencoder(vae).decoder_need(vae, at::kBFloat16, told).coding[5].tiling.tile == 1024);
+  CHECK(need.modes[4].tiling.tile == 1024);
+  CHECK(need.modes[5].tiling.tile == 512);
+  CHECK(need.modes[5].tiling.levels == 2);
+  CHECK(need.modes[6].tiling.levels == 3);
+  LargestPicture fixed{.width = 4096, .height = 4096};
+  fixed.tiling_is_fixed = true;
+  CHECK(autoencoder(vae).decoder_need(vae, at::kBFloat16, fixed).modes[5].tiling.tile == 1024);
   // A slab is all of a small picture.
   const ComponentNeed small = autoencoder(vae).decoder_need(vae, at::kBFloat16, {.width = 16, .height = 16});
-  CHECK(std::ranges::none_of(small.coding, [](const CodingNeed& way) { return way.way == CodingWay::Slabs; }));
+  CHECK(std::ranges::none_of(small.modes, [](const DecodeNeed& one) { return one.mode == DecodeMode::Slabs; }));
   const ComponentNeed encoder = autoencoder(vae).encoder_need(vae, at::kBFloat16, {.width = 4096, .height = 4096});
-  REQUIRE(encoder.coding.size() == 4);
-  for (const std::size_t i : {2, 3})
-    CHECK(encoder.coding[i].on_gpu.bytes(1.0) < encoder.coding[i - 1].on_gpu.bytes(1.0));
+  REQUIRE(encoder.modes.size() == 4);
+  for (const std::size_t i : {2, 3}) CHECK(encoder.modes[i].on_gpu.bytes(1.0) < encoder.modes[i - 1].on_gpu.bytes(1.0));
 }
 
 TEST_SUITE_END();

@@ -38,9 +38,9 @@ std::unique_ptr<Engine> engine_on(const ModelSet& models, int devices) {
 }
 
 /// Predictions of a batch of two, told two texts.
-std::vector<at::Tensor> predictions(Engine& engine, std::span<const Conditioning> told, std::int64_t channels,
+std::vector<at::Tensor> predictions(Engine& engine, std::span<const Conditioning> encoded, std::int64_t channels,
                                     double timestep, std::uint64_t seed) {
-  const std::vector<ToldText> texts = {{&told[0]}, {&told[1], true}};
+  const std::vector<RunConditioning> texts = {{&encoded[0]}, {&encoded[1], true}};
   const std::vector<double> timesteps = {timestep};
   const Engine::Run run = engine.begin_run(timesteps, texts, {.width = 64, .height = 64});
   const at::Tensor x = at::randn({2, channels, 8, 8}, at::make_generator<at::CPUGeneratorImpl>(seed));
@@ -56,22 +56,22 @@ bool equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
 void check_same_bits(const ModelSet& models, std::int64_t channels, double timestep, int most) {
   const std::vector<PromptText> prompts = {{"a boat at night"}, {"bright sun"}};
   const auto alone = engine_on(models, 1);
-  const std::vector<Conditioning> told = alone->encode(prompts);
+  const std::vector<Conditioning> encoded = alone->encode(prompts);
   std::vector<std::vector<at::Tensor>> expected;
   for (std::uint64_t seed = 0; seed < 3; ++seed)
-    expected.push_back(predictions(*alone, told, channels, timestep, seed));
+    expected.push_back(predictions(*alone, encoded, channels, timestep, seed));
   CHECK_FALSE(equal(expected[0], expected[1]));
   for (int devices = 2; devices <= most; ++devices) {
     CAPTURE(devices);
     const auto engine = engine_on(models, devices);
-    CHECK(equal(predictions(*engine, told, channels, timestep, 0), expected[0]));
+    CHECK(equal(predictions(*engine, encoded, channels, timestep, 0), expected[0]));
     std::vector<std::vector<at::Tensor>> found(3);
     {
       std::vector<std::jthread> samplers;
       for (std::uint64_t seed = 0; seed < 3; ++seed)
         samplers.emplace_back([&, seed] {
           at::set_num_threads(1);
-          found[seed] = predictions(*engine, told, channels, timestep, seed);
+          found[seed] = predictions(*engine, encoded, channels, timestep, seed);
         });
     }
     for (std::size_t seed = 0; seed < 3; ++seed) CHECK(equal(found[seed], expected[seed]));
@@ -101,10 +101,10 @@ TEST_CASE("a UNet over several devices predicts the same bits, skips staying whe
 TEST_CASE("what devices send each other is counted where it comes to") {
   const ModelSet models = test::flux_set("schnell");
   const auto engine = engine_on(models, 2);
-  const std::vector<Conditioning> told = engine->encode(std::vector<PromptText>{{"a boat"}, {"a longer text"}});
-  predictions(*engine, told, 16, 0.7, 0);
+  const std::vector<Conditioning> encoded = engine->encode(std::vector<PromptText>{{"a boat"}, {"a longer text"}});
+  predictions(*engine, encoded, 16, 0.7, 0);
   std::uint64_t states = 0;  // of two images, told each text: 16 image tokens and the text's
-  for (const Conditioning& text : told)
+  for (const Conditioning& text : encoded)
     states += 2 * static_cast<std::uint64_t>((16 + text.context.size(1)) * models.diffusion.as<FluxSizes>().hidden) *
               sizeof(float);
   using Received = std::map<DeviceId, std::uint64_t>;
@@ -115,8 +115,8 @@ TEST_CASE("what devices send each other is counted where it comes to") {
 TEST_CASE("a pass that fails throws to the one who waits for it, and the next one works") {
   const ModelSet models = test::flux_set("schnell");
   const auto engine = engine_on(models, 2);
-  const std::vector<Conditioning> told = engine->encode(std::vector<PromptText>{{"a boat"}, {""}});
-  const std::vector<ToldText> texts = {{&told[0]}};
+  const std::vector<Conditioning> encoded = engine->encode(std::vector<PromptText>{{"a boat"}, {""}});
+  const std::vector<RunConditioning> texts = {{&encoded[0]}};
   const std::vector<std::size_t> first = {0}, unknown = {1};
   const Engine::Run run = engine->begin_run({}, texts, {});
   CHECK_THROWS_AS(engine->evaluate(run, at::zeros({2, 16, 5, 4}), 0.7, first), std::logic_error);
@@ -133,9 +133,9 @@ TEST_CASE("what a device does not hold it does not run") {
   held[1] = true;
   const auto shard = test::load_shard(models, HeldBlocks(held), at::kFloat, at::kCPU);
   const LocalOps ops;
-  const Conditioning told{at::zeros({1, 4, models.diffusion.as<FluxSizes>().context}),
-                          at::zeros({1, models.diffusion.as<FluxSizes>().vector})};
-  const auto ready = shard->begin_run({}, std::vector<ToldText>{{&told}}, {}, ops);
+  const Conditioning encoded{at::zeros({1, 4, models.diffusion.as<FluxSizes>().context}),
+                             at::zeros({1, models.diffusion.as<FluxSizes>().vector})};
+  const auto ready = shard->begin_run({}, std::vector<RunConditioning>{{&encoded}}, {}, ops);
   CHECK_THROWS_WITH_AS(shard->begin(*ready, at::zeros({1, 16, 4, 4}), 0.5, 0, ops),
                        doctest::Contains("the first block is not held"), std::logic_error);
 }

@@ -12,7 +12,7 @@ TEST_SUITE_BEGIN("placement");
 namespace {
 
 /// The diffusion model's ranges under an allocation string.
-std::string told(const char* allocation, const std::vector<DeviceRoom>& devices) {
+std::string placed(const char* allocation, const std::vector<DeviceRoom>& devices) {
   return ranges_of(make_plan(components(), devices, {.allocation = {{"unet", parse_allocation(allocation)}}}), "unet");
 }
 
@@ -20,30 +20,31 @@ std::string told(const char* allocation, const std::vector<DeviceRoom>& devices)
 
 TEST_CASE("percentages are normalised, and * takes the rest") {
   const std::vector<DeviceRoom> three = rooms({49152 * kMiB, 49152 * kMiB, 49152 * kMiB});
-  CHECK(told("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) == told("cuda:0,8%;cuda:1,8%;cuda:2,4%", three));
-  CHECK(told("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) == told("cuda:0,40%;cuda:1,40%;cuda:2,*", three));
-  CHECK(told("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) ==
+  CHECK(placed("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) == placed("cuda:0,8%;cuda:1,8%;cuda:2,4%", three));
+  CHECK(placed("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) == placed("cuda:0,40%;cuda:1,40%;cuda:2,*", three));
+  CHECK(placed("cuda:0,40%;cuda:1,40%;cuda:2,20%", three) ==
         "cuda:0 double 0-12, cuda:1 double 13-18, cuda:1 single 0-20, cuda:2 single 21-37");
   // The string's order is the blocks' order.
-  CHECK(told("cuda:2,50%;cuda:0,50%", three) == "cuda:0 double 17-18, cuda:0 single 0-37, cuda:2 double 0-16");
-  CHECK(told("cuda:1,7%", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
-  CHECK(told("#cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
-  CHECK(told("cuda:1,*#cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
-  CHECK(told("#cuda:1;4;cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
+  CHECK(placed("cuda:2,50%;cuda:0,50%", three) == "cuda:0 double 17-18, cuda:0 single 0-37, cuda:2 double 0-16");
+  CHECK(placed("cuda:1,7%", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
+  CHECK(placed("#cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
+  CHECK(placed("cuda:1,*#cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
+  CHECK(placed("#cuda:1;4;cuda:1", three) == "cuda:1 double 0-18, cuda:1 single 0-37");
 }
 
 TEST_CASE("bytes and fractions are capacities") {
   const std::vector<DeviceRoom> three = rooms({49152 * kMiB, 49152 * kMiB, 49152 * kMiB});
   // The stem, 500 MiB, lies with the first block; a double block has 631.6 MiB, a single one 263.2.
-  CHECK(told("cuda:0,4gb;cuda:1,*", three) == "cuda:0 double 0-4, cuda:1 double 5-18, cuda:1 single 0-37");
-  CHECK(told("cuda:0,*;cuda:1,4gb", three) == "cuda:0 double 0-18, cuda:0 single 0-22, cuda:1 single 23-37");
-  CHECK(told("cuda:0,0.05;cuda:1,*", three) == told("cuda:0,4096mb;cuda:1,*", three));  // of 80 GiB in all
-  CHECK(told("cuda:0,2gb;cuda:1,*;cuda:2,2gb", three) ==
+  CHECK(placed("cuda:0,4gb;cuda:1,*", three) == "cuda:0 double 0-4, cuda:1 double 5-18, cuda:1 single 0-37");
+  CHECK(placed("cuda:0,*;cuda:1,4gb", three) == "cuda:0 double 0-18, cuda:0 single 0-22, cuda:1 single 23-37");
+  CHECK(placed("cuda:0,0.05;cuda:1,*", three) == placed("cuda:0,4096mb;cuda:1,*", three));  // of 80 GiB in all
+  CHECK(placed("cuda:0,2gb;cuda:1,*;cuda:2,2gb", three) ==
         "cuda:0 double 0-1, cuda:1 double 2-18, cuda:1 single 0-30, cuda:2 single 31-37");
-  CHECK(told("cuda:0,30gb;cuda:1,5gb", three) == "cuda:0 double 0-18, cuda:0 single 0-37");  // surplus unused
-  CHECK(told("cuda:0,*;cuda:1,*", three) == told("cuda:0,50%;cuda:1,50%", three));           // by free memory
+  CHECK(placed("cuda:0,30gb;cuda:1,5gb", three) == "cuda:0 double 0-18, cuda:0 single 0-37");  // surplus unused
+  CHECK(placed("cuda:0,*;cuda:1,*", three) == placed("cuda:0,50%;cuda:1,50%", three));         // by free memory
   // 22500 MiB: 22400 leave less than 1 %, which the last takes.
-  CHECK(told("cuda:0,12000mb;cuda:1,10700mb", three) == "cuda:0 double 0-17, cuda:1 double 18-18, cuda:1 single 0-37");
+  CHECK(placed("cuda:0,12000mb;cuda:1,10700mb", three) ==
+        "cuda:0 double 0-17, cuda:1 double 18-18, cuda:1 single 0-37");
 }
 
 TEST_CASE("allocations that cannot be, and at which column") {

@@ -7,28 +7,30 @@
 namespace mgpu::test {
 namespace {
 
-ComponentNeed random_component(std::mt19937_64& random, const char* name, Phase phase, int kinds, bool mirrored) {
+ComponentNeed random_component(std::mt19937_64& random, const char* name, Phase phase, int kinds, bool skip_paired) {
   ComponentNeed need{
-      .name = name, .phase = phase, .blocks = {}, .activation = random() % (1024 * kMiB), .mirrored = mirrored};
+      .name = name, .phase = phase, .blocks = {}, .activation = random() % (1024 * kMiB), .skip_paired = skip_paired};
   const int count = static_cast<int>(random() % 20 + 1);
   const bool unequal = random() % 2 == 0;
   for (int kind = 0; kind < kinds; ++kind) {
-    const bool middle = mirrored && kind == 1;
-    BlockNeed block{fmt::format("kind{}", kind), middle ? 1 : mirrored ? count : static_cast<int>(random() % 20 + 1)};
+    const bool middle = skip_paired && kind == 1;
+    BlockNeed block{fmt::format("kind{}", kind), middle        ? 1
+                                                 : skip_paired ? count
+                                                               : static_cast<int>(random() % 20 + 1)};
     for (int i = 0; i < block.count && unequal; ++i) {
-      block.each.push_back(random() % (500 * kMiB) + 1);
+      block.bytes_each.push_back(random() % (500 * kMiB) + 1);
       block.times.push_back(static_cast<double>(random() % 16 + 1));
     }
     const std::uint64_t each = random() % (500 * kMiB) + 1;
-    block.bytes = unequal ? std::accumulate(block.each.begin(), block.each.end(), std::uint64_t{0})
+    block.bytes = unequal ? std::accumulate(block.bytes_each.begin(), block.bytes_each.end(), std::uint64_t{0})
                           : each * static_cast<std::uint64_t>(block.count);
     need.bytes += block.bytes;
     need.blocks.push_back(block);
   }
   need.head = random() % (300 * kMiB);
   need.bytes += need.head + random() % (300 * kMiB);
-  need.each = random() % (50 * kMiB);
-  need.home = random() % (50 * kMiB);
+  need.replicated_bytes = random() % (50 * kMiB);
+  need.latent_device_bytes = random() % (50 * kMiB);
   return need;
 }
 
@@ -40,7 +42,7 @@ std::vector<ComponentNeed> components() {
       {"t5xxl", Phase::Encode, {{"layer", 24, 9000 * kMiB}}, 9500 * kMiB, 300 * kMiB},
       {"unet", Phase::Sample, {{"double", 19, 12000 * kMiB}, {"single", 38, 10000 * kMiB}}, 22500 * kMiB, 900 * kMiB},
       {"vae", Phase::Decode, {{"level", 4, 100 * kMiB}}, 110 * kMiB, 2500 * kMiB}};
-  out.back().whole = true;
+  out.back().indivisible = true;
   out.back().time_a_pass = 0.05;
   return out;
 }
@@ -74,7 +76,7 @@ std::vector<ComponentNeed> unet() {
            .bytes = 2000 * kMiB,
            .activation = 300 * kMiB,
            .head = 20 * kMiB,
-           .mirrored = true}};
+           .skip_paired = true}};
 }
 
 std::string ranges_of(const Plan& plan, std::string_view component) {
@@ -101,11 +103,11 @@ DeviceRoom main_memory(std::uint64_t bytes) {
 }
 
 std::vector<ComponentNeed> random_components(std::mt19937_64& random) {
-  const bool mirrored = random() % 2 == 0;
+  const bool skip_paired = random() % 2 == 0;
   std::vector<ComponentNeed> out = {random_component(random, "clip_l", Phase::Encode, 1, false),
-                                    random_component(random, "unet", Phase::Sample, mirrored ? 3 : 2, mirrored),
+                                    random_component(random, "unet", Phase::Sample, skip_paired ? 3 : 2, skip_paired),
                                     random_component(random, "vae", Phase::Decode, 1, false)};
-  out.back().whole = true;
+  out.back().indivisible = true;
   if (random() % 2 == 0) out.insert(out.begin() + 1, random_component(random, "t5xxl", Phase::Encode, 1, false));
   return out;
 }

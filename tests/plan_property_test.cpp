@@ -53,13 +53,13 @@ void check_covers(const Plan& plan, const std::vector<ComponentNeed>& needs) {
       CHECK(assigned == block.count);
       for (int i = 0; i < block.count; ++i) {
         const std::size_t device = plan.device_of(need.name, block.kind, i);
-        if (need.mirrored) {
+        if (need.skip_paired) {
           if (kind == 0) CHECK(device == plan.device_of(need.name, need.blocks.back().kind, block.count - 1 - i));
           if (kind == 1) CHECK(device == plan.device_of(need.name, need.blocks[0].kind, need.blocks[0].count - 1));
           if (kind > 0) continue;
         }
         CHECK(device >= last_device);
-        if (need.whole && i + kind > 0) CHECK(device == last_device);
+        if (need.indivisible && i + kind > 0) CHECK(device == last_device);
         last_device = device;
       }
     }
@@ -72,22 +72,23 @@ void check_peaks(const Plan& plan, const std::vector<ComponentNeed>& needs) {
     const PlannedDevice& device = plan.devices[d];
     PhaseBytes expected{};
     for (const Phase phase : kPhases) {
-      std::uint64_t resident = 0, turn = 0;
+      std::uint64_t resident = 0, transient = 0;
       for (const ComponentNeed& need : needs) {
         std::uint64_t bytes = 0, in_blocks = need.head;
         for (const Assignment& a : device.assignments) bytes += a.component == need.name ? a.bytes : 0;
         if (bytes == 0) continue;
         for (const BlockNeed& block : need.blocks) in_blocks += block.bytes;
         const BlockNeed &first = need.blocks.front(), &last = need.blocks.back();
-        const bool home = plan.device_of(need.name, first.kind, 0) == d;
-        bytes += home ? need.bytes - in_blocks + need.home : need.each;
+        const bool is_first = plan.device_of(need.name, first.kind, 0) == d;
+        bytes += is_first ? need.bytes - in_blocks + need.latent_device_bytes : need.replicated_bytes;
         if (plan.device_of(need.name, last.kind, last.count - 1) == d) bytes += need.head;
         const bool stays = need.phase != Phase::Encode && phase != Phase::Encode;
         if (stays) resident += bytes;
-        if (home && need.phase != Phase::Encode && phase == Phase::Encode) turn = std::max(turn, 2 * need.home);
-        if (need.phase == phase) turn = std::max(turn, need.activation + (stays ? 0 : bytes));
+        if (is_first && need.phase != Phase::Encode && phase == Phase::Encode)
+          transient = std::max(transient, 2 * need.latent_device_bytes);
+        if (need.phase == phase) transient = std::max(transient, need.activation + (stays ? 0 : bytes));
       }
-      expected[phase] = device.assignments.empty() ? 0 : device.room.driver_bytes + resident + turn;
+      expected[phase] = device.assignments.empty() ? 0 : device.room.driver_bytes + resident + transient;
       CHECK(device.peak[phase] == expected[phase]);
     }
   }
@@ -142,7 +143,7 @@ TEST_CASE("equal devices with room get shares within one block of each other") {
     double longest = 0.0, least = 1e30, most = 0.0;
     for (const BlockNeed& kind : unet.blocks)
       for (int i = 0; i < kind.count; ++i) longest = std::max(longest, kind.time_of(i));
-    if (unet.mirrored) longest *= 3;  // down, up and middle move together
+    if (unet.skip_paired) longest *= 3;  // down, up and middle move together
     for (std::size_t d = 0; d < count; ++d) {
       least = std::min(least, plan.devices[d].time);
       most = std::max(most, plan.devices[d].time);

@@ -190,9 +190,9 @@ TEST_CASE("stem and head weigh on the devices of the first and last block") {
 
 TEST_CASE("passes and texts that are on their way weigh where they wait") {
   std::vector<ComponentNeed> needs = unet();
-  needs[0].passing = 10 * kMiB;
-  needs[0].blocks.front().of_pass.assign(6, 5 * kMiB);
-  needs[0].blocks.front().of_text.assign(6, 2 * kMiB);
+  needs[0].pass_bytes = 10 * kMiB;
+  needs[0].blocks.front().bytes_per_pass.assign(6, 5 * kMiB);
+  needs[0].blocks.front().bytes_per_prompt.assign(6, 2 * kMiB);
   const std::vector<DeviceRoom> two = rooms({4096 * kMiB, 4096 * kMiB});
   for (const std::int64_t evaluations : {1, 2, 3, 100}) {
     CAPTURE(evaluations);
@@ -232,14 +232,14 @@ TEST_CASE("passes and texts that are on their way weigh where they wait") {
 
 TEST_CASE("the image encoder lies with its decoder") {
   std::vector<ComponentNeed> needs = components();
-  CodingNeed coding;
-  coding.on_gpu.moments.resize(1);
-  needs.back().coding = {coding};
+  DecodeNeed mode;
+  mode.on_gpu.moments.resize(1);
+  needs.back().modes = {mode};
   ComponentNeed encoder = needs.back();
   encoder.phase = Phase::Encode;
   encoder.blocks.front().kind = "encoder level";
   needs.push_back(encoder);
-  std::set<std::size_t> homes;
+  std::set<std::size_t> vae_devices;
   for (const std::uint64_t first : {10, 14, 18, 24, 40})
     for (const std::uint64_t second : {10, 14, 18, 24, 40})
       for (const std::int64_t evaluations : {1, 8}) {
@@ -247,15 +247,15 @@ TEST_CASE("the image encoder lies with its decoder") {
         CAPTURE(second);
         const Plan plan = make_plan(needs, rooms({first * 1024 * kMiB, second * 1024 * kMiB}),
                                     {.mode = PlacementRequest::Mode::Shard, .evaluations = evaluations});
-        homes.insert(plan.device_of("vae", "level", 0));
+        vae_devices.insert(plan.device_of("vae", "level", 0));
         CHECK(plan.device_of("vae", "encoder level", 0) == plan.device_of("vae", "level", 0));
       }
-  CHECK(homes.size() == 2);
+  CHECK(vae_devices.size() == 2);
 }
 
 TEST_CASE("where memory is short there are fewer passes at once") {
   std::vector<ComponentNeed> needs = unet();
-  needs[0].passing = 100 * kMiB;
+  needs[0].pass_bytes = 100 * kMiB;
   const auto plan_of = [&](std::uint64_t mib) {
     return make_plan(needs, rooms({mib * kMiB, mib * kMiB}), {.evaluations = 100});
   };
@@ -323,8 +323,8 @@ TEST_CASE("what every device holds a copy of counts on each, what lies at home o
   const std::vector<DeviceRoom> devices = rooms({80000 * kMiB, 80000 * kMiB, 80000 * kMiB});
   const PlacementRequest shard{.mode = PlacementRequest::Mode::Shard};
   const Plan before = make_plan(needs, devices, shard);
-  needs[2].each = 7 * kMiB;
-  needs[2].home = 5 * kMiB;
+  needs[2].replicated_bytes = 7 * kMiB;
+  needs[2].latent_device_bytes = 5 * kMiB;
   const Plan after = make_plan(needs, devices, shard);
   CHECK(summary_of(before) == summary_of(after));
   for (std::size_t d = 0; d < 3; ++d) {

@@ -27,18 +27,20 @@ struct Case {
   Plan plan() const { return make_plan(needs, devices, request); }
 };
 
-CodingNeed coding(CodingWay way, double slowness, std::uint64_t fixed, std::uint64_t shared, std::uint64_t exchanged) {
-  CodingNeed out{.way = way, .slowness = slowness};
+DecodeNeed decode_need(DecodeMode mode, double slowness, std::uint64_t fixed, std::uint64_t shared,
+                       std::uint64_t exchanged) {
+  DecodeNeed out{.mode = mode, .slowness = slowness};
   out.on_gpu = out.on_cpu = {.units = 64, .moments = {{fixed, shared, exchanged}}};
   return out;
 }
 
 /// Ways that give the same picture: what takes less memory takes longer.
-std::vector<CodingNeed> random_coding(std::mt19937_64& random) {
+std::vector<DecodeNeed> random_modes(std::mt19937_64& random) {
   const std::uint64_t whole = random() % (6144 * kMiB);
-  return {coding(CodingWay::Whole, 1.0, whole, 0, 0), coding(CodingWay::Parallel, 1.02, whole / 20, whole, whole / 10),
-          coding(CodingWay::Slabs, 5.0, whole / 10, whole / 2, whole / 20),
-          coding(CodingWay::Slabs, 8.0, whole / 10, whole / 3, whole / 20)};
+  return {decode_need(DecodeMode::Whole, 1.0, whole, 0, 0),
+          decode_need(DecodeMode::Parallel, 1.02, whole / 20, whole, whole / 10),
+          decode_need(DecodeMode::Slabs, 5.0, whole / 10, whole / 2, whole / 20),
+          decode_need(DecodeMode::Slabs, 8.0, whole / 10, whole / 3, whole / 20)};
 }
 
 Case random_case(std::uint64_t seed) {
@@ -46,10 +48,10 @@ Case random_case(std::uint64_t seed) {
   Case out{.needs = random_components(random), .devices = {}, .request = {}};
   for (ComponentNeed& need : out.needs) {
     if (need.phase == Phase::Decode) need.time_a_pass = std::array{0.01, 0.05, 0.2}[random() % 3];
-    if (need.phase == Phase::Decode && random() % 4 > 0) need.coding = random_coding(random);
+    if (need.phase == Phase::Decode && random() % 4 > 0) need.modes = random_modes(random);
     if (need.phase != Phase::Sample || random() % 2 == 0) continue;
     for (BlockNeed& kind : need.blocks)
-      for (int i = 0; i < kind.count; ++i) kind.ahead.push_back(kind.bytes_of(i) / 4);
+      for (int i = 0; i < kind.count; ++i) kind.precomputed.push_back(kind.bytes_of(i) / 4);
   }
   const auto count = random() % 3 + 2;
   const bool are_alike = random() % 3 == 0;  // some of them

@@ -49,7 +49,7 @@ TEST_CASE("a limit with a minus leaves that much free, and no limit is more than
 TEST_CASE("a limit or a speed of a device that the machine has not is said") {
   Job job = job_with("vram_limit: {cuda:0: 8GB, cuda:1: 8GB}\nspeed: {cuda:2: 0.5, cpu: 1.0}");
   JobModels models = open_job(job);
-  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
+  const ChosenDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
   CHECK(plan_job(job, std::move(models), devices).plan.mode_reason ==
         "one device; vram_limit names cuda:1, which the job does not use; speed names cuda:2, which the job does not "
         "use");
@@ -60,7 +60,7 @@ TEST_CASE("a limit or a speed of a device that the machine has not is said") {
   const std::vector<std::string> notes = job_notes(named, models_of_named);
   CHECK(std::ranges::count_if(notes, [](const std::string& note) { return note.find("is not used") != note.npos; }) ==
         2);
-  const JobDevices two = job_devices(named, {survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})});
+  const ChosenDevices two = job_devices(named, {survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})});
   CHECK(plan_job(named, std::move(models_of_named), two).plan.mode_reason == "one device");
 }
 
@@ -81,7 +81,7 @@ TEST_CASE("virtual devices without limits of their own share main memory") {
 
 TEST_CASE("main memory lends also where it computes, and the GPUs' limit is not its own") {
   Job job = job_with("gpu_ids: [0, cpu]\nvram_limit: 8GB");
-  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
+  const ChosenDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
   CHECK(devices.rooms[0].limit_bytes == std::uint64_t{8} << 30);
   CHECK(devices.rooms[1].limit_bytes == std::uint64_t{64} << 30);
   REQUIRE(devices.donors.size() == 1);
@@ -150,7 +150,7 @@ TEST_CASE("the text that memory is planned for is as long as the longest prompt 
         prompt, [&](std::string_view text) { return t5.encode(text); }, t5.chunks(256)));
     const std::int64_t of_clip = tokens(tokenize(
         prompt, [&](std::string_view text) { return clip.encode(text); }, clip.chunks(clip.end())));
-    const TextLengths lengths = text_lengths(job, models.set);
+    const PromptLengths lengths = text_lengths(job, models.set);
     CHECK(lengths.whole == std::max<std::int64_t>(256, of_t5));
     CHECK(lengths.in_chunks == std::max<std::int64_t>(77, of_clip));
   }

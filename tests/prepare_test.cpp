@@ -48,7 +48,7 @@ TEST_CASE("without gpu_ids every usable GPU is there to be used, else the CPU") 
 
 TEST_CASE("the conditionings of all pictures are evaluations") {
   Job job = job_with("");  // one picture with cfg 1, one with 2
-  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
+  const ChosenDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
   CHECK(placement_request(job, devices).evaluations == 3);
   CHECK(placement_request(job, devices).texts_a_run == 2);
   job.images[0].count.value = 4;
@@ -80,17 +80,17 @@ TEST_CASE("runs that are told the same at the same noise levels are told one tex
 }
 
 TEST_CASE("what is computed ahead covers every level at which the sampler evaluates the model") {
-  const auto bytes_ahead = [](const std::string& name) {
+  const auto precomputed_bytes = [](const std::string& name) {
     Job job = job_with("");
     job.images.resize(1);
     job.images[0].sampler.name.value = name;
     job.images[0].sampler.steps.value = 6;
     const PreparedJob prepared = prepare_on(job, survey_of({gpu(0, 8, 6)}));
-    return std::ranges::find(prepared.needs, "unet", &ComponentNeed::name)->blocks[0].of_text[0];
+    return std::ranges::find(prepared.needs, "unet", &ComponentNeed::name)->blocks[0].bytes_per_prompt[0];
   };
-  const std::uint64_t level = bytes_ahead("euler") / 6;
-  CHECK(bytes_ahead("dpmpp_2s_ancestral") == 11 * level);  // a midpoint in each step but the last
-  CHECK(bytes_ahead("seeds_3") == 16 * level);
+  const std::uint64_t level = precomputed_bytes("euler") / 6;
+  CHECK(precomputed_bytes("dpmpp_2s_ancestral") == 11 * level);  // a midpoint in each step but the last
+  CHECK(precomputed_bytes("seeds_3") == 16 * level);
 }
 
 TEST_CASE("a smaller plan asks less of the device that ran out of memory, which may still use what it might") {
@@ -119,7 +119,7 @@ TEST_CASE("a smaller plan asks less of the device that ran out of memory, which 
 
 TEST_CASE("limits and speeds of devices, virtual ones too") {
   Job job = job_with("gpu_ids: [cpu:0, 0, cpu:1]\nvram_limit: {cpu:0: 1GB, cuda:0: 8GB}\nspeed: {cpu:0: 0.25}");
-  const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
+  const ChosenDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6)})});
   REQUIRE(devices.rooms.size() == 3);
   CHECK(devices.rooms[0].id == DeviceId::cpu(0));
   CHECK(devices.rooms[0].limit_bytes == std::uint64_t{1} << 30);
@@ -146,9 +146,9 @@ TEST_CASE("allocations of the long form") {
   const auto request = [](const char* allocation) {
     const Job job = job_with(std::string("gpu_ids: [0, 1]\nallocation: ") + allocation);
     std::string out;
-    const JobDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})});
-    for (const auto& [component, told] : placement_request(job, devices).allocation)
-      out += component + "=" + to_string(told) + " ";
+    const ChosenDevices devices = job_devices(job, {survey_of({gpu(0, 8, 6), gpu(1, 8, 6)})});
+    for (const auto& [component, given] : placement_request(job, devices).allocation)
+      out += component + "=" + to_string(given) + " ";
     return out;
   };
   CHECK(request("{unet: cuda:1, vae: [0]}") == "unet=#cuda:1 vae=#cuda:0 ");
@@ -186,7 +186,7 @@ TEST_CASE("supposed machines") {
   CHECK(machine.speed.at(DeviceId::cuda(1)) == 0.5);
   CHECK(machine.survey.host_free_bytes == std::uint64_t{16} << 30);
   CHECK(machine.virtual_cpus.at(DeviceId::cpu(2)) == std::uint64_t{512} << 20);
-  const JobDevices devices = job_devices(job_with("gpu_ids: [1, cpu:2]"), machine);
+  const ChosenDevices devices = job_devices(job_with("gpu_ids: [1, cpu:2]"), machine);
   CHECK(devices.rooms[0].speed == 0.5);
   CHECK(devices.rooms[1].limit_bytes == std::uint64_t{512} << 20);
   CHECK(job_devices(job_with(""), suppose_machine("cpu:0=1GB,cpu:1=1GB")).rooms.size() == 2);

@@ -173,7 +173,7 @@ TEST_CASE("the levels at which a sampler evaluates the model are known before it
       CAPTURE(model);
       const SigmaTable table = table_of(model);
       const std::vector<double> sigmas = make_sigmas(*find_schedule("simple"), table, 7, 1.0, row.extra_step);
-      const std::vector<double> told = evaluated_sigmas(row, sigmas, table);
+      const std::vector<double> listed = evaluated_sigmas(row, sigmas, table);
       std::vector<double> asked;
       const Denoise denoise = [&](const at::Tensor& x, double sigma) {
         if (std::ranges::find(asked, sigma) == asked.end()) asked.push_back(sigma);
@@ -183,9 +183,9 @@ TEST_CASE("the levels at which a sampler evaluates the model are known before it
       const at::Tensor x = start().to(at::kFloat);
       row.sample(noised_latent(table, sigmas.front(), x, at::zeros_like(x)), sigmas, {table, denoise, noise, nullptr});
       if (row.name == "dpm_adaptive") {  // steps as the picture asks for
-        CHECK(told.front() == asked.front());
+        CHECK(listed.front() == asked.front());
       } else {
-        CHECK(told == asked);
+        CHECK(listed == asked);
       }
     }
   }

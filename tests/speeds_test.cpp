@@ -33,7 +33,7 @@ Job job_with(const std::string& lines) {
   return read_job("checkpoint: a.safetensors\nimages: [{prompt: x}]\n" + lines, "job.yaml", "", {});
 }
 
-std::vector<double> speeds_of(const JobDevices& devices) {
+std::vector<double> speeds_of(const ChosenDevices& devices) {
   std::vector<double> out;
   for (const DeviceRoom& room : devices.rooms) out.push_back(room.speed);
   return out;
@@ -152,7 +152,7 @@ TEST_CASE("devices of several kinds are probed once for each kind, and remembere
   CHECK(probing.probed == std::vector<std::string>{"cpu", "cuda:1", "cuda:0"});
 
   Machine again = machine_of({"slow", "fast", "slow"});
-  const JobDevices remembered = remembered_devices(job, again, probing.source());
+  const ChosenDevices remembered = remembered_devices(job, again, probing.source());
   CHECK(speeds_of(remembered) == std::vector<double>{0.4, 1.0, 0.4, 0.01});
   CHECK(remembered.unprobed.empty());
   CHECK(probing.probed.size() == 3);

@@ -52,8 +52,8 @@ int streamed_blocks(const Plan& plan) {
 }
 
 /// Predictions of three steps of a batch of two, told two texts.
-std::vector<at::Tensor> predictions(Engine& engine, std::span<const Conditioning> told, std::int64_t channels) {
-  const std::vector<ToldText> texts = {{&told[0]}, {&told[1], true}};
+std::vector<at::Tensor> predictions(Engine& engine, std::span<const Conditioning> encoded, std::int64_t channels) {
+  const std::vector<RunConditioning> texts = {{&encoded[0]}, {&encoded[1], true}};
   const std::vector<double> timesteps = {0.75, 0.5, 0.25};
   const Engine::Run run = engine.begin_run(timesteps, texts, {.width = 64, .height = 64});
   const at::Tensor x = at::randn({2, channels, 8, 8}, at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{5}));
@@ -67,8 +67,8 @@ std::vector<at::Tensor> predictions(Engine& engine, std::span<const Conditioning
 void check_same_bits(const ModelSet& models, std::int64_t channels, std::initializer_list<const char*> allocations) {
   const std::vector<PromptText> prompts = {{"a boat at night"}, {"bright sun"}};
   const auto resident = engine_on(models, 1, "");
-  const std::vector<Conditioning> told = resident->encode(prompts);
-  const std::vector<at::Tensor> expected = predictions(*resident, told, channels);
+  const std::vector<Conditioning> encoded = resident->encode(prompts);
+  const std::vector<at::Tensor> expected = predictions(*resident, encoded, channels);
   for (const char* allocation : allocations) {
     CAPTURE(allocation);
     for (int devices = 1; devices <= 2; ++devices) {
@@ -76,7 +76,7 @@ void check_same_bits(const ModelSet& models, std::int64_t channels, std::initial
       CAPTURE(devices);
       const auto engine = engine_on(models, devices, allocation);
       CHECK(streamed_blocks(engine->plan()) > 0);
-      const std::vector<at::Tensor> found = predictions(*engine, told, channels);
+      const std::vector<at::Tensor> found = predictions(*engine, encoded, channels);
       REQUIRE(found.size() == expected.size());
       for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].equal(expected[i]));
     }
@@ -103,21 +103,21 @@ TEST_CASE("weights that serve only before the steps are read when needed, with t
     const std::int64_t channels = models.has_encoder("t5xxl") ? 16 : 4;
     const std::vector<PromptText> prompts = {{"a boat at night"}, {"bright sun"}};
     const auto kept = engine_on(models, 1, "");
-    const std::vector<Conditioning> told = kept->encode(prompts);
+    const std::vector<Conditioning> encoded = kept->encode(prompts);
     const std::vector<ComponentNeed> needs = component_needs(models, {}, {64, 64, 256});
     DeviceRoom room = cpu_room(0);
     const Plan roomy = make_plan(needs, {room});
     const PhaseBytes& peak = roomy.devices[0].peak;
     room.limit_bytes = highest(peak) - 1;
     Plan plan = make_plan(needs, {room});
-    CHECK(roomy.keeps_ahead);
-    CHECK_FALSE(plan.keeps_ahead);
+    CHECK(roomy.keeps_precomputed);
+    CHECK_FALSE(plan.keeps_precomputed);
     room.limit_bytes = cpu_room(0).limit_bytes;
     plan.devices[0].room = room;
     Engine engine(models, ComputeDtypes{}, plan);
     engine.load_diffusion();
-    const std::vector<at::Tensor> expected = predictions(*kept, told, channels);
-    const std::vector<at::Tensor> found = predictions(engine, told, channels);
+    const std::vector<at::Tensor> expected = predictions(*kept, encoded, channels);
+    const std::vector<at::Tensor> found = predictions(engine, encoded, channels);
     for (std::size_t i = 0; i < expected.size(); ++i) CHECK(found[i].equal(expected[i]));
   }
 }
@@ -175,7 +175,7 @@ TEST_CASE("streamed blocks are booked with their donors, the ring with the devic
                                         {2, {&weights[2]}, DeviceId::cpu(1)}});
     CHECK(held(0) == before + 2 * 1024);
     CHECK(held(1) == donor_before + 3 * 1024);
-    CHECK(stream.lent_bytes(DeviceId::cpu(1)) == 3 * 1024);
+    CHECK(stream.offloaded_bytes(DeviceId::cpu(1)) == 3 * 1024);
   }
   CHECK(held(0) == before);
   CHECK(held(1) == donor_before);

@@ -98,9 +98,9 @@ TEST_CASE("SD 1 takes CLIP-L's last layer normed, SD 2 the last but one normed; 
     REQUIRE(prompts.size() >= 4);
     for (std::size_t i = 0; i < prompts.size(); ++i) {
       CAPTURE(prompts[i]);
-      const Conditioning told = family.encode(prompts[i]);
-      CHECK(relative_l2(told.context, read(*cases(), fmt::format("{}.{}", name, i))) <= kBound);
-      CHECK_FALSE(told.pooled.defined());
+      const Conditioning conditioning = family.encode(prompts[i]);
+      CHECK(relative_l2(conditioning.context, read(*cases(), fmt::format("{}.{}", name, i))) <= kBound);
+      CHECK_FALSE(conditioning.pooled.defined());
     }
   }
 }
@@ -113,9 +113,9 @@ TEST_CASE("clip_skip moves the layer of every CLIP, counted as A1111 or as Comfy
       CAPTURE(clip_skip);
       CHECK(relative_l2(sd1.encode(prompt, clip_skip).context, read(*cases(), fmt::format("sd1.layer{}", layer))) <=
             kBound);
-      const Conditioning told = sdxl.encode(prompt, clip_skip);
-      CHECK(relative_l2(told.context, read(*cases(), fmt::format("sdxl.layer{}", layer))) <= kBound);
-      CHECK(relative_l2(told.pooled, read(*cases(), "sdxl.pooled")) <= kBound);
+      const Conditioning conditioning = sdxl.encode(prompt, clip_skip);
+      CHECK(relative_l2(conditioning.context, read(*cases(), fmt::format("sdxl.layer{}", layer))) <= kBound);
+      CHECK(relative_l2(conditioning.pooled, read(*cases(), "sdxl.pooled")) <= kBound);
     }
   }
   CHECK(at::equal(sdxl.encode(prompt, 2).context, sdxl.encode(prompt).context));

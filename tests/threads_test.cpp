@@ -33,36 +33,36 @@ class FakeShard final : public DiffusionShard {
   /// call.
   explicit FakeShard(const Ops& own, std::vector<int>* order = nullptr) : own_(own), order_(order) {}
 
-  std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
-                                  const Ops& ops) override {
+  std::unique_ptr<RunState> begin_run(std::span<const double>, std::span<const RunConditioning> texts,
+                                      const RunFacts& facts, const Ops& ops) override {
     count_call(ops);
-    auto told = std::make_unique<FakeTold>();
-    for (std::size_t i = 0; i < texts.size(); ++i) told->texts.push_back(facts.guidance + static_cast<double>(i));
-    return told;
+    auto run_state = std::make_unique<FakeRunState>();
+    for (std::size_t i = 0; i < texts.size(); ++i) run_state->texts.push_back(facts.guidance + static_cast<double>(i));
+    return run_state;
   }
-  std::unique_ptr<DiffusionPass> begin(const Told&, const at::Tensor& x, double timestep, std::size_t text,
+  std::unique_ptr<DiffusionPass> begin(const RunState&, const at::Tensor& x, double timestep, std::size_t text,
                                        const Ops& ops) const override {
     count_call(ops);
     auto pass = std::make_unique<FakePass>(timestep, text);
     pass->x = x.clone();
     return pass;
   }
-  void run(int block, DiffusionPass& pass, Told& told, const Ops& ops) const override {
+  void run(int block, DiffusionPass& pass, RunState& run_state, const Ops& ops) const override {
     count_call(ops);
     if (is_stop_requested()) ++blocks_after_stop;
     if (order_) order_->push_back(block);
-    double& value = static_cast<FakeTold&>(told).texts.at(pass.text);
+    double& value = static_cast<FakeRunState&>(run_state).texts.at(pass.text);
     at::Tensor& x = static_cast<FakePass&>(pass).x;
     x = x * 0.5 + value + pass.timestep * block;
   }
   std::vector<at::Tensor*> block_tensors(int) override { return {}; }
-  at::Tensor finish(DiffusionPass& pass, Told&, const Ops& ops) const override {
+  at::Tensor finish(DiffusionPass& pass, RunState&, const Ops& ops) const override {
     count_call(ops);
     return static_cast<FakePass&>(pass).x;
   }
 
  private:
-  struct FakeTold final : Told {
+  struct FakeRunState final : RunState {
     std::vector<double> texts;
   };
   struct FakePass final : DiffusionPass {
@@ -119,7 +119,7 @@ struct Devices {
 /// Four steps of two texts, each begun from what the one before gave.
 at::Tensor sample(Pipeline& pipeline, int seed) {
   const Conditioning nothing;
-  const std::vector<ToldText> texts = {{&nothing}, {&nothing, true}};
+  const std::vector<RunConditioning> texts = {{&nothing}, {&nothing, true}};
   const std::vector<double> timesteps = {1.0, 0.5};
   const auto run = pipeline.begin_run(timesteps, texts, {.guidance = static_cast<double>(seed)});
   at::Tensor x = at::full({1, 4, 8, 8}, seed);
@@ -127,8 +127,8 @@ at::Tensor sample(Pipeline& pipeline, int seed) {
     const std::vector<Pipeline::Evaluation> evaluations = {{x, 0}, {x, 1}};
     std::vector<std::future<at::Tensor>> passes = pipeline.submit(run, evaluations, 0.25);
     for (const auto& pass : passes) pass.wait();  // each, whatever becomes of the others
-    const at::Tensor told = passes[0].get(), untold = passes[1].get();
-    x = told + untold;
+    const at::Tensor positive = passes[0].get(), negative = passes[1].get();
+    x = positive + negative;
   }
   return x;
 }
@@ -151,9 +151,9 @@ std::vector<at::Tensor> sample_all(Pipeline& pipeline, std::size_t count) {
     std::vector<std::jthread> samplers;
     for (int i = 0; i < 4; ++i)
       samplers.emplace_back([&] {
-        while (const auto turn = queue.next()) {
+        while (const auto slot = queue.next()) {
           try {
-            out[turn->run()] = sample(pipeline, static_cast<int>(turn->run()));
+            out[slot->run()] = sample(pipeline, static_cast<int>(slot->run()));
           } catch (const std::exception&) {  // it stays undefined
           } catch (const Interrupted&) {
           }
@@ -355,7 +355,7 @@ TEST_CASE("once the program is asked to end no block begins, and passes that wai
 
 TEST_CASE("passes go together as far as the copies of streamed blocks need it") {
   // Of four blocks so many are streamed; six passes wait. A CPU, which copies blocks itself, waits for every copy.
-  const std::vector<std::vector<int>> turns = {{1, 1, 1, 1, 1, 1}, {1, 2, 3}, {1, 2, 3}, {2, 4}, {2, 4}};
+  const std::vector<std::vector<int>> batches = {{1, 1, 1, 1, 1, 1}, {1, 2, 3}, {1, 2, 3}, {2, 4}, {2, 4}};
   for (int streamed = 0; streamed <= kBlocks; ++streamed) {
     CAPTURE(streamed);
     Worker worker(DeviceId::cpu(), Worker::Runs::InThread);
@@ -363,17 +363,17 @@ TEST_CASE("passes go together as far as the copies of streamed blocks need it") 
     std::vector<int> blocks;  // in the order in which passes went through them
     std::vector<Pipeline::Member> members(1);
     members[0] = member(DeviceId::cpu(), worker, meter, &blocks);
-    std::vector<BlockStream::Block> lent;
-    for (int block = 0; block < streamed; ++block) lent.push_back({block, {}, DeviceId::cpu()});
-    if (streamed > 0) members[0].stream = std::make_unique<BlockStream>(at::kCPU, std::move(lent));
+    std::vector<BlockStream::Block> offloaded;
+    for (int block = 0; block < streamed; ++block) offloaded.push_back({block, {}, DeviceId::cpu()});
+    if (streamed > 0) members[0].stream = std::make_unique<BlockStream>(at::kCPU, std::move(offloaded));
     Pipeline pipeline(std::move(members), {{{0}, 0, kBlocks - 1}});
     pipeline.limit(6);
     const Conditioning nothing;
-    const auto run = pipeline.begin_run(std::vector{1.0}, std::vector<ToldText>{{&nothing}}, {});
+    const auto run = pipeline.begin_run(std::vector{1.0}, std::vector<RunConditioning>{{&nothing}}, {});
     const std::vector<Pipeline::Evaluation> evaluations(6, {at::ones({1, 4, 8, 8}), 0});
     for (std::future<at::Tensor>& pass : pipeline.submit(run, evaluations, 1.0)) pass.wait();
     std::vector<int> expected;
-    for (const int passes : turns[static_cast<std::size_t>(streamed)])
+    for (const int passes : batches[static_cast<std::size_t>(streamed)])
       for (int block = 0; block < kBlocks; ++block) expected.insert(expected.end(), passes, block);
     CHECK(blocks == expected);
   }
@@ -381,7 +381,7 @@ TEST_CASE("passes go together as far as the copies of streamed blocks need it") 
 
 TEST_CASE("what is done between passes has its turn: behind those that came before it, before the others") {
   const Conditioning nothing;
-  const std::vector<ToldText> texts = {{&nothing}};
+  const std::vector<RunConditioning> texts = {{&nothing}};
   const std::vector<double> timesteps = {1.0};
   Devices devices;
   const auto run = devices.pipeline->begin_run(timesteps, texts, {});

@@ -211,7 +211,7 @@ TEST_CASE("its need: one coder's tensors, and three tensors of a block at full r
   const ComponentNeed decoder = autoencoder(part).decoder_need(part, at::kFloat, picture);
   CHECK(decoder.name == "vae");
   CHECK((decoder.phase == Phase::Decode));
-  CHECK(decoder.whole);
+  CHECK(decoder.indivisible);
   CHECK(decoder.bytes == bytes_of("taesd_decoder."));
   REQUIRE(decoder.blocks.size() == 1);
   CHECK(decoder.blocks[0].kind == "level");
@@ -219,18 +219,18 @@ TEST_CASE("its need: one coder's tensors, and three tensors of a block at full r
   CHECK(decoder.blocks[0].bytes == decoder.bytes);
   CHECK(decoder.activation == workspace);
   CHECK(decoder.activation_on_cpu == largest);
-  REQUIRE(decoder.coding.size() == 1);
-  CHECK((decoder.coding[0].way == CodingWay::Whole));
-  CHECK(decoder.coding[0].on_gpu.bytes(1.0) == block * 5 / 4 + pixels * 4);
-  CHECK(decoder.coding[0].on_cpu.bytes(1.0) == block + pixels * 4 + std::uint64_t{10} * 20480 * 4);
+  REQUIRE(decoder.modes.size() == 1);
+  CHECK((decoder.modes[0].mode == DecodeMode::Whole));
+  CHECK(decoder.modes[0].on_gpu.bytes(1.0) == block * 5 / 4 + pixels * 4);
+  CHECK(decoder.modes[0].on_cpu.bytes(1.0) == block + pixels * 4 + std::uint64_t{10} * 20480 * 4);
 
   const ComponentNeed encoder = autoencoder(part).encoder_need(part, at::kBFloat16, picture);
   CHECK((encoder.phase == Phase::Encode));
-  CHECK(encoder.whole);
+  CHECK(encoder.indivisible);
   CHECK(encoder.bytes == bytes_of("taesd_encoder.") / 2);
   CHECK(encoder.blocks[0].kind == "encoder level");
-  REQUIRE(encoder.coding.size() == 1);
-  CHECK(encoder.coding[0].on_gpu.bytes(1.0) == block / 2 * 5 / 4 + pixels * 36);
+  REQUIRE(encoder.modes.size() == 1);
+  CHECK(encoder.modes[0].on_gpu.bytes(1.0) == block / 2 * 5 / 4 + pixels * 36);
 
   // A file of the decoder alone counts whole.
   const Part alone_part = find_part(file(alone("taesd_decoder.")), kVaeRole);

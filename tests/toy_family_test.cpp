@@ -123,28 +123,28 @@ class ToyShard final : public DiffusionShard {
     if (held.stem()) in_ = weights.linear("in");
     if (held.head()) out_ = weights.linear("out");
   }
-  struct ToyTold final : Told {
+  struct ToyRunState final : RunState {
     std::vector<at::Tensor> texts;
   };
-  std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts&,
-                                  const Ops&) override {
-    auto out = std::make_unique<ToyTold>();
-    for (const ToldText& text : texts) out->texts.push_back(text.conditioning->pooled.unsqueeze(1));
+  std::unique_ptr<RunState> begin_run(std::span<const double>, std::span<const RunConditioning> texts, const RunFacts&,
+                                      const Ops&) override {
+    auto out = std::make_unique<ToyRunState>();
+    for (const RunConditioning& text : texts) out->texts.push_back(text.conditioning->pooled.unsqueeze(1));
     return out;
   }
-  std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
-                                       const Ops& ops) const override {
-    ToyState state{ops.linear_col(x.flatten(2).transpose(1, 2), in_), static_cast<const ToyTold&>(told).texts[text],
-                   x.size(2)};
+  std::unique_ptr<DiffusionPass> begin(const RunState& run_state, const at::Tensor& x, double timestep,
+                                       std::size_t text, const Ops& ops) const override {
+    ToyState state{ops.linear_col(x.flatten(2).transpose(1, 2), in_),
+                   static_cast<const ToyRunState&>(run_state).texts[text], x.size(2)};
     return std::make_unique<PassOf<ToyState>>(timestep, text, state);
   }
-  void run(int block, DiffusionPass& pass, Told&, const Ops& ops) const override {
+  void run(int block, DiffusionPass& pass, RunState&, const Ops& ops) const override {
     ToyState& state = static_cast<PassOf<ToyState>&>(pass).state;
     state.x = state.x + pass.timestep / 1000 * state.text;
     layers_.block(block, state, ops);
   }
   std::vector<at::Tensor*> block_tensors(int block) override { return layers_.block_tensors(block); }
-  at::Tensor finish(DiffusionPass& pass, Told&, const Ops& ops) const override {
+  at::Tensor finish(DiffusionPass& pass, RunState&, const Ops& ops) const override {
     const ToyState& state = static_cast<PassOf<ToyState>&>(pass).state;
     return ops.linear_row(state.x, out_).transpose(1, 2).unflatten(2, {state.rows, -1});
   }
@@ -171,12 +171,12 @@ class ToyModel final : public DiffusionModel {
             .blocks = {blocks_below("toy", part.as<int>(), part, "layers.", dtype)},
             .bytes = loaded_bytes(part, dtype),
             .activation = 5 * state,
-            .passing = state,
-            .home = static_cast<std::uint64_t>(picture.batch) * latents,
+            .pass_bytes = state,
+            .latent_device_bytes = static_cast<std::uint64_t>(picture.batch) * latents,
             .latents = latents};
   }
   std::unique_ptr<DiffusionShard> load(const Part&, const Weights& weights, const HeldBlocks& held,
-                                       const Rehearsal&) const override {
+                                       const WarmUpShape&) const override {
     return std::make_unique<ToyShard>(weights, held);
   }
 };

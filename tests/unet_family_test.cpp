@@ -116,7 +116,7 @@ constexpr const char* kPrefixG = "conditioner.embedders.1.model.";
 TEST_CASE("what a family was trained with") {
   const Training sd1 = *diffusion(unet("sd1", "")).row->training;
   CHECK((sd1.prediction == Prediction::Epsilon));
-  CHECK(sd1.levels == 1000);
+  CHECK(sd1.timesteps == 1000);
   CHECK(sd1.latent.channels == 4);
   CHECK(sd1.latent.scale == 0.18215);
   CHECK(sd1.latent.shift == 0);

@@ -10,6 +10,7 @@
 #include "core/need_parts.h"
 #include "core/sha256.h"
 #include "shard/engine.h"
+#include "shard/make_plan.h"
 #include "shard/needs.h"
 #include "tests/model_sets.h"
 #include "tests/tensor_writer.h"
@@ -87,10 +88,10 @@ DeviceRoom cpu_room(int index) {
 struct Placing {
   int devices = 1;
   std::string unet = {}, encoders = {};
-  bool keeps_ahead = true;
+  bool keeps_precomputed = true;
 };
 
-/// Encodings of two prompts, predictions of two steps and a decoded latent, all of it by one engine.
+/// EncodedInputs of two prompts, predictions of two steps and a decoded latent, all of it by one engine.
 std::vector<at::Tensor> results(const ModelSet& models, const Placing& placing) {
   std::vector<DeviceRoom> rooms;
   for (int i = 0; i < placing.devices; ++i) rooms.push_back(cpu_room(i));
@@ -104,7 +105,7 @@ std::vector<at::Tensor> results(const ModelSet& models, const Placing& placing) 
     if (!placing.encoders.empty())
       request.allocation[std::string(text_encoder(encoder).key())] = parse_allocation(placing.encoders);
   Plan plan = make_plan(component_needs(models, {}, {64, 64, 256}), rooms, request);
-  plan.keeps_ahead = placing.keeps_ahead;
+  plan.keeps_precomputed = placing.keeps_precomputed;
   int streamed = 0;
   for (const PlannedDevice& device : plan.devices)
     for (const Assignment& a : device.assignments) streamed += a.streamed ? a.blocks : 0;
@@ -117,7 +118,7 @@ std::vector<at::Tensor> results(const ModelSet& models, const Placing& placing) 
     if (one.pooled.defined()) out.push_back(one.pooled);
   }
   engine.load_diffusion();
-  const std::vector<ToldText> texts = {{&told[0]}, {&told[1], true}};
+  const std::vector<RunConditioning> texts = {{&told[0]}, {&told[1], true}};
   const std::vector<double> timesteps = {0.75, 0.25};
   const Engine::Run run = engine.begin_run(timesteps, texts, {.width = 64, .height = 64});
   const std::int64_t channels = models.training().latent.channels;
@@ -147,15 +148,15 @@ void check_patched(const Folder& folder, const ModelSet& models, const std::vect
   const std::vector<at::Tensor> unchanged = results(models, {});
   CHECK_FALSE(same(unchanged, expected));
   for (const Placing& placing :
-       {Placing{}, Placing{.keeps_ahead = false}, Placing{.unet = "cpu:0,40%;cpu,30%;cpu:7,30%"},
+       {Placing{}, Placing{.keeps_precomputed = false}, Placing{.unet = "cpu:0,40%;cpu,30%;cpu:7,30%"},
         Placing{.devices = 3, .unet = "cpu:0,34%;cpu:1,33%;cpu:2,33%", .encoders = "cpu:0,50%;cpu:1,50%"},
         Placing{.devices = 3,
         .unet = "cpu:0,25%;cpu,25%;cpu:1,25%;cpu:2,25%",
         .encoders = "cpu:0,50%;cpu,50%",
-        .keeps_ahead = false}}) {
+        .keeps_precomputed = false}}) {
     CAPTURE(placing.devices);
     CAPTURE(placing.unet);
-    CAPTURE(placing.keeps_ahead);
+    CAPTURE(placing.keeps_precomputed);
     CHECK(same(results(patched, placing), expected));
   }
   // The autoencoder's weights, which no prediction shows.

@@ -19,7 +19,7 @@ TEST_CASE("the queue begins runs in order, as many as leave a device without wor
   CHECK(first->run() == 0);
   CHECK(second->run() == 1);
   CHECK(third->run() == 2);  // six passes are under way: enough
-  std::unique_ptr<RunQueue::Turn> fourth;
+  std::unique_ptr<RunQueue::Slot> fourth;
   {
     const std::jthread waits([&] { fourth = queue.next(); });
     first.reset();  // five
@@ -33,7 +33,7 @@ TEST_CASE("the queue begins runs in order, as many as leave a device without wor
   CHECK(queue.next() == nullptr);
 
   RunQueue stopped({1, 1}, 1);
-  const auto turn = stopped.next();
+  const auto slot = stopped.next();
   {
     const std::jthread waits([&] { CHECK(stopped.next() == nullptr); });
     stopped.stop();

@@ -18,7 +18,7 @@ class Decoders {
   /// Loads that rank's, on its device: once each, before the first picture. Several ranks may load at the same time.
   virtual void load(std::size_t rank, const Weights& weights) = 0;
   /// z [1, latent channels, h, w], without latent scale -> [1, 3, H, W], about -1..1, by a mode of decoder_need().
-  virtual at::Tensor decode(const CodingNeed& mode, const Team& team, const at::Tensor& z) const = 0;
+  virtual at::Tensor decode(const DecodeNeed& mode, const Team& team, const at::Tensor& z) const = 0;
 };
 
 /// Its encoders, likewise.
@@ -27,7 +27,7 @@ class Encoders {
   virtual ~Encoders() = default;
   virtual void load(std::size_t rank, const Weights& weights) = 0;
   /// image [1, 3, H, W] in -1..1 -> its distribution, by a mode of encoder_need().
-  virtual LatentDistribution encode(const CodingNeed& mode, const Team& team, const at::Tensor& image) const = 0;
+  virtual LatentDistribution encode(const DecodeNeed& mode, const Team& team, const at::Tensor& image) const = 0;
 };
 
 }  // namespace mgpu

@@ -15,7 +15,7 @@ namespace {
 using Steps = std::span<const AutoencoderStep>;
 
 /// Thrown by a slab that has come to a normalisation whose statistics are not known yet.
-struct Wanted {
+struct MissingStatistics {
   at::Tensor sums;  ///< of the slab's rows
   std::int64_t width = 0;
   const Norm* norm = nullptr;
@@ -26,7 +26,7 @@ class KnownStatistics final : public Statistics {
  public:
   explicit KnownStatistics(const NormTape& known) : known_(known) {}
   at::Tensor affine(const at::Tensor& sums, std::int64_t width, const Norm& norm) override {
-    if (next_ == known_.size()) throw Wanted{sums, width, &norm};
+    if (next_ == known_.size()) throw MissingStatistics{sums, width, &norm};
     return known_[next_++];
   }
 
@@ -53,9 +53,9 @@ class InSlabs {
   ImageRows run() {
     while (!go_through()) {
       const at::Tensor sums = work_.gather(device_, at::cat(sums_));
-      known_.push_back(measured_affine(sums, wanted_->width, *wanted_->norm));
+      known_.push_back(measured_affine(sums, missing_->width, *missing_->norm));
       sums_.clear();
-      wanted_.reset();
+      missing_.reset();
     }
     return work_.gather(device_, std::move(out_));
   }
@@ -71,13 +71,13 @@ class InSlabs {
       try {
         const BandOps ops(work_.bands(), around, statistics, nobody, 0);
         keep(run_steps(levels_.steps, rows_of(image_, around), ops), slab, around);
-      } catch (const Wanted& wanted) {
-        sums_.push_back(inner(wanted.sums, wanted.width, slab, around).clone());
-        wanted_ = wanted;
-        wanted_->sums.reset();
+      } catch (const MissingStatistics& missing) {
+        sums_.push_back(inner(missing.sums, missing.width, slab, around).clone());
+        missing_ = missing;
+        missing_->sums.reset();
       }
     }
-    return !wanted_;
+    return !missing_;
   }
 
   RowRange with_margin(const RowRange& slab) const {
@@ -124,7 +124,7 @@ class InSlabs {
   const ImageRows& image_;
   NormTape known_;
   std::vector<at::Tensor> sums_;  // of the next normalisation
-  std::optional<Wanted> wanted_;
+  std::optional<MissingStatistics> missing_;
   ImageRows out_;
 };
 

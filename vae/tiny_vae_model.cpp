@@ -15,7 +15,7 @@ class TinyDecoders final : public Decoders {
     MGPU_CHECK_EQ(rank, std::size_t{0});
     decoding_ = tiny_decoding(sizes_, weights, format_);
   }
-  at::Tensor decode(const CodingNeed&, const Team&, const at::Tensor& z) const override { return decoding_(z); }
+  at::Tensor decode(const DecodeNeed&, const Team&, const at::Tensor& z) const override { return decoding_(z); }
 
  private:
   TinyVaeSizes sizes_;
@@ -30,7 +30,7 @@ class TinyEncoders final : public Encoders {
     MGPU_CHECK_EQ(rank, std::size_t{0});
     encoding_ = tiny_encoding(sizes_, weights, format_);
   }
-  LatentDistribution encode(const CodingNeed&, const Team&, const at::Tensor& image) const override {
+  LatentDistribution encode(const DecodeNeed&, const Team&, const at::Tensor& image) const override {
     return encoding_(image);
   }
 

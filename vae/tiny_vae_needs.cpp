@@ -36,11 +36,11 @@ ComponentNeed need_of(const Part& vae, const TinyVaeSizes::Coder& coder, at::Sca
   need.name = "vae";
   need.bytes = bytes_below(vae, coder.layers, dtype);
   need.activation = kWorkspace;
-  need.whole = true;
+  need.indivisible = true;
   need.activation_on_cpu = loading_of(vae, coder, dtype);
-  need.coding = {{.way = CodingWay::Whole,
-                  .on_gpu = {.moments = {{.fixed = block * 5 / 4 + pixels * beside}}},
-                  .on_cpu = {.moments = {{.fixed = block + surroundings + pixels * beside}}}}};
+  need.modes = {{.mode = DecodeMode::Whole,
+                 .on_gpu = {.moments = {{.fixed = block * 5 / 4 + pixels * beside}}},
+                 .on_cpu = {.moments = {{.fixed = block + surroundings + pixels * beside}}}}};
   return need;
 }
 

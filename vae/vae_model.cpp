@@ -37,9 +37,9 @@ class VaeDecoders final : public Decoders {
  public:
   VaeDecoders(const VaeSizes& sizes, std::size_t count) : ranks_(sizes, count) {}
   void load(std::size_t rank, const Weights& weights) override { ranks_.load(rank, weights); }
-  at::Tensor decode(const CodingNeed& mode, const Team& team, const at::Tensor& z) const override {
-    if (mode.way == CodingWay::Tiled) return decode_in_tiles(ranks_.all(), team, z, mode.tiling);
-    if (mode.way == CodingWay::Slabs) return decode_in_slabs(ranks_.all(), team, z, mode.slabs);
+  at::Tensor decode(const DecodeNeed& mode, const Team& team, const at::Tensor& z) const override {
+    if (mode.mode == DecodeMode::Tiled) return decode_in_tiles(ranks_.all(), team, z, mode.tiling);
+    if (mode.mode == DecodeMode::Slabs) return decode_in_slabs(ranks_.all(), team, z, mode.slabs);
     return decode_in_bands(ranks_.all(), team, z);
   }
 
@@ -51,8 +51,8 @@ class VaeEncoders final : public Encoders {
  public:
   VaeEncoders(const VaeSizes& sizes, std::size_t count) : ranks_(sizes, count) {}
   void load(std::size_t rank, const Weights& weights) override { ranks_.load(rank, weights); }
-  LatentDistribution encode(const CodingNeed& mode, const Team& team, const at::Tensor& image) const override {
-    if (mode.way == CodingWay::Slabs) return encode_in_slabs(ranks_.all(), team, image, mode.slabs);
+  LatentDistribution encode(const DecodeNeed& mode, const Team& team, const at::Tensor& image) const override {
+    if (mode.mode == DecodeMode::Slabs) return encode_in_slabs(ranks_.all(), team, image, mode.slabs);
     return encode_in_bands(ranks_.all(), team, image);
   }
 

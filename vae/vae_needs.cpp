@@ -17,7 +17,7 @@ constexpr double kSlownessOfSlabs = 5.0, kSlownessOfJoinedSlabs = 7.0, kSlowness
 // Flux's, measured on an H200 at 1024x1024 and 2048x2048).
 constexpr double kSlownessOfDecoding = 1.5;
 
-using Moment = CodingNeed::Moment;
+using Moment = DecodeNeed::Moment;
 
 constexpr std::uint64_t kColours = 3;
 constexpr std::uint64_t kSmallTensors = 1 << 10;  // that outlive a decode for a moment
@@ -117,7 +117,7 @@ void decode_levels(Moments& moments, std::size_t last) {
   }
 }
 
-CodingNeed::Need whole_decode(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture, bool on_gpu) {
+DecodeNeed::Need whole_decode(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture, bool on_gpu) {
   Moments moments(sizes, picture.width * picture.height, dtype, on_gpu);
   decode_levels(moments, 0);
   moments.finish();
@@ -135,7 +135,7 @@ std::int64_t tile_pixels(const VaeSizes& sizes, const LargestPicture& picture, c
 
 /// A picture no larger than a tile, whole; the levels before the tiled ones; beside their image, which every device
 /// has, a tile on its way through the others; then all tiles and the picture that they become.
-CodingNeed::Need tiled_decode(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
+DecodeNeed::Need tiled_decode(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
                               const Tiling& tiling, bool on_gpu) {
   const auto first = static_cast<std::size_t>(tiling.levels);  // the last level before them
   Moments whole(sizes, picture.width * picture.height, dtype, on_gpu);
@@ -159,7 +159,7 @@ CodingNeed::Need tiled_decode(const VaeSizes& sizes, at::ScalarType dtype, const
   return {units_of(sizes, picture, on_gpu), whole.take()};
 }
 
-CodingNeed::Need whole_encode(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture, bool on_gpu) {
+DecodeNeed::Need whole_encode(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture, bool on_gpu) {
   Moments moments(sizes, picture.width * picture.height, dtype, on_gpu);
   moments.finish();
   for (std::size_t level = 0; level < moments.levels(); ++level) {
@@ -183,7 +183,7 @@ std::vector<SlabLevels> groups_of(const Slabs& slabs) {
 }
 
 /// The levels before whole; then, beside what comes into others and out of them, which every device has, a slab.
-CodingNeed::Need decode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
+DecodeNeed::Need decode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
                                  const Slabs& slabs, bool on_gpu) {
   Moments whole(sizes, picture.width * picture.height, dtype, on_gpu);
   decode_levels(whole, size(slabs.levels));
@@ -207,7 +207,7 @@ CodingNeed::Need decode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, co
 }
 
 /// Likewise, the other way round.
-CodingNeed::Need encode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
+DecodeNeed::Need encode_in_slabs(const VaeSizes& sizes, at::ScalarType dtype, const LargestPicture& picture,
                                  const Slabs& slabs, bool on_gpu) {
   Moments whole(sizes, picture.width * picture.height, dtype, on_gpu);
   whole.finish();
@@ -255,7 +255,7 @@ std::vector<Tiling> tilings_of(const VaeSizes& sizes, const LargestPicture& pict
   Tiling tiling = picture.tiling;
   tiling.levels = std::min(2, levels);
   std::vector<Tiling> out{tiling};
-  if (!picture.tiling_is_told) {
+  if (!picture.tiling_is_fixed) {
     tiling.tile /= 2;
     tiling.overlap = std::min(tiling.overlap, tiling.tile / 4);
     out.push_back(tiling);
@@ -278,57 +278,57 @@ std::uint64_t phase_bytes(const Part& vae, at::ScalarType dtype) {
 ComponentNeed vae_decoder_need(const Part& vae, at::ScalarType dtype, const LargestPicture& picture) {
   const auto& sizes = vae.as<VaeSizes>();
   const std::uint64_t bytes = bytes_below(vae, "decoder.", dtype) + phase_bytes(vae, dtype);
-  std::vector<CodingNeed> ways;
-  for (const CodingWay way : {CodingWay::Whole, CodingWay::Parallel})
-    ways.push_back({.way = way,
-                    .tiling = tilings_of(sizes, picture).front(),
-                    .on_gpu = whole_decode(sizes, dtype, picture, true),
-                    .on_cpu = whole_decode(sizes, dtype, picture, false)});
+  std::vector<DecodeNeed> modes;
+  for (const DecodeMode mode : {DecodeMode::Whole, DecodeMode::Parallel})
+    modes.push_back({.mode = mode,
+                     .tiling = tilings_of(sizes, picture).front(),
+                     .on_gpu = whole_decode(sizes, dtype, picture, true),
+                     .on_cpu = whole_decode(sizes, dtype, picture, false)});
   for (const Slabs& slabs : slabs_of(sizes, picture))
-    ways.push_back({.way = CodingWay::Slabs,
-                    .slabs = slabs,
-                    .slowness = slabs.together ? kSlownessOfJoinedSlabs : kSlownessOfSlabs,
-                    .on_gpu = decode_in_slabs(sizes, dtype, picture, slabs, true),
-                    .on_cpu = decode_in_slabs(sizes, dtype, picture, slabs, false)});
+    modes.push_back({.mode = DecodeMode::Slabs,
+                     .slabs = slabs,
+                     .slowness = slabs.together ? kSlownessOfJoinedSlabs : kSlownessOfSlabs,
+                     .on_gpu = decode_in_slabs(sizes, dtype, picture, slabs, true),
+                     .on_cpu = decode_in_slabs(sizes, dtype, picture, slabs, false)});
   for (const Tiling& tiling : tilings_of(sizes, picture))
     if (tiling.levels > 0)
-      ways.push_back({.way = CodingWay::Tiled,
-                      .tiling = tiling,
-                      .slowness = kSlownessOfTiles,
-                      .on_gpu = tiled_decode(sizes, dtype, picture, tiling, true),
-                      .on_cpu = tiled_decode(sizes, dtype, picture, tiling, false)});
+      modes.push_back({.mode = DecodeMode::Tiled,
+                       .tiling = tiling,
+                       .slowness = kSlownessOfTiles,
+                       .on_gpu = tiled_decode(sizes, dtype, picture, tiling, true),
+                       .on_cpu = tiled_decode(sizes, dtype, picture, tiling, false)});
   return {.name = "vae",
           .phase = Phase::Decode,
           .blocks = {{"level", static_cast<int>(sizes.channels.size()), bytes}},
           .bytes = bytes,
           .activation = 2 * kWorkspace,  // its thread's, beside that of the diffusion model's
-          .whole = true,
-          .home = kSmallTensors,
+          .indivisible = true,
+          .latent_device_bytes = kSmallTensors,
           .activation_on_cpu = loading_bytes(vae, dtype),
-          .coding = std::move(ways)};
+          .modes = std::move(modes)};
 }
 
 ComponentNeed vae_encoder_need(const Part& vae, at::ScalarType dtype, const LargestPicture& picture) {
   const auto& sizes = vae.as<VaeSizes>();
   const std::uint64_t bytes = bytes_below(vae, "encoder.", dtype);
-  std::vector<CodingNeed> ways;
-  for (const CodingWay way : {CodingWay::Whole, CodingWay::Parallel})
-    ways.push_back({.way = way,
-                    .on_gpu = whole_encode(sizes, dtype, picture, true),
-                    .on_cpu = whole_encode(sizes, dtype, picture, false)});
+  std::vector<DecodeNeed> modes;
+  for (const DecodeMode mode : {DecodeMode::Whole, DecodeMode::Parallel})
+    modes.push_back({.mode = mode,
+                     .on_gpu = whole_encode(sizes, dtype, picture, true),
+                     .on_cpu = whole_encode(sizes, dtype, picture, false)});
   for (const Slabs& slabs : slabs_of(sizes, picture))
-    ways.push_back({.way = CodingWay::Slabs,
-                    .slabs = slabs,
-                    .on_gpu = encode_in_slabs(sizes, dtype, picture, slabs, true),
-                    .on_cpu = encode_in_slabs(sizes, dtype, picture, slabs, false)});
+    modes.push_back({.mode = DecodeMode::Slabs,
+                     .slabs = slabs,
+                     .on_gpu = encode_in_slabs(sizes, dtype, picture, slabs, true),
+                     .on_cpu = encode_in_slabs(sizes, dtype, picture, slabs, false)});
   return {.name = "vae",
           .phase = Phase::Encode,
           .blocks = {{"encoder level", static_cast<int>(sizes.channels.size()), bytes}},
           .bytes = bytes,
           .activation = kWorkspace,
-          .whole = true,
+          .indivisible = true,
           .activation_on_cpu = loading_bytes(vae, dtype),
-          .coding = std::move(ways)};
+          .modes = std::move(modes)};
 }
 
 double vae_decode_time(const VaeSizes& sizes, const LargestPicture& picture) {

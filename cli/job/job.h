@@ -115,10 +115,10 @@ struct PlacementOptions {
   Allocation allocation;
 };
 
-enum class DecodeWay : std::uint8_t { Auto, Whole, Parallel, Tiled };
+enum class DecodeSetting : std::uint8_t { Auto, Whole, Parallel, Tiled };
 
 struct DecodeOptions {
-  Marked<DecodeWay> way;
+  Marked<DecodeSetting> mode;
   Marked<int> tile{.value = 1024, .mark = {}};    ///< pixels
   Marked<int> overlap{.value = 128, .mark = {}};  ///< likewise
 };

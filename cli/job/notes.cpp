@@ -246,8 +246,8 @@ void note_devices(const Job& job, NoteList& notes) {
                 computes ? fmt::format("\"speed\" is not used: {} alone computes", id.to_string())
                          : fmt::format("\"speed.{0}\" is not used: {0} does not compute in this job", id.to_string()));
   }
-  if (*job.decode.way == DecodeWay::Parallel && ids->size() == 1)
-    notes.add("parallel", job.decode.way.mark,
+  if (*job.decode.mode == DecodeSetting::Parallel && ids->size() == 1)
+    notes.add("parallel", job.decode.mode.mark,
               fmt::format("\"way: parallel\" is not used: {} alone decodes", ids->front().to_string()));
 }
 
@@ -267,13 +267,13 @@ void note_placement(const Job& job, const ModelSet& set, NoteList& notes) {
       notes.add("tokenizer", file->second.mark,
                 fmt::format("\"tokenizers.{}\" is not used: {} has no {}", key, family, encoder->names().label));
   }
-  const DecodeWay way = *job.decode.way;
-  if (way == DecodeWay::Whole || way == DecodeWay::Parallel)
+  const DecodeSetting mode = *job.decode.mode;
+  if (mode == DecodeSetting::Whole || mode == DecodeSetting::Parallel)
     for (const auto& [name, given] : {std::pair("tile", &job.decode.tile), {"overlap", &job.decode.overlap}})
       if (given->given)
         notes.add("decode", given->mark,
                   fmt::format("\"decode.{}\" is not used with \"way: {}\"", name,
-                              way == DecodeWay::Whole ? "whole" : "parallel"));
+                              mode == DecodeSetting::Whole ? "whole" : "parallel"));
 }
 
 }  // namespace

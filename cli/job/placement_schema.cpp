@@ -166,11 +166,11 @@ void state_placement(Section& s, PlacementOptions& placement) {
 
 Type<DecodeOptions> decode_options() {
   return section<DecodeOptions>([](Section& s, DecodeOptions& options) {
-    s.key("way", options.way,
-          choice<DecodeWay>({{"auto", DecodeWay::Auto},
-                             {"whole", DecodeWay::Whole},
-                             {"parallel", DecodeWay::Parallel},
-                             {"tiled", DecodeWay::Tiled}}),
+    s.key("way", options.mode,
+          choice<DecodeSetting>({{"auto", DecodeSetting::Auto},
+                                 {"whole", DecodeSetting::Whole},
+                                 {"parallel", DecodeSetting::Parallel},
+                                 {"tiled", DecodeSetting::Tiled}}),
           "how the autoencoder decodes");
     s.key("tile", options.tile, integer(64, 16384), "side of a tile in pixels");
     s.key("overlap", options.overlap, integer(0, 8192), "of neighbouring tiles in pixels");

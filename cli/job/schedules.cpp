@@ -55,7 +55,7 @@ bool evaluates_negative(const SamplerOptions& options) {
   return uses_negative(denoiser_options(options));
 }
 
-std::vector<std::string_view> told_prompts(const ImageJob& image) {
+std::vector<std::string_view> run_prompts(const ImageJob& image) {
   std::vector<std::string_view> out{image.prompt};
   for (const ConditionOptions& condition : *image.conditions) out.push_back(condition.prompt);
   if (evaluates_negative(image.sampler)) out.push_back(image.negative);

@@ -35,7 +35,7 @@ bool evaluates_negative(const SamplerOptions& options);
 
 /// The texts that an entry's runs are told, each a conditioning that a step evaluates: its prompt, its conditions', and
 /// the negative prompt where that is evaluated.
-std::vector<std::string_view> told_prompts(const ImageJob& image);
+std::vector<std::string_view> run_prompts(const ImageJob& image);
 
 /// What decides at which noise levels an entry's runs evaluate the model.
 struct LevelsKey {

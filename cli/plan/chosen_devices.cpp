@@ -78,14 +78,14 @@ DeviceRoom room_of(const Job& job, const DeviceId& id, const Machine& machine, b
     room.total_bytes = room.limit_bytes = supposed->second;
   const VramLimit& limit = *job.placement.vram_limit;
   const auto own = limit.device.find(id);
-  std::optional<std::uint64_t> told;
+  std::optional<std::uint64_t> given;
   if (own != limit.device.end())
-    told = limited(job, room, own->second, true);
+    given = limited(job, room, own->second, true);
   else if (limit.each && limit_all)
-    told = limited(job, room, *limit.each, false);
+    given = limited(job, room, *limit.each, false);
   // What other programs hold is not to be had, whatever the job allows.
-  if (!told || *told >= room.limit_bytes) return room;
-  room.limit_bytes = *told;
+  if (!given || *given >= room.limit_bytes) return room;
+  room.limit_bytes = *given;
   room.limited_by.clear();
   return room;
 }
@@ -114,7 +114,7 @@ std::optional<double> given_speed(const Job& job, const DeviceId& id, const Mach
   return std::nullopt;
 }
 
-void set_speeds(const Job& job, const Machine& machine, JobDevices& devices) {
+void set_speeds(const Job& job, const Machine& machine, ChosenDevices& devices) {
   std::map<std::string, DeviceId> kinds;
   bool all_given = true, some_cuda = false;
   for (const DeviceRoom& room : devices.rooms) {
@@ -138,14 +138,14 @@ void set_speeds(const Job& job, const Machine& machine, JobDevices& devices) {
 }
 
 /// What of a component's allocation the plan has to keep to; nothing where it says nothing.
-std::optional<AllocationString> allocation_of(const ComponentAllocation& wanted, const JobDevices& devices) {
+std::optional<AllocationString> allocation_of(const ComponentAllocation& wanted, const ChosenDevices& devices) {
   AllocationString out;
   if (wanted.compute.size() > 1) return std::nullopt;  // the autoencoder's coders
   if (wanted.expert) out = wanted.expert->value;
-  const bool lends = !wanted.expert && wanted.virtual_vram_gb > 0.0;
-  if (!out.tail && (!wanted.compute.empty() || lends)) {
+  const bool offloads = !wanted.expert && wanted.virtual_vram_gb > 0.0;
+  if (!out.tail && (!wanted.compute.empty() || offloads)) {
     out.tail = AllocationTail{wanted.compute.empty() ? devices.rooms.front().id : wanted.compute.front(), 0, {}};
-    if (lends) {
+    if (offloads) {
       out.tail->virtual_bytes = static_cast<std::uint64_t>(wanted.virtual_vram_gb * 0x1p30);
       out.tail->donors = wanted.donors.empty() ? std::vector{DeviceId::cpu()} : wanted.donors;
     }
@@ -183,7 +183,7 @@ void count_evaluations(PlacementRequest& request, const Job& job) {
   request.evaluations = 0;
   std::set<std::tuple<std::string_view, int, double, LevelsKey>> different;
   for (const ImageJob& image : job.images) {
-    const std::vector<std::string_view> prompts = told_prompts(image);
+    const std::vector<std::string_view> prompts = run_prompts(image);
     const auto texts = static_cast<std::int64_t>(prompts.size());
     for (const std::string_view prompt : prompts)
       different.emplace(prompt, *image.sampler.clip_skip, *image.sampler.guidance, levels_key(image));
@@ -206,19 +206,19 @@ std::vector<DeviceId> unmeasured_kinds(const std::vector<DeviceRoom>& rooms, con
 }
 
 /// Devices that the autoencoder is to be spread over must compute.
-void check_coders(const Job& job, const JobDevices& devices) {
+void check_vae_devices(const Job& job, const ChosenDevices& devices) {
   const auto& vae = job.placement.allocation.vae;
   for (const DeviceId& id : vae->compute) {
     const bool computes = std::ranges::find(devices.rooms, id, &DeviceRoom::id) != devices.rooms.end();
     if (vae->compute.size() > 1 && !computes && std::ranges::find(devices.dropped, id) == devices.dropped.end())
-      throw coder_error(job, id);
+      throw vae_device_error(job, id);
   }
 }
 
 }  // namespace
 
-JobDevices job_devices(const Job& job, const Machine& machine) {
-  JobDevices out;
+ChosenDevices job_devices(const Job& job, const Machine& machine) {
+  ChosenDevices out;
   const auto& wanted = job.placement.gpu_ids;
   std::vector<DeviceId> ids = wanted.given ? *wanted : all_devices(machine, *job.exact);
   if (wanted.given && *job.placement.drop_missing_devices) {
@@ -232,7 +232,7 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
   const bool some_cuda = std::ranges::any_of(ids, &DeviceId::is_cuda);
   for (const DeviceId& id : ids) out.rooms.push_back(room_of(job, id, machine, !some_cuda || id != DeviceId::cpu()));
   share_main_memory(job, machine, out.rooms);
-  check_coders(job, out);
+  check_vae_devices(job, out);
   set_speeds(job, machine, out);
   out.unmeasured = unmeasured_kinds(out.rooms, machine);
   out.donors = donors_of(job, machine, ids);
@@ -241,37 +241,37 @@ JobDevices job_devices(const Job& job, const Machine& machine) {
 
 namespace {
 
-CodingWay coding_way(DecodeWay way) {
-  return way == DecodeWay::Parallel ? CodingWay::Parallel
-         : way == DecodeWay::Tiled  ? CodingWay::Tiled
-                                    : CodingWay::Whole;
+DecodeMode decode_mode(DecodeSetting mode) {
+  return mode == DecodeSetting::Parallel ? DecodeMode::Parallel
+         : mode == DecodeSetting::Tiled  ? DecodeMode::Tiled
+                                         : DecodeMode::Whole;
 }
 
 }  // namespace
 
-PlacementRequest placement_request(const Job& job, const JobDevices& devices) {
-  using Wanted = PlacementRequest::Mode;
+PlacementRequest placement_request(const Job& job, const ChosenDevices& devices) {
+  using RequestMode = PlacementRequest::Mode;
   PlacementRequest out;
-  out.mode = *job.placement.mode == Mode::Single  ? Wanted::Single
-             : *job.placement.mode == Mode::Shard ? Wanted::Shard
-                                                  : Wanted::Auto;
+  out.mode = *job.placement.mode == Mode::Single  ? RequestMode::Single
+             : *job.placement.mode == Mode::Shard ? RequestMode::Shard
+                                                  : RequestMode::Auto;
   count_evaluations(out, job);
   out.donors = devices.donors;
   if (const auto& vae = job.placement.allocation.vae; vae->compute.size() > 1) {
-    out.coders = vae->compute;
-    out.coding = CodingWay::Parallel;
+    out.vae_devices = vae->compute;
+    out.decode_mode = DecodeMode::Parallel;
   }
-  if (const DecodeWay way = *job.decode.way; way != DecodeWay::Auto) out.coding = coding_way(way);
+  if (const DecodeSetting mode = *job.decode.mode; mode != DecodeSetting::Auto) out.decode_mode = decode_mode(mode);
   std::vector<std::string> components{"unet", "vae"};
   for (const TextEncoderModel* encoder : text_encoders()) components.emplace_back(encoder->key());
   for (const std::string& component : components)
-    if (const auto told = allocation_of(**allocation_for(job, component), devices)) out.allocation[component] = *told;
+    if (const auto given = allocation_of(**allocation_for(job, component), devices)) out.allocation[component] = *given;
   return out;
 }
 
 Error placement_error(const Job& job, const PlacementError& error) {
-  const Marked<ComponentAllocation>& told = *allocation_for(job, error.component());
-  const Mark mark = told->expert ? job.place_in(*told->expert, error.column()) : told.mark;
+  const Marked<ComponentAllocation>& given = *allocation_for(job, error.component());
+  const Mark mark = given->expert ? job.place_in(*given->expert, error.column()) : given.mark;
   return job.error(mark, error.what(), error.hint());
 }
 

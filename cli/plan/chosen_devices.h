@@ -10,7 +10,7 @@
 namespace mgpu {
 
 /// The devices that a job uses.
-struct JobDevices {
+struct ChosenDevices {
   std::vector<DeviceRoom> rooms;   ///< in the order of gpu_ids
   std::vector<DeviceRoom> donors;  ///< others that may lend memory: `cpu`, and those that the allocation names
   bool all_cuda = false;
@@ -31,11 +31,11 @@ inline constexpr double kCpuSpeed = 0.02;
 /// The devices that the job names, else every GPU that can be used, else the CPU (of a supposed machine: its CPUs).
 /// Their speeds are those that the job gives, else supposed ones, else 1 where all are of one kind, else probed ones.
 /// Throws Error (exit 2) at a device that is not there or cannot be used.
-JobDevices job_devices(const Job& job, const Machine& machine);
+ChosenDevices job_devices(const Job& job, const Machine& machine);
 
 /// What the job asks of the plan: its mode, its allocations, and how many evaluations of the diffusion model do not
 /// wait for each other. Dropped devices leave its allocations too.
-PlacementRequest placement_request(const Job& job, const JobDevices& devices);
+PlacementRequest placement_request(const Job& job, const ChosenDevices& devices);
 
 /// The error at the place in the job that asked for what the plan cannot do.
 Error placement_error(const Job& job, const PlacementError& error);

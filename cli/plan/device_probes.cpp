@@ -51,8 +51,8 @@ void save(const Machine& machine, const SpeedSource& source) {
 
 }  // namespace
 
-JobDevices remembered_devices(const Job& job, Machine& machine, const SpeedSource& source) {
-  JobDevices out = job_devices(job, machine);
+ChosenDevices remembered_devices(const Job& job, Machine& machine, const SpeedSource& source) {
+  ChosenDevices out = job_devices(job, machine);
   const bool rooms_asked = ask_free(out.rooms, machine, source), donors_asked = ask_free(out.donors, machine, source);
   if (rooms_asked || donors_asked) out = job_devices(job, machine);
   const bool lacks_rates = !out.unprobed.empty() && machine.rates.empty();
@@ -67,8 +67,8 @@ JobDevices remembered_devices(const Job& job, Machine& machine, const SpeedSourc
   return job_devices(job, machine);
 }
 
-JobDevices probed_devices(const Job& job, Machine& machine, const SpeedSource& source) {
-  JobDevices out = remembered_devices(job, machine, source);
+ChosenDevices probed_devices(const Job& job, Machine& machine, const SpeedSource& source) {
+  ChosenDevices out = remembered_devices(job, machine, source);
   if (out.unprobed.empty() && out.unmeasured.empty()) return out;
   const std::size_t known = machine.driver_bytes.size();
   for (const DeviceId& id : out.unmeasured) {

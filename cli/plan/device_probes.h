@@ -26,11 +26,11 @@ struct SpeedSource {
 
 /// job_devices() with the rates of earlier probes and the driver bytes of earlier runs, read into the machine where
 /// they are needed. No GPU is touched, but one of the job whose free memory only a context can tell.
-JobDevices remembered_devices(const Job& job, Machine& machine, const SpeedSource& source);
+ChosenDevices remembered_devices(const Job& job, Machine& machine, const SpeedSource& source);
 
 /// The same, for a job that is to be rendered: what is needed and not known is probed, once for each kind of device,
 /// and kept. Where a probe fails the devices keep the speeds of unprobed ones, and kAssumedDriverBytes.
-JobDevices probed_devices(const Job& job, Machine& machine, const SpeedSource& source);
+ChosenDevices probed_devices(const Job& job, Machine& machine, const SpeedSource& source);
 
 /// Keeps what the driver took of a GPU at the end of a run, with a margin, where it is more than was counted. `bytes`
 /// 0: not known.

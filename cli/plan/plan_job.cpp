@@ -39,18 +39,18 @@ at::ScalarType scalar_type_of(ComputeType type) {
 LargestPicture largest_picture(const Job& job, const ModelSet& set) {
   LargestPicture out;
   RunTimesteps timesteps(set.training());
-  const TextLengths lengths = text_lengths(job, set);
+  const PromptLengths lengths = text_lengths(job, set);
   out.chunk_tokens = lengths.in_chunks;
   out.text_tokens = std::max({out.text_tokens, lengths.whole, lengths.in_chunks});
   out.tiling = {.tile = *job.decode.tile, .overlap = *job.decode.overlap};
-  out.tiling_is_told = job.decode.tile.given || job.decode.overlap.given;
+  out.tiling_is_fixed = job.decode.tile.given || job.decode.overlap.given;
   std::set<std::string_view> prompts;
   for (const ImageJob& image : job.images) {
     out.batch = std::max<std::int64_t>(out.batch, *image.batch);
-    out.levels = std::max(out.levels, static_cast<std::int64_t>(timesteps.of(image).size()));
-    const std::vector<std::string_view> told = told_prompts(image);
-    out.texts = std::max(out.texts, static_cast<std::int64_t>(told.size()));
-    prompts.insert(told.begin(), told.end());
+    out.timesteps = std::max(out.timesteps, static_cast<std::int64_t>(timesteps.of(image).size()));
+    const std::vector<std::string_view> used = run_prompts(image);
+    out.texts = std::max(out.texts, static_cast<std::int64_t>(used.size()));
+    prompts.insert(used.begin(), used.end());
     if (std::int64_t{*image.width} * *image.height > out.width * out.height)
       out.width = *image.width, out.height = *image.height;
   }
@@ -88,8 +88,8 @@ std::optional<LargestPicture> smaller_picture(const LargestPicture& picture, std
 
 /// What would fit instead: the same in bf16, its largest picture made smaller, or more memory.
 NearestFit find_nearest_fit(const Job& job, const ModelSet& models, const ComputeDtypes& dtypes,
-                            const LargestPicture& picture, const JobDevices& devices, const PlacementRequest& request,
-                            const Plan& refused) {
+                            const LargestPicture& picture, const ChosenDevices& devices,
+                            const PlacementRequest& request, const Plan& refused) {
   using enum NearestFit::Kind;
   const auto fits = [&](const ComputeDtypes& types, const LargestPicture& largest) {
     return can_fit(needs_of(job, models, types, largest), devices.rooms, request);
@@ -115,7 +115,7 @@ NearestFit find_nearest_fit(const Job& job, const ModelSet& models, const Comput
 /// "; vram_limit names cuda:1, which the job does not use". Of a job without gpu_ids; of one with, a note says it
 /// before it is planned.
 template <class Value>
-std::string unused_text(std::string_view key, const std::map<DeviceId, Value>& values, const JobDevices& devices) {
+std::string unused_text(std::string_view key, const std::map<DeviceId, Value>& values, const ChosenDevices& devices) {
   std::string out;
   const auto has = [](const auto& list, const DeviceId& id, const auto& member) {
     return std::ranges::find(list, id, member) != list.end();
@@ -136,7 +136,7 @@ std::uint64_t most_on(const Plan& plan, const DeviceId& device) {
 
 }  // namespace
 
-PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices) {
+PreparedJob plan_job(const Job& job, JobModels models, const ChosenDevices& devices) {
   const ComputeType automatic = devices.all_bf16 ? ComputeType::Bf16 : ComputeType::Fp32;
   const bool half_unet = devices.all_cuda && diffusion_model(models.set.diffusion).gpu_type() == at::kHalf;
   PreparedJob out;
@@ -169,7 +169,7 @@ PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices
   return out;
 }
 
-PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices) {
+PreparedJob prepare(const Job& job, JobModels models, const ChosenDevices& devices) {
   PreparedJob out = plan_job(job, std::move(models), devices);
   if (!out.plan.fits()) throw Error(Exit::DoesNotFit, Mark{job.file}, out.plan.shortfall, out.nearest_fit.text());
   return out;

@@ -49,10 +49,10 @@ struct PreparedJob {
 };
 
 /// Chooses types and plans. Throws Error (exit 2) at an allocation that cannot be.
-PreparedJob plan_job(const Job& job, JobModels models, const JobDevices& devices);
+PreparedJob plan_job(const Job& job, JobModels models, const ChosenDevices& devices);
 
 /// The same for a job that is to be rendered. Throws Error (exit 3) when it does not fit.
-PreparedJob prepare(const Job& job, JobModels models, const JobDevices& devices);
+PreparedJob prepare(const Job& job, JobModels models, const ChosenDevices& devices);
 
 /// A placement of less on a device that ran out of memory within its limit: the plan for a tenth less of it. The device
 /// may still use what it may. Nothing where there is none, or where it asks no less of that device.

@@ -46,12 +46,12 @@ class Counter {
 
 }  // namespace
 
-TextLengths text_lengths(const Job& job, const ModelSet& set) {
+PromptLengths text_lengths(const Job& job, const ModelSet& set) {
   std::set<std::string_view> prompts;
   for (const ImageJob& image : job.images)
     for (const std::string_view prompt : prompts_of(image)) prompts.insert(prompt);
   const TextualInversions inversions(job.embedding_folders);
-  TextLengths out;
+  PromptLengths out;
   for (const EncoderUse& use : set.text().encoders) {
     Counter counter(set, use, inversions);
     std::int64_t& most = use.encoder->reads_chunks() ? out.in_chunks : out.whole;

@@ -26,18 +26,18 @@ bool takes_channels(const Part& diffusion) {
 
 }  // namespace
 
-Encodings::Encodings(Engine& engine, PictureCoder& coder, const TextualInversions& inversions,
-                     std::span<const Picture* const> pictures, const std::function<void()>& between)
+EncodedInputs::EncodedInputs(Engine& engine, VaeRunner& vae_runner, const TextualInversions& inversions,
+                             std::span<const Picture* const> pictures, const std::function<void()>& between)
     : factor_(engine.models().training().latent.factor), inpaint_model_(takes_channels(engine.models().diffusion)) {
   encode_prompts(engine, inversions, pictures);
-  encode_init_images(engine, coder, pictures, between);
+  encode_init_images(engine, vae_runner, pictures, between);
 }
 
-void Encodings::encode_prompts(Engine& engine, const TextualInversions& inversions,
-                               std::span<const Picture* const> pictures) {
+void EncodedInputs::encode_prompts(Engine& engine, const TextualInversions& inversions,
+                                   std::span<const Picture* const> pictures) {
   std::vector<PromptText> prompts;
   for (const Picture* picture : pictures) {
-    for (const std::string_view prompt : told_prompts(*picture->image)) {
+    for (const std::string_view prompt : run_prompts(*picture->image)) {
       const PromptText text = text_of(std::string(prompt), picture->sampler());
       if (conditionings_.try_emplace(text).second) prompts.push_back(text);
     }
@@ -46,23 +46,24 @@ void Encodings::encode_prompts(Engine& engine, const TextualInversions& inversio
   for (std::size_t i = 0; i < prompts.size(); ++i) conditionings_[prompts[i]] = std::move(encoded[i]);
 }
 
-void Encodings::move_to(const DeviceId& home) {
-  const HostDeviceScope scope(home);
-  on_device(home, [&] {
-    for (auto& [text, told] : conditionings_)
-      for (at::Tensor* tensor : {&told.context, &told.pooled}) *tensor = hand_over(*tensor, torch_device(home));
+void EncodedInputs::move_to(const DeviceId& device) {
+  const HostDeviceScope scope(device);
+  on_device(device, [&] {
+    for (auto& [text, conditioning] : conditionings_)
+      for (at::Tensor* tensor : {&conditioning.context, &conditioning.pooled})
+        *tensor = hand_over(*tensor, torch_device(device));
   });
 }
 
-Encodings::InitKey Encodings::key_of(const ImageJob& image) {
+EncodedInputs::InitKey EncodedInputs::key_of(const ImageJob& image) {
   return {image.init_image.path, image.mask.path, *image.width, *image.height};
 }
 
-void Encodings::encode_init_images(Engine& engine, PictureCoder& coder, std::span<const Picture* const> pictures,
-                                   const std::function<void()>& between) {
+void EncodedInputs::encode_init_images(Engine& engine, VaeRunner& vae_runner, std::span<const Picture* const> pictures,
+                                       const std::function<void()>& between) {
   const ModelSet& models = engine.models();
   const LatentFormat& format = models.training().latent;
-  const auto encoding = [&](const at::Tensor& image) { return coder.encode(image); };
+  const auto encoding = [&](const at::Tensor& image) { return vae_runner.encode(image); };
   bool is_loaded = false;
   for (const Picture* picture : pictures) {
     const ImageJob& image = *picture->image;
@@ -72,7 +73,7 @@ void Encodings::encode_init_images(Engine& engine, PictureCoder& coder, std::spa
     auto& encoded = placed.first->second;
     between();
     engine.at_autoencoder(Phase::Encode, [&] {
-      coder.load_encoders();
+      vae_runner.load_encoders();
       is_loaded = true;
       at::Tensor pixels, mask;
       try {
@@ -84,37 +85,37 @@ void Encodings::encode_init_images(Engine& engine, PictureCoder& coder, std::spa
       }
       const at::Tensor latent = encode(pixels, format, encoding);
       const at::Tensor channels = mask.defined() ? inpaint_channels(pixels, mask, format, encoding) : at::Tensor();
-      const HostDeviceScope home(engine.home());  // runs begin there, not where the autoencoder is
+      const HostDeviceScope scope(engine.latent_device());  // runs begin there, not where the autoencoder is
       encoded.latent = hand_over(latent, at::kCPU);
       encoded.channels = hand_over(channels, at::kCPU);
     });
   }
-  if (is_loaded) coder.drop_encoders();
+  if (is_loaded) vae_runner.drop_encoders();
 }
 
-const Conditioning& Encodings::told(const std::string& prompt, const SamplerOptions& options) const {
+const Conditioning& EncodedInputs::conditioning_of(const std::string& prompt, const SamplerOptions& options) const {
   return conditionings_.at(text_of(prompt, options));
 }
 
-std::vector<ForeseenText> Encodings::texts_of(std::span<const Picture* const> pictures,
-                                              const Training& training) const {
+std::vector<UpcomingConditioning> EncodedInputs::texts_of(std::span<const Picture* const> pictures,
+                                                          const Training& training) const {
   RunTimesteps timesteps(training);
-  std::vector<ForeseenText> out;
+  std::vector<UpcomingConditioning> out;
   const ImageJob* last = nullptr;  // pictures of an entry are told the same
   for (const Picture* picture : pictures) {
     if (picture->image == std::exchange(last, picture->image)) continue;
-    for (const std::string_view prompt : told_prompts(*picture->image))
-      out.push_back({&told(std::string(prompt), picture->sampler()), *picture->sampler().guidance,
+    for (const std::string_view prompt : run_prompts(*picture->image))
+      out.push_back({&conditioning_of(std::string(prompt), picture->sampler()), *picture->sampler().guidance,
                      timesteps.of(*picture->image)});
   }
   return out;
 }
 
-std::int64_t Encodings::text_tokens(const Picture& picture) const {
-  return told(picture.image->prompt, picture.sampler()).context.size(1);
+std::int64_t EncodedInputs::text_tokens(const Picture& picture) const {
+  return conditioning_of(picture.image->prompt, picture.sampler()).context.size(1);
 }
 
-Run Encodings::run_of(const Picture& picture) const {
+Run EncodedInputs::run_of(const Picture& picture) const {
   const ImageJob& image = *picture.image;
   const SamplerOptions& options = picture.sampler();
   Run run{.seed = picture.seed,
@@ -122,12 +123,12 @@ Run Encodings::run_of(const Picture& picture) const {
           .width = picture.width(),
           .height = picture.height(),
           .options = &options,
-          .positive = &told(image.prompt, options),
-          .negative = evaluates_negative(options) ? &told(image.negative, options) : nullptr};
+          .positive = &conditioning_of(image.prompt, options),
+          .negative = evaluates_negative(options) ? &conditioning_of(image.negative, options) : nullptr};
   const std::int64_t rows = run.height / factor_, columns = run.width / factor_;
   for (const ConditionOptions& condition : *image.conditions) {
     run.further.push_back(
-        {.told = &told(condition.prompt, options),
+        {.conditioning = &conditioning_of(condition.prompt, options),
          .mask = condition.mask ? latent_mask(read_mask(condition.mask), rows, columns) : at::Tensor(),
          .strength = condition.strength,
          .start = condition.start,

@@ -18,21 +18,21 @@ namespace mgpu {
 
 /// What the runs of a job start from, encoded before anything is sampled: each prompt once, each init image once at
 /// each size. The text encoders come and go first, then the autoencoder's encoder.
-class Encodings {
+class EncodedInputs {
  public:
-  Encodings() = default;
+  EncodedInputs() = default;
   /// Encodes what these pictures need. `between` is called between the steps of the work and may throw to stop it.
-  Encodings(Engine& engine, PictureCoder& coder, const TextualInversions& inversions,
-            std::span<const Picture* const> pictures, const std::function<void()>& between);
+  EncodedInputs(Engine& engine, VaeRunner& vae_runner, const TextualInversions& inversions,
+                std::span<const Picture* const> pictures, const std::function<void()>& between);
 
   /// Brings what the diffusion model is told to the device where another engine's runs begin: a smaller placement may
   /// have moved them.
-  void move_to(const DeviceId& home);
+  void move_to(const DeviceId& device);
 
   /// The run that a picture belongs to. It points into the picture and into these encodings.
   Run run_of(const Picture& picture) const;
   /// The texts that the pictures' runs will be told, in order.
-  std::vector<ForeseenText> texts_of(std::span<const Picture* const> pictures, const Training& training) const;
+  std::vector<UpcomingConditioning> texts_of(std::span<const Picture* const> pictures, const Training& training) const;
   /// Tokens that the picture's prompt has become.
   std::int64_t text_tokens(const Picture& picture) const;
 
@@ -47,9 +47,9 @@ class Encodings {
   static InitKey key_of(const ImageJob& image);
 
   void encode_prompts(Engine& engine, const TextualInversions& inversions, std::span<const Picture* const> pictures);
-  void encode_init_images(Engine& engine, PictureCoder& coder, std::span<const Picture* const> pictures,
+  void encode_init_images(Engine& engine, VaeRunner& vae_runner, std::span<const Picture* const> pictures,
                           const std::function<void()>& between);
-  const Conditioning& told(const std::string& prompt, const SamplerOptions& options) const;
+  const Conditioning& conditioning_of(const std::string& prompt, const SamplerOptions& options) const;
 
   std::map<PromptText, Conditioning> conditionings_;
   std::map<InitKey, InitImage> init_images_;

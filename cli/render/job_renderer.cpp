@@ -31,8 +31,8 @@ DeviceReport report_of(const PlannedDevice& planned) {
 
 /// A donor's row: it keeps blocks, and computes nothing.
 DeviceReport report_of(const PlannedDonor& donor) {
-  DeviceReport out = report_of(PlannedDevice{donor.room, {}, donor.lent});
-  out.lends = true;
+  DeviceReport out = report_of(PlannedDevice{donor.room, {}, donor.offloaded});
+  out.is_donor = true;
   return out;
 }
 
@@ -48,8 +48,8 @@ void add(DeviceReport& report, const Meter::Measured& measured) {
 
 }  // namespace
 
-JobRun::JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options,
-               Progress& progress)
+JobRenderer::JobRenderer(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options,
+                         Progress& progress)
     : job_(*prepared.job),
       prepared_(prepared),
       progress_(progress),
@@ -67,7 +67,7 @@ JobRun::JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const
   }
 }
 
-Exit JobRun::run() {
+Exit JobRenderer::run() {
   pictures_.tell_kept();
   if (resumes_) pictures_.mend_manifest();
   if (!pictures_.is_any_open()) return pictures_.code();
@@ -84,7 +84,7 @@ Exit JobRun::run() {
   return pictures_.code();
 }
 
-Report JobRun::report() const {
+Report JobRenderer::report() const {
   Report out;
   out.mode = plan_.mode;
   out.mode_reason = plan_.mode_reason + again_;
@@ -96,7 +96,7 @@ Report JobRun::report() const {
   return out;
 }
 
-void JobRun::render_all() {
+void JobRenderer::render_all() {
   std::optional<Failure> shortage = attempt();
   if (!shortage) return;
   // The plan counted too little, or somebody else took memory: first with the least that this placement can do with.
@@ -115,7 +115,7 @@ void JobRun::render_all() {
   pictures_.fail(pictures_.all(), {shortage->code, shortage->why + "\n" + table, {}});
 }
 
-std::optional<Failure> JobRun::attempt() {
+std::optional<Failure> JobRenderer::attempt() {
   try {
     set_up();
   } catch (const Interrupted&) {
@@ -125,42 +125,42 @@ std::optional<Failure> JobRun::attempt() {
     if (!failure.out_of_memory) throw;
     return failure;
   }
-  return RunFlow({job_, *engine_, *coder_, *encodings_, pictures_, progress_, preview_}).render();
+  return RenderLoop({job_, *engine_, *vae_runner_, *inputs_, pictures_, progress_, preview_}).render();
 }
 
-void JobRun::set_up() {
+void JobRenderer::set_up() {
   if (!engine_) {
     engine_ = std::make_unique<Engine>(prepared_.models.set, prepared_.dtypes, plan_.of_devices_in_use());
-    coder_.emplace(*engine_, note_of_coder());
+    vae_runner_.emplace(*engine_, note_of_decoding());
   }
   progress_.watch([this] { return engine_->status(); });
   if (saves_memory_) {
     engine_->save_memory();
     engine_->release_cached();
   }
-  if (!encodings_)
+  if (!inputs_)
     encode();
   else if (is_moved_)
-    encodings_->move_to(engine_->home());
+    inputs_->move_to(engine_->latent_device());
   is_moved_ = false;
   stop_if_requested();
   const Picture& first = pictures_.runs().front().front()->picture;
   progress_.phase(first.path, "load");
-  const Rehearsal rehearsal = {first.width(), first.height(), encodings_->text_tokens(first)};
-  engine_->load(rehearsal, foreseen_texts(), [&] {
-    coder_->load_decoders();
-    coder_->rehearse(rehearsal);
+  const WarmUpShape warm_up_shape = {first.width(), first.height(), inputs_->text_tokens(first)};
+  engine_->load(warm_up_shape, upcoming_conditionings(), [&] {
+    vae_runner_->load_decoders();
+    vae_runner_->warm_up(warm_up_shape);
   });
   prepared_.models.set.check_files();
 }
 
-std::function<void(const std::string&)> JobRun::note_of_coder() {
-  if (*job_.decode.way != DecodeWay::Auto) return {};
+std::function<void(const std::string&)> JobRenderer::note_of_decoding() {
+  if (*job_.decode.mode != DecodeSetting::Auto) return {};
   return [this](const std::string& text) { progress_.note(text); };
 }
 
 /// What the runs start from. It is encoded together: each picture bears an equal share of the time.
-void JobRun::encode() {
+void JobRenderer::encode() {
   Group group;
   for (const Group& run : pictures_.runs()) group.insert(group.end(), run.begin(), run.end());
   std::vector<const Picture*> pictures;
@@ -168,34 +168,34 @@ void JobRun::encode() {
   progress_.phase(pictures.front()->path, "encode");
   const TextualInversions inversions(job_.embedding_folders);
   const double seconds = engine_->measure(
-      Phase::Encode, [&] { encodings_.emplace(*engine_, *coder_, inversions, pictures, stop_if_requested); });
+      Phase::Encode, [&] { inputs_.emplace(*engine_, *vae_runner_, inversions, pictures, stop_if_requested); });
   for (Entry* entry : group) entry->report.seconds.encode = seconds / static_cast<double>(pictures.size());
 }
 
 /// What runs will be told.
-std::vector<ForeseenText> JobRun::foreseen_texts() {
+std::vector<UpcomingConditioning> JobRenderer::upcoming_conditionings() {
   std::vector<const Picture*> pictures;
   for (const Group& run : pictures_.runs()) pictures.push_back(&run.front()->picture);
-  return encodings_->texts_of(pictures, prepared_.models.set.training());
+  return inputs_->texts_of(pictures, prepared_.models.set.training());
 }
 
-bool JobRun::make_smaller(const DeviceId& device) {
+bool JobRenderer::make_smaller(const DeviceId& device) {
   if (*job_.placement.mode != Mode::Auto) return false;
   std::optional<Plan> smaller = smaller_plan(prepared_, device);
   if (!smaller) return false;
   progress_.watch({});
-  coder_.reset();
+  vae_runner_.reset();
   engine_.reset();
   plan_ = std::move(*smaller);
   is_moved_ = true;
   return true;
 }
 
-const DeviceId& JobRun::first_device() const {
+const DeviceId& JobRenderer::first_device() const {
   return std::ranges::find_if(plan_.devices, &PlannedDevice::in_use)->room.id;
 }
 
-std::vector<DeviceReport> JobRun::device_reports() const {
+std::vector<DeviceReport> JobRenderer::device_reports() const {
   std::vector<DeviceReport> out;
   std::size_t number = 0;  // of the engine's devices, which are those in use
   for (const PlannedDevice& planned : plan_.devices) {
@@ -204,7 +204,7 @@ std::vector<DeviceReport> JobRun::device_reports() const {
   }
   for (const PlannedDonor& donor : plan_.donors) {
     out.push_back(report_of(donor));
-    if (engine_) out.back().peak_bytes = engine_->lent(donor.room.id);
+    if (engine_) out.back().peak_bytes = engine_->offloaded(donor.room.id);
   }
   for (DeviceReport& report : out) {
     report.warnings = count_warnings(report);

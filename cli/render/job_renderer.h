@@ -18,9 +18,10 @@
 namespace mgpu {
 
 /// Renders one job's pictures on its engine.
-class JobRun {
+class JobRenderer {
  public:
-  JobRun(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options, Progress& progress);
+  JobRenderer(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options,
+              Progress& progress);
 
   /// Returns the worst that happened: what is thrown on the way is in the report. Pictures that run out of memory are
   /// tried again, one pass at a time, then, under `mode: auto`, in a smaller placement.
@@ -35,8 +36,8 @@ class JobRun {
   void set_up();
   void encode();
   /// What is said where a picture is decoded otherwise than planned, which `decode.way: auto` allows.
-  std::function<void(const std::string&)> note_of_coder();
-  std::vector<ForeseenText> foreseen_texts();
+  std::function<void(const std::string&)> note_of_decoding();
+  std::vector<UpcomingConditioning> upcoming_conditionings();
   /// Makes a plan that asks less of a device, and drops the engine. False: there is none.
   bool make_smaller(const DeviceId& device);
 
@@ -52,10 +53,10 @@ class JobRun {
   std::string again_;  ///< why pictures were rendered again
   bool saves_memory_ = false;
   bool is_moved_ = false;  ///< encodings lie where an engine's runs began that is gone
-  JobPictures pictures_;
+  PictureTracker pictures_;
   std::unique_ptr<Engine> engine_;
-  std::optional<PictureCoder> coder_;
-  std::optional<Encodings> encodings_;
+  std::optional<VaeRunner> vae_runner_;
+  std::optional<EncodedInputs> inputs_;
 };
 
 }  // namespace mgpu

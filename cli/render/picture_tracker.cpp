@@ -25,21 +25,21 @@ std::string line_of_present(const Entry& entry, const std::string& job) {
 
 }  // namespace
 
-JobPictures::JobPictures(std::string job, std::string manifest, Progress& progress)
+PictureTracker::PictureTracker(std::string job, std::string manifest, Progress& progress)
     : job_(std::move(job)), manifest_(std::move(manifest)), progress_(progress) {}
 
-void JobPictures::add(Picture picture, std::string record, bool keep) {
+void PictureTracker::add(Picture picture, std::string record, bool keep) {
   ImageReport report{picture.file, keep ? "kept" : "skipped", picture.seed, {}, {}, {}};
   entries_.push_back({std::move(picture), std::move(record), std::move(report), entries_.size()});
   if (keep) settle(entries_.back(), {});
 }
 
-void JobPictures::tell_kept() const {
+void PictureTracker::tell_kept() const {
   for (const Entry& entry : entries_)
     if (!entry.is_open()) progress_.finished(entry.picture.path, "kept", 0.0, {});
 }
 
-std::vector<Group> JobPictures::runs() {
+std::vector<Group> PictureTracker::runs() {
   std::vector<Group> out;
   for (Entry& entry : entries_) {
     if (!entry.is_open()) continue;
@@ -50,18 +50,18 @@ std::vector<Group> JobPictures::runs() {
   return out;
 }
 
-Group JobPictures::all() {
+Group PictureTracker::all() {
   Group out;
   for (Entry& entry : entries_) out.push_back(&entry);
   return out;
 }
 
-bool JobPictures::is_any_open() const {
+bool PictureTracker::is_any_open() const {
   const std::lock_guard lock(mutex_);
   return std::ranges::any_of(entries_, &Entry::is_open);
 }
 
-void JobPictures::written(Entry& entry) {
+void PictureTracker::written(Entry& entry) {
   const std::lock_guard lock(mutex_);
   in_a_row_ = 0;
   entry.report.status = "ok";
@@ -71,7 +71,7 @@ void JobPictures::written(Entry& entry) {
   settle(entry, manifest_line(entry.report, job_, entry.picture.index));
 }
 
-void JobPictures::fail(const Group& group, const Failure& failure) {
+void PictureTracker::fail(const Group& group, const Failure& failure) {
   const std::lock_guard lock(mutex_);
   fail_locked(group, failure);
   if (end_ || failure.repeats == Failure::Repeats::No) return;
@@ -81,7 +81,7 @@ void JobPictures::fail(const Group& group, const Failure& failure) {
   has_ended_ = true;
 }
 
-void JobPictures::fail_locked(const Group& group, const Failure& failure) {
+void PictureTracker::fail_locked(const Group& group, const Failure& failure) {
   // What would have been a mistake of the user before the start (a mask that cannot be read) is now a failed image.
   code_ = std::max(code_, failure.code == Exit::Usage ? Exit::ImageFailed : failure.code);
   for (Entry* entry : group) {
@@ -94,13 +94,13 @@ void JobPictures::fail_locked(const Group& group, const Failure& failure) {
   }
 }
 
-void JobPictures::set_aside(const Group& group) {
+void PictureTracker::set_aside(const Group& group) {
   const std::lock_guard lock(mutex_);
   for (const Entry* entry : group)
     if (entry->is_open()) settle(*entry, {});
 }
 
-void JobPictures::close() {
+void PictureTracker::close() {
   const std::lock_guard lock(mutex_);
   if (end_) {
     Group open;
@@ -113,7 +113,7 @@ void JobPictures::close() {
   fail_missing();
 }
 
-void JobPictures::fail_missing() {
+void PictureTracker::fail_missing() {
   for (Entry& entry : entries_) {
     std::error_code fault;
     if (entry.report.status != "ok" || std::filesystem::exists(entry.picture.path, fault)) continue;
@@ -124,7 +124,7 @@ void JobPictures::fail_missing() {
   }
 }
 
-void JobPictures::mend_manifest() {
+void PictureTracker::mend_manifest() {
   const std::lock_guard lock(mutex_);
   std::vector<Manifest::Present> present;
   std::set<std::string> absent;
@@ -140,19 +140,19 @@ void JobPictures::mend_manifest() {
   }
 }
 
-Exit JobPictures::code() const {
+Exit PictureTracker::code() const {
   const std::lock_guard lock(mutex_);
   return code_;
 }
 
-std::vector<ImageReport> JobPictures::reports() const {
+std::vector<ImageReport> PictureTracker::reports() const {
   const std::lock_guard lock(mutex_);
   std::vector<ImageReport> out;
   for (const Entry& entry : entries_) out.push_back(entry.report);
   return out;
 }
 
-void JobPictures::settle(const Entry& entry, std::string line) {
+void PictureTracker::settle(const Entry& entry, std::string line) {
   if (entry.place < next_) {  // it had been set aside
     append(line);
     return;
@@ -165,7 +165,7 @@ void JobPictures::settle(const Entry& entry, std::string line) {
   }
 }
 
-void JobPictures::append(const std::string& line) {
+void PictureTracker::append(const std::string& line) {
   if (line.empty()) return;
   try {
     fault_point("manifest");
@@ -175,7 +175,7 @@ void JobPictures::append(const std::string& line) {
   }
 }
 
-void JobPictures::fail_manifest(const std::exception_ptr& thrown) {
+void PictureTracker::fail_manifest(const std::exception_ptr& thrown) {
   const Failure failure = failure_of(thrown, DeviceId::cpu());
   code_ = std::max(code_, failure.code);
   progress_.failure(failure.why);

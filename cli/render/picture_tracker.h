@@ -36,10 +36,10 @@ using Group = std::vector<Entry*>;
 /// A job's pictures, in order, and what comes of them. Several threads may say so at once. The manifest is in the job's
 /// order too: a line waits for the pictures before it, as long as these are on their way. Once the failure of a picture
 /// says that the others will fail too, the job has ended: nothing more is rendered.
-class JobPictures {
+class PictureTracker {
  public:
   /// `job` is what the manifest calls it.
-  JobPictures(std::string job, std::string manifest, Progress& progress);
+  PictureTracker(std::string job, std::string manifest, Progress& progress);
 
   void add(Picture picture, std::string record, bool keep);
   /// Of those that are kept.

@@ -29,7 +29,7 @@ void Previews::at_step(const Group& group, int step, int steps, const at::Tensor
       entry->preview->write(draw(latents.narrow(0, entry->picture.in_batch, 1)));
     }
   } catch (...) {
-    const Failure failure = failure_of(std::current_exception(), engine_.home());
+    const Failure failure = failure_of(std::current_exception(), engine_.latent_device());
     if (failure.code == Exit::Device) throw;
     if (every_.exchange(0) != 0) progress_.note(fmt::format("no more previews: {}", failure.why));
   }
@@ -40,7 +40,7 @@ Rgb8 Previews::draw(const at::Tensor& latent) const {
   at::Tensor image;
   if (autoencoder(models.vae).facts(models.vae).tiny) {
     // A part of sampling: what the run keeps lies there too, and a diffusion model's block takes more memory than this.
-    engine_.at_autoencoder(Phase::Sample, [&] { image = coder_.decode(latent).unsqueeze(0); });
+    engine_.at_autoencoder(Phase::Sample, [&] { image = vae_runner_.decode(latent).unsqueeze(0); });
   } else {
     image = rough_picture(latent, *models.training().latent.rgb);
   }

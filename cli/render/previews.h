@@ -17,8 +17,8 @@ namespace mgpu {
 class Previews {
  public:
   /// `every` 0: none. The coder's decoders are loaded.
-  Previews(int every, Engine& engine, const PictureCoder& coder, Progress& progress)
-      : every_(every), engine_(engine), coder_(coder), progress_(progress) {}
+  Previews(int every, Engine& engine, const VaeRunner& vae_runner, Progress& progress)
+      : every_(every), engine_(engine), vae_runner_(vae_runner), progress_(progress) {}
 
   /// A step of the run is done, from 1; denoised [batch, C, h, w] is its prediction of the clean latent. After the last
   /// there is none: the pictures follow. A preview that fails ends the previews, with a note, and no picture; a lost
@@ -30,7 +30,7 @@ class Previews {
 
   std::atomic<int> every_;
   Engine& engine_;
-  const PictureCoder& coder_;
+  const VaeRunner& vae_runner_;
   Progress& progress_;
 };
 

@@ -100,7 +100,7 @@ std::set<std::string> written_files(const std::vector<Picture>& pictures, const 
 Report render_job(const PreparedJob& prepared, std::vector<Picture> pictures, const RenderOptions& options,
                   Progress& progress, Exit& code) {
   try {
-    JobRun run(prepared, std::move(pictures), options, progress);
+    JobRenderer run(prepared, std::move(pictures), options, progress);
     if (caught_signal() == 0) code = std::max(code, run.run());
     return run.report();
   } catch (...) {

@@ -33,12 +33,12 @@ std::exception_ptr cause_of(const std::exception_ptr& thrown, const ModelSet& mo
   return thrown;
 }
 
-void RunFlow::stop_if_ended() const {
+void RenderLoop::stop_if_ended() const {
   stop_if_requested();
   if (with_.pictures.has_ended()) throw Interrupted{};
 }
 
-std::optional<Failure> RunFlow::render() {
+std::optional<Failure> RenderLoop::render() {
   runs_ = with_.pictures.runs();
   std::vector<std::size_t> passes;
   for (const Group& run : runs_) passes.push_back(passes_of(run.front()->picture));
@@ -54,7 +54,7 @@ std::optional<Failure> RunFlow::render() {
     std::vector<std::unique_ptr<Worker>> samplers;  // wait for their runs when they go
     for (std::size_t i = 0; i < threads; ++i) {
       try {
-        samplers.push_back(std::make_unique<Worker>(with_.engine.home(), where));
+        samplers.push_back(std::make_unique<Worker>(with_.engine.latent_device(), where));
         samplers.back()->post([this] { serve(); });
       } catch (...) {
         if (i == 0) throw;
@@ -68,18 +68,18 @@ std::optional<Failure> RunFlow::render() {
   return shortage_;
 }
 
-void RunFlow::serve() noexcept {
+void RenderLoop::serve() noexcept {
   try {
     // Between passes a sampler waits for its own numbers alone, not for the passes of others.
     std::optional<SideStream> aside;
-    if (!with_.engine.goes_one_by_one()) aside.emplace(torch_device(with_.engine.home()));
-    while (auto turn = queue_->next()) render_run(std::move(turn));
+    if (!with_.engine.goes_one_by_one()) aside.emplace(torch_device(with_.engine.latent_device()));
+    while (auto slot = queue_->next()) render_run(std::move(slot));
   } catch (...) {  // not a run's failure, which is settled: nothing more can be rendered here
     end(std::current_exception());
   }
 }
 
-void RunFlow::end(const std::exception_ptr& thrown) noexcept {
+void RenderLoop::end(const std::exception_ptr& thrown) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (!end_) end_ = thrown;
@@ -87,8 +87,8 @@ void RunFlow::end(const std::exception_ptr& thrown) noexcept {
   queue_->stop();
 }
 
-void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
-  const Group& group = runs_[turn->run()];
+void RenderLoop::render_run(std::unique_ptr<RunQueue::Slot> slot) {
+  const Group& group = runs_[slot->run()];
   at::Tensor latents;
   try {
     fault_point("sample");
@@ -97,7 +97,7 @@ void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
     settle(group, std::current_exception());
     return;
   }
-  turn.reset();  // the devices are the next run's
+  slot.reset();  // the devices are the next run's
   for (Entry* entry : group) {
     try {
       finish(*entry, latents.narrow(0, entry->picture.in_batch, 1));
@@ -107,36 +107,36 @@ void RunFlow::render_run(std::unique_ptr<RunQueue::Turn> turn) {
   }
 }
 
-at::Tensor RunFlow::sample_run(const Group& group) {
+at::Tensor RenderLoop::sample_run(const Group& group) {
   const Picture& picture = group.front()->picture;
   stop_if_ended();
   with_.progress.phase(picture.path, "sample");
   at::Tensor latents;
   const double seconds = with_.engine.measure(Phase::Sample, [&] {
-    latents =
-        sample(with_.engine, with_.encodings.run_of(picture), [&](int step, int steps, const at::Tensor& denoised) {
-          stop_if_ended();
-          with_.engine.models().check_files();
-          with_.progress.step(picture.path, step, steps);
-          previews_.at_step(group, step, steps, denoised);
-        });
+    latents = sample(with_.engine, with_.inputs.run_of(picture), [&](int step, int steps, const at::Tensor& denoised) {
+      stop_if_ended();
+      with_.engine.models().check_files();
+      with_.progress.step(picture.path, step, steps);
+      previews_.at_step(group, step, steps, denoised);
+    });
   });
   for (Entry* entry : group) entry->report.seconds.sample = seconds / static_cast<double>(group.size());
   return latents;
 }
 
-void RunFlow::finish(Entry& entry, const at::Tensor& latent) {
-  std::shared_ptr<PictureWriter::Room> room = writer_->reserve();
+void RenderLoop::finish(Entry& entry, const at::Tensor& latent) {
+  std::shared_ptr<WriterThreads::Room> room = writer_->reserve();
   stop_if_ended();
   with_.progress.phase(entry.picture.path, "decode");
   at::Tensor image;
-  entry.report.seconds.decode = with_.engine.at_autoencoder(Phase::Decode, [&] { image = with_.coder.decode(latent); });
+  entry.report.seconds.decode =
+      with_.engine.at_autoencoder(Phase::Decode, [&] { image = with_.vae_runner.decode(latent); });
   const HostDeviceScope nobody;
   with_.engine.models().check_files();
   writer_->write(std::move(room), entry, to_rgb8(image));
 }
 
-void RunFlow::settle(const Group& group, const std::exception_ptr& thrown) {
+void RenderLoop::settle(const Group& group, const std::exception_ptr& thrown) {
   Failure failure;
   try {
     failure = failure_of(cause_of(thrown, with_.engine.models()), with_.engine.plan().devices.front().room.id);

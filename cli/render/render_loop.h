@@ -23,20 +23,20 @@ std::exception_ptr cause_of(const std::exception_ptr& thrown, const ModelSet& mo
 /// What runs are rendered with.
 struct Rendering {
   const Job& job;
-  Engine& engine;             ///< its diffusion model loaded
-  const PictureCoder& coder;  ///< its decoders loaded
-  const Encodings& encodings;
-  JobPictures& pictures;
+  Engine& engine;               ///< its diffusion model loaded
+  const VaeRunner& vae_runner;  ///< its decoders loaded
+  const EncodedInputs& inputs;
+  PictureTracker& pictures;
   Progress& progress;
   int preview = 0;  ///< steps from one preview to the next; 0: none
 };
 
 /// Renders runs: samples as many side by side as keep the devices at work, decodes each between the passes of the
 /// others, and has the pictures written meanwhile. What fails in a run fails that run alone, unless the device is lost.
-class RunFlow {
+class RenderLoop {
  public:
-  explicit RunFlow(const Rendering& with)
-      : with_(with), previews_(with.preview, with.engine, with.coder, with.progress) {}
+  explicit RenderLoop(const Rendering& with)
+      : with_(with), previews_(with.preview, with.engine, with.vae_runner, with.progress) {}
 
   /// Once, for the pictures that are open. Returns what of memory was lacking for those that still are, in the end.
   /// Throws what ended all: Interrupted, or a lost device's failure; what was decoded by then is written.
@@ -46,7 +46,7 @@ class RunFlow {
   void stop_if_ended() const;
   /// What one sampler thread does: run after run.
   void serve() noexcept;
-  void render_run(std::unique_ptr<RunQueue::Turn> turn);
+  void render_run(std::unique_ptr<RunQueue::Slot> slot);
   at::Tensor sample_run(const Group& group);
   void finish(Entry& entry, const at::Tensor& latent);
   /// Nothing more is begun; render() throws the first of these.
@@ -58,7 +58,7 @@ class RunFlow {
   Previews previews_;
   std::vector<Group> runs_;
   std::optional<RunQueue> queue_;
-  std::optional<PictureWriter> writer_;
+  std::optional<WriterThreads> writer_;
   std::mutex mutex_;  // of what follows
   std::optional<Failure> shortage_;
   std::exception_ptr end_;

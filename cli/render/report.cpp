@@ -64,7 +64,7 @@ std::string status_of(const std::vector<ImageReport>& images, bool interrupted) 
 }
 
 std::vector<std::string> count_warnings(const DeviceReport& device) {
-  if (device.lends) return {};
+  if (device.is_donor) return {};
   if (device.assignments.empty()) return {"no block assigned"};
   int planned = 0;
   for (const Assignment& assignment : device.assignments) {

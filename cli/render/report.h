@@ -22,7 +22,7 @@ struct DeviceReport {
   Phases<std::uint64_t> peak_bytes;  ///< what was in use while the phase ran, at most
   Phases<std::uint64_t> predicted_peak_bytes;
   std::vector<Assignment> assignments;
-  bool lends = false;                     ///< a donor: keeps blocks that others run
+  bool is_donor = false;                  ///< a donor: keeps blocks that others run
   double blocks_executed_per_pass = 0.0;  ///< counted as they ran, mean over the passes that touched the device
   std::int64_t passes = 0;                ///< evaluations of the diffusion model for one conditioning of one image
   double busy_seconds = 0.0;

@@ -2,13 +2,13 @@
 
 namespace mgpu {
 
-std::unique_ptr<RunQueue::Turn> RunQueue::next() {
+std::unique_ptr<RunQueue::Slot> RunQueue::next() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return next_ == passes_.size() || under_way_ < enough_; });
   if (next_ == passes_.size()) return nullptr;
-  auto turn = std::make_unique<Turn>(*this, next_);
+  auto slot = std::make_unique<Slot>(*this, next_);
   under_way_ += passes_[next_++];
-  return turn;
+  return slot;
 }
 
 void RunQueue::stop() {

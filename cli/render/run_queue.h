@@ -15,12 +15,12 @@ class RunQueue {
   RunQueue(std::vector<std::size_t> passes, std::size_t enough) : passes_(std::move(passes)), enough_(enough) {}
 
   /// A run that is being sampled, until it goes.
-  class Turn {
+  class Slot {
    public:
-    Turn(RunQueue& queue, std::size_t run) : queue_(queue), run_(run) {}
-    ~Turn() { queue_.end(run_); }
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
+    Slot(RunQueue& queue, std::size_t run) : queue_(queue), run_(run) {}
+    ~Slot() { queue_.end(run_); }
+    Slot(const Slot&) = delete;
+    Slot& operator=(const Slot&) = delete;
 
     std::size_t run() const { return run_; }
 
@@ -30,7 +30,7 @@ class RunQueue {
   };
 
   /// Waits for the next run's turn. Null: there is none left, or stop() was called.
-  std::unique_ptr<Turn> next();
+  std::unique_ptr<Slot> next();
   /// No run begins any more.
   void stop();
 

@@ -31,9 +31,9 @@ std::vector<Region> regions_of(const Run& run, const SigmaTable& table, at::Devi
 }
 
 /// Every text that the model may be told: the prompt's own, the further ones, and last the negative.
-std::vector<ToldText> texts_of(const Run& run) {
-  std::vector<ToldText> out{{run.positive}};
-  for (const RunCondition& condition : run.further) out.push_back({condition.told});
+std::vector<RunConditioning> texts_of(const Run& run) {
+  std::vector<RunConditioning> out{{run.positive}};
+  for (const RunCondition& condition : run.further) out.push_back({condition.conditioning});
   if (run.negative) out.push_back({run.negative, true});
   return out;
 }
@@ -77,7 +77,7 @@ at::Tensor sample(Engine& engine, const Run& run, const OnStep& on_step) {
     return engine.evaluate(begun, x, timestep, numbers);
   };
 
-  const at::Tensor noise = initial_noise(run.seed, shape).to(torch_device(engine.home()));
+  const at::Tensor noise = initial_noise(run.seed, shape).to(torch_device(engine.latent_device()));
   const at::Tensor latent = run.latent.defined() ? run.latent.to(noise.device()) : at::zeros_like(noise);
   const int steps = static_cast<int>(sigmas.size()) - 1;
   const SampleContext context{

@@ -19,7 +19,7 @@ namespace mgpu {
 
 /// A further positive conditioning of a run.
 struct RunCondition {
-  const Conditioning* told = nullptr;
+  const Conditioning* conditioning = nullptr;
   at::Tensor mask;        ///< [1, 1, h, w] in 0..1 at the latent's size; undefined: everywhere
   double strength = 1.0;  ///< times the mask; the prompt's own counts 1 everywhere
   double start = 0.0;     ///< share of the whole schedule (of denoise 1) at which it begins

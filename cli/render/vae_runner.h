@@ -13,15 +13,15 @@ namespace mgpu {
 
 /// A job's autoencoder: on one device or on several, by the plan's way; a tiny one always on one. What it does is done
 /// within Engine::at_autoencoder().
-class PictureCoder {
+class VaeRunner {
  public:
   /// `note` is told where a picture is decoded otherwise than planned; without it what fails fails.
-  PictureCoder(Engine& engine, std::function<void(const std::string&)> note);
+  VaeRunner(Engine& engine, std::function<void(const std::string&)> note);
 
   /// Loads the decoders, if they are not there yet.
   void load_decoders();
-  /// Decodes nothing of about that size, on a GPU, which loads its kernels: see Rehearsal.
-  void rehearse(const Rehearsal& rehearsal) const;
+  /// Decodes nothing of about that size, on a GPU, which loads its kernels: see WarmUpShape.
+  void warm_up(const WarmUpShape& warm_up_shape) const;
   /// A picture's latent [1, C, h, w] -> [3, H, W] fp32 in 0..1 in main memory. In tiles where memory does not suffice
   /// for the plan's way.
   at::Tensor decode(const at::Tensor& latent) const;
@@ -34,8 +34,8 @@ class PictureCoder {
  private:
   Team team(Phase phase) const;
   /// z [1, C, h, w], without latent scale -> [1, 3, H, W].
-  at::Tensor run_decoders(const CodingNeed& way, const at::Tensor& z) const;
-  at::Tensor decode_by(const CodingNeed& way, const at::Tensor& latent) const;
+  at::Tensor run_decoders(const DecodeNeed& mode, const at::Tensor& z) const;
+  at::Tensor decode_by(const DecodeNeed& mode, const at::Tensor& latent) const;
 
   Engine& engine_;
   std::function<void(const std::string&)> note_;

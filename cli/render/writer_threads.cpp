@@ -15,7 +15,7 @@ constexpr std::size_t kPicturesAThread = 3;  // being decoded, waiting, being wr
 
 }  // namespace
 
-PictureWriter::PictureWriter(const Job& job, JobPictures& pictures, Progress& progress, std::size_t threads,
+WriterThreads::WriterThreads(const Job& job, PictureTracker& pictures, Progress& progress, std::size_t threads,
                              std::function<bool()> dropped)
     : job_(job),
       pictures_(pictures),
@@ -26,13 +26,13 @@ PictureWriter::PictureWriter(const Job& job, JobPictures& pictures, Progress& pr
     threads_.push_back(std::make_unique<Worker>(DeviceId::cpu(), Worker::Runs::InThread));
 }
 
-PictureWriter::Room::Room(PictureWriter& writer) : writer_(writer) {
+WriterThreads::Room::Room(WriterThreads& writer) : writer_(writer) {
   std::unique_lock lock(writer_.mutex_);
   writer_.gives_room_.wait(lock, [this] { return writer_.room_ > 0; });
   --writer_.room_;
 }
 
-PictureWriter::Room::~Room() {
+WriterThreads::Room::~Room() {
   {
     const std::lock_guard lock(writer_.mutex_);
     ++writer_.room_;
@@ -40,7 +40,7 @@ PictureWriter::Room::~Room() {
   writer_.gives_room_.notify_one();
 }
 
-void PictureWriter::write(std::shared_ptr<Room> room, Entry& entry, Rgb8 pixels) {
+void WriterThreads::write(std::shared_ptr<Room> room, Entry& entry, Rgb8 pixels) {
   fault_point("to the writer");
   const std::lock_guard lock(mutex_);
   Worker& thread = *threads_[next_++ % threads_.size()];
@@ -55,7 +55,7 @@ void PictureWriter::write(std::shared_ptr<Room> room, Entry& entry, Rgb8 pixels)
   });
 }
 
-void PictureWriter::write_now(Entry& entry, const Rgb8& pixels) {
+void WriterThreads::write_now(Entry& entry, const Rgb8& pixels) {
   const Picture& picture = entry.picture;
   progress_.phase(picture.path, "write");
   fault_point("compress");

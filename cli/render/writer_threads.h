@@ -16,22 +16,22 @@ namespace mgpu {
 
 /// Compresses and writes a job's pictures in threads of its own, so that devices need not wait for that. Few pictures
 /// are on their way at a time.
-class PictureWriter {
+class WriterThreads {
  public:
   /// A picture waits no longer to be written once `dropped` says so.
-  PictureWriter(const Job& job, JobPictures& pictures, Progress& progress, std::size_t threads,
+  WriterThreads(const Job& job, PictureTracker& pictures, Progress& progress, std::size_t threads,
                 std::function<bool()> dropped);
 
   /// Room for one picture; gives it back when it goes.
   class Room {
    public:
-    explicit Room(PictureWriter& writer);
+    explicit Room(WriterThreads& writer);
     ~Room();
     Room(const Room&) = delete;
     Room& operator=(const Room&) = delete;
 
    private:
-    PictureWriter& writer_;
+    WriterThreads& writer_;
   };
   /// Waits until there is some: before a picture is decoded.
   std::shared_ptr<Room> reserve() { return std::make_shared<Room>(*this); }
@@ -43,7 +43,7 @@ class PictureWriter {
   void write_now(Entry& entry, const Rgb8& pixels);
 
   const Job& job_;
-  JobPictures& pictures_;
+  PictureTracker& pictures_;
   Progress& progress_;
   std::function<bool()> dropped_;
   std::mutex mutex_;

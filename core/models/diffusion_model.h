@@ -21,7 +21,7 @@ namespace mgpu {
 struct ModelSet;
 
 /// A text that a run tells its diffusion model.
-struct ToldText {
+struct RunConditioning {
   const Conditioning* conditioning = nullptr;
   bool negative = false;  ///< SDXL's refiner hears of a lower aesthetic score with it
 };
@@ -35,7 +35,7 @@ struct RunFacts {
 };
 
 /// A text that a run to come will be told.
-struct ForeseenText {
+struct UpcomingConditioning {
   const Conditioning* conditioning = nullptr;
   double guidance = 3.5;          ///< of the run
   std::vector<double> timesteps;  ///< likewise
@@ -43,7 +43,7 @@ struct ForeseenText {
 
 /// What is computed once for nothing as a model is loaded, at the sizes of a job's first picture: a GPU loads kernels
 /// when they are first used, which takes it longer than several passes do. Here all devices do it at the same time.
-struct Rehearsal {
+struct WarmUpShape {
   std::int64_t width = 0, height = 0;  ///< in pixels; 0: there is none
   std::int64_t text_tokens = 0;
 };
@@ -52,7 +52,7 @@ struct Rehearsal {
 /// told the run's text of that number.
 class DiffusionPass {
  public:
-  DiffusionPass(double at, std::size_t told) : timestep(at), text(told) {}
+  DiffusionPass(double at, std::size_t number) : timestep(at), text(number) {}
   virtual ~DiffusionPass() = default;
 
   const double timestep;
@@ -64,7 +64,7 @@ class DiffusionPass {
 /// A pass whose state is the model's own.
 template <class State>
 struct PassOf final : DiffusionPass {
-  PassOf(double at, std::size_t told, State begun) : DiffusionPass(at, told), state(std::move(begun)) {}
+  PassOf(double at, std::size_t number, State begun) : DiffusionPass(at, number), state(std::move(begun)) {}
   std::vector<at::Tensor*> travelling() override { return state.travelling(); }
 
   State state;
@@ -78,27 +78,27 @@ class DiffusionShard {
 
   /// Says what runs to come will be told, in order: what takes weights that do not stay is computed for several texts
   /// at once, for the first ones now, and waits in main memory. A GPU rehearses the rest.
-  virtual void foresee(std::span<const ForeseenText>, const Ops&) {}
+  virtual void prefetch(std::span<const UpcomingConditioning>, const Ops&) {}
 
   /// What stays the same while a run's latent changes.
-  class Told {
+  class RunState {
    public:
-    virtual ~Told() = default;
+    virtual ~RunState() = default;
   };
   /// Computes it ahead for every text of a run and the timesteps that it goes through. The conditionings must outlive
   /// it.
-  virtual std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
-                                          const RunFacts& facts, const Ops& ops) = 0;
+  virtual std::unique_ptr<RunState> begin_run(std::span<const double> timesteps, std::span<const RunConditioning> texts,
+                                              const RunFacts& facts, const Ops& ops) = 0;
 
   /// Begins an evaluation of x [1, C, h, w]. The first block must be held.
-  virtual std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
-                                               const Ops& ops) const = 0;
+  virtual std::unique_ptr<DiffusionPass> begin(const RunState& run_state, const at::Tensor& x, double timestep,
+                                               std::size_t text, const Ops& ops) const = 0;
   /// Runs a held block on a pass. A timestep that begin_run() did not hear of costs what it would have computed ahead.
-  virtual void run(int block, DiffusionPass& pass, Told& told, const Ops& ops) const = 0;
+  virtual void run(int block, DiffusionPass& pass, RunState& run_state, const Ops& ops) const = 0;
   /// The tensors that run() reads of a held block, for whoever streams it.
   virtual std::vector<at::Tensor*> block_tensors(int block) = 0;
   /// The prediction [1, C, h, w]. The last block must be held.
-  virtual at::Tensor finish(DiffusionPass& pass, Told& told, const Ops& ops) const = 0;
+  virtual at::Tensor finish(DiffusionPass& pass, RunState& run_state, const Ops& ops) const = 0;
 };
 
 /// A diffusion model text: all that shared code asks of it. A family of that text is a row that points at it.
@@ -110,7 +110,7 @@ class DiffusionModel : public PartModel {
   virtual void check(const ModelSet&) const {}
   /// Loads the held blocks. A GPU goes through `rehearsal` once.
   virtual std::unique_ptr<DiffusionShard> load(const Part& part, const Weights& weights, const HeldBlocks& held,
-                                               const Rehearsal& rehearsal) const = 0;
+                                               const WarmUpShape& warm_up_shape) const = 0;
 
   /// The type that it is released in, and GPUs compute in unless the job says otherwise: bf16 or fp16.
   virtual at::ScalarType gpu_type() const { return at::kBFloat16; }

@@ -69,13 +69,13 @@ Flux::Stream Flux::load_stream(const BlockWeights& block, const std::string& nam
           weights.get(attention + "norm.query_norm.scale"),
           weights.get(attention + "norm.key_norm.scale"),
           {weights.linear(name + "_mlp.0"), weights.linear(name + "_mlp.2")},
-          block.ahead(name + "_mod.lin")};
+          block.precomputed(name + "_mod.lin")};
 }
 
 Flux::SingleBlock Flux::load_single(const BlockWeights& block) {
   const Weights& weights = block.weights;
   return {weights.linear("linear1"), weights.linear("linear2"), weights.get("norm.query_norm.scale"),
-          weights.get("norm.key_norm.scale"), block.ahead("modulation.lin")};
+          weights.get("norm.key_norm.scale"), block.precomputed("modulation.lin")};
 }
 
 Flux::Flux(const FluxSizes& sizes, const Weights& weights)

@@ -112,7 +112,7 @@ class Flux {
     Linear qkv, proj;
     at::Tensor q_norm, k_norm;
     Mlp mlp;
-    AheadLinear modulation;
+    PrecomputedLinear modulation;
   };
   struct DoubleBlock {
     Stream image, text;
@@ -120,7 +120,7 @@ class Flux {
   struct SingleBlock {
     Linear in, out;
     at::Tensor q_norm, k_norm;
-    AheadLinear modulation;
+    PrecomputedLinear modulation;
   };
 
   static Mlp load_mlp(const Weights& weights, const char* in, const char* out);

@@ -14,8 +14,9 @@ namespace {
 
 constexpr std::string_view kFluxMark = "double_blocks.0.img_attn.norm.key_norm.scale";
 
-Training flux_training(int levels, double mu) {
-  return {Prediction::Velocity, levels, mu, {.channels = 16, .scale = 0.3611, .shift = 0.1159, .rgb = &kFluxRgb}, 16};
+Training flux_training(int timesteps, double mu) {
+  return {
+      Prediction::Velocity, timesteps, mu, {.channels = 16, .scale = 0.3611, .shift = 0.1159, .rgb = &kFluxRgb}, 16};
 }
 
 std::vector<FamilyRow> flux_relatives() {

@@ -26,8 +26,8 @@ void FluxModel::check(const ModelSet& set) const {
 }
 
 std::unique_ptr<DiffusionShard> FluxModel::load(const Part& part, const Weights& weights, const HeldBlocks& held,
-                                                const Rehearsal& rehearsal) const {
-  return load_flux_shard(part.as<FluxSizes>(), weights, held, rehearsal);
+                                                const WarmUpShape& warm_up_shape) const {
+  return load_flux_shard(part.as<FluxSizes>(), weights, held, warm_up_shape);
 }
 
 bool FluxModel::takes_guidance(const Part& part) const {

@@ -12,7 +12,7 @@ namespace mgpu {
 namespace {
 
 // Layers that serve only what is computed before the steps: the modulation.
-constexpr std::array<std::string_view, 3> kAhead = {".img_mod.", ".txt_mod.", ".modulation."};
+constexpr std::array<std::string_view, 3> kPrecomputed = {".img_mod.", ".txt_mod.", ".modulation."};
 
 // The double blocks: the text's products have few rows (measured on an H200 at 1024x1024).
 constexpr double kSlownessOfDoubles = 1.04;
@@ -48,7 +48,7 @@ std::uint64_t flux_rotary(const FluxSizes& sizes, std::uint64_t tokens) {
 void set_modulation(std::vector<BlockNeed>& blocks, const FluxSizes& sizes, std::uint64_t steps, std::uint64_t width) {
   for (BlockNeed& kind : blocks) {
     const std::uint64_t vectors = kind.kind == "double" ? 12 : 3;
-    kind.of_text.assign(size(kind.count), vectors * size(sizes.hidden) * steps * width);
+    kind.bytes_per_prompt.assign(size(kind.count), vectors * size(sizes.hidden) * steps * width);
   }
 }
 
@@ -61,16 +61,16 @@ std::uint64_t flux_modulation(const FluxSizes& sizes, std::int64_t steps, std::u
 /// packed projections, both, and the two joined. With short MLPs it is where queries and keys are normalised and
 /// turned: the state, the packed projections, q, k, v, and five more as wide in fp32. A product by an 8-bit weight has
 /// that widened beside it. What a run's vectors are computed from, and the head's, are less than a text's modulation.
-std::uint64_t flux_activation_on_cpu(const FluxSizes& sizes, std::uint64_t tokens, std::int64_t levels, bool widens,
+std::uint64_t flux_activation_on_cpu(const FluxSizes& sizes, std::uint64_t tokens, std::int64_t timesteps, bool widens,
                                      std::uint64_t width) {
   const std::uint64_t hidden = size(sizes.hidden), mlp = size(sizes.mlp);
   const std::uint64_t first = widens ? hidden * (3 * hidden + mlp) : 0, last = widens ? hidden * (hidden + mlp) : 0;
   const std::uint64_t project_in = (tokens * (5 * hidden + mlp) + first) * width;
-  const std::uint64_t turn = tokens * ((7 * hidden + mlp) * width + 5 * hidden * kFp32);
+  const std::uint64_t rotary = tokens * ((7 * hidden + mlp) * width + 5 * hidden * kFp32);
   const std::uint64_t attend = tokens * (8 * hidden + mlp) * width + attention_scratch(hidden / size(sizes.heads));
   const std::uint64_t join = tokens * (6 * hidden + 3 * mlp) * width;
   const std::uint64_t project_out = (tokens * (7 * hidden + 2 * mlp) + last) * width;
-  return std::max({project_in, turn, attend, join, project_out}) + flux_modulation(sizes, levels, width);
+  return std::max({project_in, rotary, attend, join, project_out}) + flux_modulation(sizes, timesteps, width);
 }
 
 /// Sets the times of the blocks, for so many tokens of text and image. A double block weighs 2.4 times a single one and
@@ -89,28 +89,28 @@ ComponentNeed FluxModel::need(const Part& part, at::ScalarType dtype, const Larg
   const auto& flux = part.as<FluxSizes>();
   const LatentFormat& format = part.row->training->latent;
   const std::uint64_t tokens = flux_tokens(picture, format), width = c10::elementSize(dtype);
-  std::vector<BlockNeed> blocks{blocks_below("double", flux.depth, part, "double_blocks.", dtype, kAhead),
-                                blocks_below("single", flux.depth_single, part, "single_blocks.", dtype, kAhead)};
+  std::vector<BlockNeed> blocks{blocks_below("double", flux.depth, part, "double_blocks.", dtype, kPrecomputed),
+                                blocks_below("single", flux.depth_single, part, "single_blocks.", dtype, kPrecomputed)};
   const std::uint64_t latents = latent_bytes(format, picture);
-  set_modulation(blocks, flux, size(picture.levels), width);
+  set_modulation(blocks, flux, size(picture.timesteps), width);
   set_flux_work(blocks, flux, tokens);
   return {.name = "unet",
           .phase = Phase::Sample,
           .blocks = std::move(blocks),
           .bytes = loaded_bytes(part, dtype),
           .activation = flux_activation(flux, tokens, width) + kWorkspace,
-          .ahead_activation = largest_ahead(part, dtype, kAhead) + kWorkspace,
-          .passing = flux_state(flux, tokens, width),
-          .of_text = flux_rotary(flux, tokens),
+          .precompute_activation = largest_precomputed(part, dtype, kPrecomputed) + kWorkspace,
+          .pass_bytes = flux_state(flux, tokens, width),
+          .bytes_per_prompt = flux_rotary(flux, tokens),
           .head = bytes_below(part, "final_layer.", dtype),
-          .each = bytes_below(part, "time_in.", dtype) + bytes_below(part, "vector_in.", dtype) +
-                  bytes_below(part, "guidance_in.", dtype),
-          .home = size(picture.batch) * latents,
+          .replicated_bytes = bytes_below(part, "time_in.", dtype) + bytes_below(part, "vector_in.", dtype) +
+                              bytes_below(part, "guidance_in.", dtype),
+          .latent_device_bytes = size(picture.batch) * latents,
           .latents = latents,
           .activation_on_cpu =
               std::max(loading_bytes(part, dtype),
-                       flux_activation_on_cpu(flux, tokens, picture.levels, has_8bit_weights(part), width)),
-          .ahead_activation_on_cpu = largest_ahead(part, dtype, kAhead)};
+                       flux_activation_on_cpu(flux, tokens, picture.timesteps, has_8bit_weights(part), width)),
+          .precompute_activation_on_cpu = largest_precomputed(part, dtype, kPrecomputed)};
 }
 
 }  // namespace mgpu

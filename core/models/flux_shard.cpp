@@ -9,15 +9,15 @@
 #include <utility>
 
 #include "core/host_memory.h"
-#include "core/live_values.h"
 #include "core/models/flux.h"
+#include "core/weak_cache.h"
 
 namespace mgpu {
 namespace {
 
 // Texts for which a reading of the modulation's weights serves, and those that are kept behind the last: runs that
 // begin at the same time may ask for them. A text takes 2 MB of main memory a step of Flux dev.
-constexpr std::size_t kForeseen = 8, kKept = 4;
+constexpr std::size_t kPrefetched = 8, kKept = 4;
 
 at::Tensor copy_on(at::Device device, const at::Tensor& tensor) {
   return tensor.to(device, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
@@ -25,46 +25,46 @@ at::Tensor copy_on(at::Device device, const at::Tensor& tensor) {
 
 class FluxShard final : public DiffusionShard {
  public:
-  FluxShard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held, const Rehearsal& rehearsal)
-      : model_(sizes, weights, held), device_(weights.device()), keeps_ahead_(held.keeps_ahead()) {
-    if (weights.device().is_cuda() && rehearsal.width > 0) rehearse(weights, held, rehearsal);
+  FluxShard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held, const WarmUpShape& warm_up_shape)
+      : model_(sizes, weights, held), device_(weights.device()), keeps_precomputed_(held.keeps_precomputed()) {
+    if (weights.device().is_cuda() && warm_up_shape.width > 0) warm_up(weights, held, warm_up_shape);
   }
 
-  void foresee(std::span<const ForeseenText> texts, const Ops& ops) override {
-    if (keeps_ahead_) {  // a run computes its own, by kernels that a GPU loads now
+  void prefetch(std::span<const UpcomingConditioning> texts, const Ops& ops) override {
+    if (keeps_precomputed_) {  // a run computes its own, by kernels that a GPU loads now
       if (device_.is_cuda() && !texts.empty()) model_.modulate(asked_for(texts.front()).steps(), ops);
       return;
     }
-    for (const ForeseenText& text : texts) {
+    for (const UpcomingConditioning& text : texts) {
       const Asked asked = asked_for(text);
-      if (std::ranges::find(to_come_, asked) == to_come_.end()) to_come_.push_back(asked);
+      if (std::ranges::find(upcoming_, asked) == upcoming_.end()) upcoming_.push_back(asked);
     }
-    if (!to_come_.empty()) look_ahead(0, ops);
+    if (!upcoming_.empty()) prefetch_next(0, ops);
   }
 
-  std::unique_ptr<Told> begin_run(std::span<const double> timesteps, std::span<const ToldText> texts,
-                                  const RunFacts& facts, const Ops& ops) override {
-    auto told = std::make_unique<FluxTold>();
-    for (const ToldText& text : texts) {
+  std::unique_ptr<RunState> begin_run(std::span<const double> timesteps, std::span<const RunConditioning> texts,
+                                      const RunFacts& facts, const Ops& ops) override {
+    auto run_state = std::make_unique<FluxRunState>();
+    for (const RunConditioning& text : texts) {
       const FluxCondition condition{text.conditioning->context, text.conditioning->pooled, facts.guidance};
-      told->texts.push_back(
+      run_state->texts.push_back(
           {condition, steps_of({condition.pooled, facts.guidance, {timesteps.begin(), timesteps.end()}}, ops)});
     }
-    return told;
+    return run_state;
   }
 
-  std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
-                                       const Ops& ops) const override {
-    const FluxCondition& condition = static_cast<const FluxTold&>(told).texts.at(text).condition;
+  std::unique_ptr<DiffusionPass> begin(const RunState& run_state, const at::Tensor& x, double timestep,
+                                       std::size_t text, const Ops& ops) const override {
+    const FluxCondition& condition = static_cast<const FluxRunState&>(run_state).texts.at(text).condition;
     return std::make_unique<PassOf<FluxState>>(timestep, text, model_.begin(x, condition, ops));
   }
 
-  void run(int block, DiffusionPass& pass, Told& told, const Ops& ops) const override {
-    model_.block(block, state_of(pass, told, ops), ops);
+  void run(int block, DiffusionPass& pass, RunState& run_state, const Ops& ops) const override {
+    model_.block(block, state_of(pass, run_state, ops), ops);
   }
 
-  at::Tensor finish(DiffusionPass& pass, Told& told, const Ops& ops) const override {
-    return model_.finish(state_of(pass, told, ops), ops);
+  at::Tensor finish(DiffusionPass& pass, RunState& run_state, const Ops& ops) const override {
+    return model_.finish(state_of(pass, run_state, ops), ops);
   }
 
   std::vector<at::Tensor*> block_tensors(int block) override { return model_.block_tensors(block); }
@@ -79,7 +79,7 @@ class FluxShard final : public DiffusionShard {
     double other_timestep = 0.0;
     std::optional<FluxModulation> other = {};
   };
-  struct FluxTold final : Told {
+  struct FluxRunState final : RunState {
     std::vector<FluxText> texts;
   };
   /// What a modulation follows from.
@@ -93,12 +93,12 @@ class FluxShard final : public DiffusionShard {
     FluxSteps steps() const { return {timesteps, {.context = {}, .pooled = pooled, .guidance = guidance}}; }
   };
 
-  static Asked asked_for(const ForeseenText& text) {
+  static Asked asked_for(const UpcomingConditioning& text) {
     return {text.conditioning->pooled, text.guidance, text.timesteps};
   }
 
   /// Runs stem, head and a block of each kind, as far as they are held, on zeros.
-  void rehearse(const Weights& weights, const HeldBlocks& held, const Rehearsal& sizes_of) const {
+  void warm_up(const Weights& weights, const HeldBlocks& held, const WarmUpShape& sizes_of) const {
     constexpr std::int64_t kPixelsOfToken = 16;
     const LocalOps ops;
     const FluxSizes& sizes = model_.sizes();
@@ -144,32 +144,32 @@ class FluxShard final : public DiffusionShard {
   }
 
   FluxModulation modulation_of(const Asked& asked, const Ops& ops) {
-    const auto own = std::ranges::find(to_come_, asked);
-    if (own == to_come_.end()) return model_.modulate(asked.steps(), ops);
-    const auto number = static_cast<std::size_t>(own - to_come_.begin());
-    look_ahead(number, ops);
-    return foreseen_.at(number).changed([this](const at::Tensor& rows) { return copy_on(device_, rows); });
+    const auto own = std::ranges::find(upcoming_, asked);
+    if (own == upcoming_.end()) return model_.modulate(asked.steps(), ops);
+    const auto number = static_cast<std::size_t>(own - upcoming_.begin());
+    prefetch_next(number, ops);
+    return prefetched_.at(number).changed([this](const at::Tensor& rows) { return copy_on(device_, rows); });
   }
 
   /// Computes the modulation of a text to come, and of those after it, if it is not there. A negative prompt that all
   /// runs are told comes again and again: what is ahead of it stays.
-  void look_ahead(std::size_t number, const Ops& ops) {
-    if (foreseen_.contains(number)) return;
-    std::erase_if(foreseen_, [&](const auto& old) { return old.first + kKept < number; });
+  void prefetch_next(std::size_t number, const Ops& ops) {
+    if (prefetched_.contains(number)) return;
+    std::erase_if(prefetched_, [&](const auto& old) { return old.first + kKept < number; });
     std::size_t end = number + 1;
-    while (end < std::min(number + kForeseen, to_come_.size()) && !foreseen_.contains(end)) ++end;
+    while (end < std::min(number + kPrefetched, upcoming_.size()) && !prefetched_.contains(end)) ++end;
     std::vector<FluxSteps> wanted;
-    for (std::size_t i = number; i < end; ++i) wanted.push_back(to_come_[i].steps());
+    for (std::size_t i = number; i < end; ++i) wanted.push_back(upcoming_[i].steps());
     std::vector<FluxModulation> found = model_.modulate(wanted, ops, [](const at::Tensor& rows) {
       const HostDeviceScope nobody;  // main memory, though the device may be a virtual one
       return copy_on(at::kCPU, rows);
     });
-    for (std::size_t i = number; i < end; ++i) foreseen_[i] = std::move(found[i - number]);
+    for (std::size_t i = number; i < end; ++i) prefetched_[i] = std::move(found[i - number]);
   }
 
   /// The pass's state, with this device's rotary table and its modulation of the step.
-  FluxState& state_of(DiffusionPass& pass, Told& told, const Ops& ops) const {
-    FluxText& one = static_cast<FluxTold&>(told).texts.at(pass.text);
+  FluxState& state_of(DiffusionPass& pass, RunState& run_state, const Ops& ops) const {
+    FluxText& one = static_cast<FluxRunState&>(run_state).texts.at(pass.text);
     FluxState& state = static_cast<PassOf<FluxState>&>(pass).state;
     if (!one.rotary) one.rotary = rotary_of(state);
     state.modulation = &modulation_at(pass.timestep, one, ops);
@@ -197,18 +197,18 @@ class FluxShard final : public DiffusionShard {
 
   Flux model_;
   at::Device device_;
-  bool keeps_ahead_;
-  LiveValues<Asked, const std::map<double, FluxModulation>> known_;
-  mutable LiveValues<std::array<std::int64_t, 3>, const RotaryTable> rotary_;  ///< of the device's worker alone
-  std::vector<Asked> to_come_;                                                 ///< each once
-  std::map<std::size_t, FluxModulation> foreseen_;                             ///< of those, in main memory
+  bool keeps_precomputed_;
+  WeakCache<Asked, const std::map<double, FluxModulation>> known_;
+  mutable WeakCache<std::array<std::int64_t, 3>, const RotaryTable> rotary_;  ///< of the device's worker alone
+  std::vector<Asked> upcoming_;                                               ///< each once
+  std::map<std::size_t, FluxModulation> prefetched_;                          ///< of those, in main memory
 };
 
 }  // namespace
 
 std::unique_ptr<DiffusionShard> load_flux_shard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held,
-                                                const Rehearsal& rehearsal) {
-  return std::make_unique<FluxShard>(sizes, weights, held, rehearsal);
+                                                const WarmUpShape& warm_up_shape) {
+  return std::make_unique<FluxShard>(sizes, weights, held, warm_up_shape);
 }
 
 }  // namespace mgpu

@@ -12,6 +12,6 @@ namespace mgpu {
 /// A device's blocks of Flux. Its modulation is computed for all steps of a run as it begins; where the weights for
 /// that do not stay, for the next texts as well. A GPU rehearses.
 std::unique_ptr<DiffusionShard> load_flux_shard(const FluxSizes& sizes, const Weights& weights, const HeldBlocks& held,
-                                                const Rehearsal& rehearsal);
+                                                const WarmUpShape& warm_up_shape);
 
 }  // namespace mgpu

@@ -13,7 +13,7 @@
 namespace mgpu {
 
 /// A linear layer that serves only what is computed before the steps: kept, or else read anew when it is needed.
-struct AheadLinear {
+struct PrecomputedLinear {
   Weights weights;
   std::string name;
   Linear kept;  ///< weight undefined where it is not kept
@@ -25,11 +25,11 @@ struct AheadLinear {
 struct BlockWeights {
   Weights weights;  ///< for what runs in every step: on the device, or in main memory where it is streamed
   Weights device;   ///< the same on the device: for what is computed before the steps
-  bool keeps_ahead = true;
+  bool keeps_precomputed = true;
 
-  BlockWeights at(std::string_view name) const { return {weights.at(name), device.at(name), keeps_ahead}; }
-  AheadLinear ahead(const std::string& name) const {
-    return {device, name, keeps_ahead ? device.linear(name) : Linear{}};
+  BlockWeights at(std::string_view name) const { return {weights.at(name), device.at(name), keeps_precomputed}; }
+  PrecomputedLinear precomputed(const std::string& name) const {
+    return {device, name, keeps_precomputed ? device.linear(name) : Linear{}};
   }
 };
 
@@ -39,9 +39,10 @@ struct BlockWeights {
 class HeldBlocks {
  public:
   static HeldBlocks all(int count) { return HeldBlocks(std::vector<bool>(static_cast<std::size_t>(count), true)); }
-  /// `keeps_ahead`: weights that serve only what is computed before the steps stay, else they are read when needed.
-  explicit HeldBlocks(std::vector<bool> held, std::vector<bool> streamed = {}, bool keeps_ahead = true)
-      : held_(std::move(held)), streamed_(std::move(streamed)), keeps_ahead_(keeps_ahead) {
+  /// `keeps_precomputed`: weights that serve only what is computed before the steps stay, else they are read when
+  /// needed.
+  explicit HeldBlocks(std::vector<bool> held, std::vector<bool> streamed = {}, bool keeps_precomputed = true)
+      : held_(std::move(held)), streamed_(std::move(streamed)), keeps_precomputed_(keeps_precomputed) {
     streamed_.resize(held_.size());
   }
 
@@ -50,7 +51,7 @@ class HeldBlocks {
   bool streams(int block) const { return streamed_[static_cast<std::size_t>(block)]; }
   bool stem() const { return held_.front(); }
   bool head() const { return held_.back(); }
-  bool keeps_ahead() const { return keeps_ahead_; }
+  bool keeps_precomputed() const { return keeps_precomputed_; }
 
   /// The weights to load a held block from: `weights`, or the same in main memory for a streamed block.
   Weights weights_of(int block, const Weights& weights) const {
@@ -58,7 +59,7 @@ class HeldBlocks {
   }
   /// The same, with what a family computes before the steps.
   BlockWeights block_weights(int block, const Weights& weights) const {
-    return {weights_of(block, weights), weights, keeps_ahead_};
+    return {weights_of(block, weights), weights, keeps_precomputed_};
   }
 
   /// While it lives a block is loaded: what main memory a streamed one takes is booked with nobody, since it is its
@@ -75,7 +76,7 @@ class HeldBlocks {
 
  private:
   std::vector<bool> held_, streamed_;
-  bool keeps_ahead_;
+  bool keeps_precomputed_;
 };
 
 }  // namespace mgpu

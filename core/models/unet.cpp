@@ -20,10 +20,10 @@ std::size_t index_of(int i) {
 
 std::vector<UNetBlockName> unet_blocks(const UNetSizes& sizes) {
   std::vector<UNetBlockName> names;
-  const int ways = static_cast<int>(sizes.down.size());
-  for (int i = 0; i < ways; ++i) names.push_back({"down", i, std::nullopt});
+  const int depth = static_cast<int>(sizes.down.size());
+  for (int i = 0; i < depth; ++i) names.push_back({"down", i, std::nullopt});
   if (sizes.middle_residuals > 0) names.push_back({"middle", 0, std::nullopt});
-  for (int i = 0; i < ways; ++i) names.push_back({"up", i, sizes.skip_of(i)});
+  for (int i = 0; i < depth; ++i) names.push_back({"up", i, sizes.skip_of(i)});
   return names;
 }
 

@@ -79,7 +79,7 @@ UNetTransformer::Block UNetTransformer::load_block(const BlockWeights& block) {
           weights.norm("norm2"),
           weights.norm("norm3"),
           {self.linear("to_q"), self.linear("to_k"), self.linear("to_v"), self.linear("to_out.0")},
-          {cross.linear("to_q"), cross.linear("to_out.0"), text.ahead("to_k"), text.ahead("to_v")},
+          {cross.linear("to_q"), cross.linear("to_out.0"), text.precomputed("to_k"), text.precomputed("to_v")},
           weights.linear("ff.net.0.proj"),
           weights.linear("ff.net.2")};
 }

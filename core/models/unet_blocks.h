@@ -51,7 +51,7 @@ class UNetTransformer {
   };
   struct CrossAttention {  ///< the text's keys and values are computed before the steps
     Linear q, out;
-    AheadLinear k, v;
+    PrecomputedLinear k, v;
   };
   struct Block {
     Norm norm1, norm2, norm3;

@@ -67,8 +67,8 @@ std::vector<FamilyRow> refused_unets() {
   };
 }
 
-/// Told apart by what the UNets are made of, not by their widths: four levels or three, text from the first level on or
-/// not, projections as convolutions or as matrices.
+/// RunState apart by what the UNets are made of, not by their widths: four levels or three, text from the first level
+/// on or not, projections as convolutions or as matrices.
 std::vector<FamilyRow> unets() {
   constexpr std::string_view kFourthLevel = "input_blocks.9.0.op.weight";
   std::vector<FamilyRow> rows = refused_unets();

@@ -22,8 +22,8 @@ Sizes UNetModel::read(PartShapes& shapes) const {
 
 BlockCounts UNetModel::blocks(const Sizes& sizes) const {
   const auto& unet = std::any_cast<const UNetSizes&>(sizes);
-  const int ways = static_cast<int>(unet.down.size());
-  return {{"down", ways}, {"middle", unet.middle_residuals > 0 ? 1 : 0}, {"up", ways}};
+  const int depth = static_cast<int>(unet.down.size());
+  return {{"down", depth}, {"middle", unet.middle_residuals > 0 ? 1 : 0}, {"up", depth}};
 }
 
 void UNetModel::check(const ModelSet& set) const {
@@ -42,7 +42,7 @@ void UNetModel::check(const ModelSet& set) const {
 }
 
 std::unique_ptr<DiffusionShard> UNetModel::load(const Part& part, const Weights& weights, const HeldBlocks& held,
-                                                const Rehearsal&) const {
+                                                const WarmUpShape&) const {
   return load_unet_shard(*part.row, part.as<UNetSizes>(), weights, held);
 }
 

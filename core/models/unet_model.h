@@ -13,7 +13,7 @@ class UNetModel final : public DiffusionModel {
   ComponentNeed need(const Part& part, at::ScalarType dtype, const LargestPicture& picture) const override;
   void check(const ModelSet& set) const override;
   std::unique_ptr<DiffusionShard> load(const Part& part, const Weights& weights, const HeldBlocks& held,
-                                       const Rehearsal& rehearsal) const override;
+                                       const WarmUpShape& warm_up_shape) const override;
   at::ScalarType gpu_type() const override { return at::kHalf; }
   std::int64_t extra_channels(const Part& part) const override;
 };

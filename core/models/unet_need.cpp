@@ -12,7 +12,7 @@ namespace mgpu {
 namespace {
 
 // Layers that serve only what is computed before the steps: the text's keys and values of cross-attention.
-constexpr std::array<std::string_view, 2> kAhead = {".attn2.to_k.", ".attn2.to_v."};
+constexpr std::array<std::string_view, 2> kPrecomputed = {".attn2.to_k.", ".attn2.to_v."};
 
 std::size_t size(std::int64_t value) {
   return static_cast<std::size_t>(value);
@@ -89,14 +89,14 @@ std::uint64_t set_kept(std::vector<BlockNeed>& blocks, const UNetSizes& sizes,
   std::uint64_t most = 0;
   for (std::size_t i = 0; i < sizes.down.size(); ++i) {
     const UNetBlockSizes &down = sizes.down[i], &up = sizes.up[i];
-    blocks.front().of_pass.push_back(positions[i] * size(down.out) * width);
-    blocks.front().of_text.push_back(text(down.depth, down.out));
-    blocks.back().of_text.push_back(text(up.depth, up.out));
+    blocks.front().bytes_per_pass.push_back(positions[i] * size(down.out) * width);
+    blocks.front().bytes_per_prompt.push_back(text(down.depth, down.out));
+    blocks.back().bytes_per_prompt.push_back(text(up.depth, up.out));
     const std::size_t skip = size(sizes.skip_of(static_cast<int>(i)));
     const std::size_t at = up.resamples ? skip - 1 : skip;
     most = std::max({most, positions[i] * size(down.out), positions[at] * size(up.out)});
   }
-  if (blocks.size() == 3) blocks[1].of_text = {text(sizes.depth_middle, sizes.down.back().out)};
+  if (blocks.size() == 3) blocks[1].bytes_per_prompt = {text(sizes.depth_middle, sizes.down.back().out)};
   return most * width;
 }
 
@@ -135,26 +135,26 @@ ComponentNeed UNetModel::need(const Part& part, at::ScalarType dtype, const Larg
   const auto& unet = part.as<UNetSizes>();
   const LatentFormat& format = part.row->training->latent;
   const std::vector<std::uint64_t> positions = unet_positions(unet, picture, format.factor);
-  const int ways = static_cast<int>(unet.down.size());
-  std::vector<BlockNeed> blocks{blocks_below("down", ways, part, "input_blocks.", dtype, kAhead)};
+  const int depth = static_cast<int>(unet.down.size());
+  std::vector<BlockNeed> blocks{blocks_below("down", depth, part, "input_blocks.", dtype, kPrecomputed)};
   if (unet.middle_residuals > 0) blocks.push_back({"middle", 1, bytes_below(part, "middle_block.", dtype)});
-  blocks.push_back(blocks_below("up", ways, part, "output_blocks.", dtype, kAhead));
+  blocks.push_back(blocks_below("up", depth, part, "output_blocks.", dtype, kPrecomputed));
   set_unet_work(blocks, unet, positions, picture.text_tokens);
   const std::uint64_t width = c10::elementSize(dtype), latents = latent_bytes(format, picture);
-  const std::uint64_t passing = set_kept(blocks, unet, positions, picture.text_tokens, width);
+  const std::uint64_t pass_bytes = set_kept(blocks, unet, positions, picture.text_tokens, width);
   return {.name = "unet",
           .phase = Phase::Sample,
           .blocks = std::move(blocks),
           .bytes = loaded_bytes(part, dtype),
           .activation = unet_activation(unet, positions, width) + kWorkspace,
-          .ahead_activation = largest_ahead(part, dtype, kAhead) + kWorkspace,
-          .passing = passing,
+          .precompute_activation = largest_precomputed(part, dtype, kPrecomputed) + kWorkspace,
+          .pass_bytes = pass_bytes,
           .head = bytes_below(part, "out.", dtype),
-          .mirrored = true,
-          .home = size(picture.batch) * latents,
+          .skip_paired = true,
+          .latent_device_bytes = size(picture.batch) * latents,
           .latents = latents,
           .activation_on_cpu = std::max(loading_bytes(part, dtype), unet_activation_on_cpu(unet, positions, width)),
-          .ahead_activation_on_cpu = largest_ahead(part, dtype, kAhead)};
+          .precompute_activation_on_cpu = largest_precomputed(part, dtype, kPrecomputed)};
 }
 
 }  // namespace mgpu

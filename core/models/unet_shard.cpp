@@ -2,9 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include "core/live_values.h"
 #include "core/models/unet.h"
 #include "core/text/size_conditioning.h"
+#include "core/weak_cache.h"
 
 namespace mgpu {
 namespace {
@@ -14,31 +14,31 @@ class UNetShard final : public DiffusionShard {
   UNetShard(const FamilyRow& family, const UNetSizes& sizes, const Weights& weights, const HeldBlocks& held)
       : family_(family), model_(sizes, weights, held), device_(weights.device()), begins_(held.stem()) {}
 
-  std::unique_ptr<Told> begin_run(std::span<const double>, std::span<const ToldText> texts, const RunFacts& facts,
-                                  const Ops& ops) override {
-    auto told = std::make_unique<UNetTold>();
+  std::unique_ptr<RunState> begin_run(std::span<const double>, std::span<const RunConditioning> texts,
+                                      const RunFacts& facts, const Ops& ops) override {
+    auto run_state = std::make_unique<UNetRunState>();
     // Once a run: from main memory each pass would wait for the device.
-    if (begins_ && facts.channels.defined()) told->channels = facts.channels.to(device_);
-    for (const ToldText& text : texts)
-      told->texts.push_back({words_of(text.conditioning->context, ops), vector(text, facts)});
-    return told;
+    if (begins_ && facts.channels.defined()) run_state->channels = facts.channels.to(device_);
+    for (const RunConditioning& text : texts)
+      run_state->texts.push_back({words_of(text.conditioning->context, ops), vector(text, facts)});
+    return run_state;
   }
 
-  std::unique_ptr<DiffusionPass> begin(const Told& told, const at::Tensor& x, double timestep, std::size_t text,
-                                       const Ops& ops) const override {
-    const auto& [texts, channels] = static_cast<const UNetTold&>(told);
+  std::unique_ptr<DiffusionPass> begin(const RunState& run_state, const at::Tensor& x, double timestep,
+                                       std::size_t text, const Ops& ops) const override {
+    const auto& [texts, channels] = static_cast<const UNetRunState&>(run_state);
     const at::Tensor input = channels.defined() ? at::cat({x.to(device_), channels}, 1) : x;
     return std::make_unique<PassOf<UNetState>>(timestep, text,
                                                model_.begin(input, timestep, texts.at(text).vector, ops));
   }
 
-  void run(int block, DiffusionPass& pass, Told& told, const Ops& ops) const override {
+  void run(int block, DiffusionPass& pass, RunState& run_state, const Ops& ops) const override {
     UNetState& state = static_cast<PassOf<UNetState>&>(pass).state;
-    state.text = static_cast<UNetTold&>(told).texts.at(pass.text).text.get();
+    state.text = static_cast<UNetRunState&>(run_state).texts.at(pass.text).text.get();
     model_.block(block, state, ops);
   }
 
-  at::Tensor finish(DiffusionPass& pass, Told&, const Ops& ops) const override {
+  at::Tensor finish(DiffusionPass& pass, RunState&, const Ops& ops) const override {
     return model_.finish(static_cast<PassOf<UNetState>&>(pass).state, ops);
   }
 
@@ -49,7 +49,7 @@ class UNetShard final : public DiffusionShard {
     std::shared_ptr<const UNetText> text;
     at::Tensor vector;  ///< pooled text and sizes; undefined for a family that takes none
   };
-  struct UNetTold final : Told {
+  struct UNetRunState final : RunState {
     std::vector<UNetWords> texts;
     at::Tensor channels;
   };
@@ -66,7 +66,7 @@ class UNetShard final : public DiffusionShard {
     return out;
   }
 
-  at::Tensor vector(const ToldText& text, const RunFacts& facts) const {
+  at::Tensor vector(const RunConditioning& text, const RunFacts& facts) const {
     if (family_.size_values == 0) return {};
     const at::Tensor& pooled = text.conditioning->pooled;
     if (!family_.aesthetic) return sdxl_vector(pooled, facts.height, facts.width);
@@ -78,7 +78,7 @@ class UNetShard final : public DiffusionShard {
   UNet model_;
   at::Device device_;
   bool begins_;  ///< has the first block
-  LiveValues<Context, const UNetText> known_;
+  WeakCache<Context, const UNetText> known_;
 };
 
 }  // namespace

@@ -16,9 +16,9 @@ constexpr std::string_view kT5Key = "encoder.block.0.layer.0.SelfAttention.k.wei
 constexpr std::string_view kCheckpointVector = "model.diffusion_model.label_emb.0.0.weight";
 constexpr std::string_view kOpenClipLayer = "transformer.resblocks.0.mlp.c_fc.weight";
 
-/// Told apart by depth, as ComfyUI does, whatever the layout: up to 22 layers are CLIP-L's, up to 30 H's, more are G's;
-/// a file may leave out the last. Of OpenCLIP's layout there are small models too: those of 10 layers or less are H's,
-/// or G's in a checkpoint whose UNet takes a vector (SDXL and its refiner).
+/// RunState apart by depth, as ComfyUI does, whatever the layout: up to 22 layers are CLIP-L's, up to 30 H's, more are
+/// G's; a file may leave out the last. Of OpenCLIP's layout there are small models too: those of 10 layers or less are
+/// H's, or G's in a checkpoint whose UNet takes a vector (SDXL and its refiner).
 std::vector<FamilyRow> clips() {
   constexpr std::string_view kL = "a CLIP-L text encoder", kG = "a CLIP-G text encoder", kH = "a CLIP-H text encoder";
   constexpr std::int64_t kMostL = 22, kMostH = 30, kMost = 1000, kSmall = 10;

@@ -29,7 +29,7 @@ ComponentNeed T5Model::need(const Part& part, const EncoderUse&, at::ScalarType 
   // It lies in the first block by name; what is read from it travels from block to block.
   const std::uint64_t positions =
       bytes_below(part, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.", dtype);
-  layers.each.front() -= positions;
+  layers.bytes_each.front() -= positions;
   layers.bytes -= positions;
   const std::uint64_t text = size(tokens(picture)), hidden = size(t5.hidden), mlp = size(t5.mlp);
   return encoder_need(key(), part, dtype, std::move(layers), bytes_below(part, t5.embedding, dtype) + positions,

@@ -115,10 +115,11 @@ void run(const std::string& path, std::int64_t side) {
   Bench bench(path, side);
   const double launched_two = time_of([&] { bench.launched(2); }), launched_one = time_of([&] { bench.launched(1); });
   const auto in_turn = bench.captured(2, false), alone = bench.captured(1, false), both = bench.captured(2, true);
-  fmt::print("{{\"side\": {}, \"launched\": {:.2f}, \"launched_one\": {:.2f}, \"graph\": {:.2f}, \"graph_side_by_side\": "
-             "{:.2f}, \"graph_one\": {:.2f}}}\n",
-             side, launched_two, launched_one, time_of([&] { in_turn->replay(); }), time_of([&] { both->replay(); }),
-             time_of([&] { alone->replay(); }));
+  fmt::print(
+      "{{\"side\": {}, \"launched\": {:.2f}, \"launched_one\": {:.2f}, \"graph\": {:.2f}, \"graph_side_by_side\": "
+      "{:.2f}, \"graph_one\": {:.2f}}}\n",
+      side, launched_two, launched_one, time_of([&] { in_turn->replay(); }), time_of([&] { both->replay(); }),
+      time_of([&] { alone->replay(); }));
   std::fflush(stdout);
 }
 

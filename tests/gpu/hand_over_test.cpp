@@ -29,15 +29,15 @@ TEST_CASE("what one GPU is still computing comes to another whole, with and with
     return;
   }
   const at::Device from(at::kCUDA, 0), to(at::kCUDA, 1);
-  for (const HandOver::Way kind : {HandOver::Way::Peer, HandOver::Way::MainMemory}) {
+  for (const HandOver::Path kind : {HandOver::Path::Peer, HandOver::Path::MainMemory}) {
     for (int i = 0; i < 20; ++i) {
       at::Tensor sent;
       {
         const at::Tensor made = slow_sum(from);
-        HandOver way(from, to, kind);
-        sent = way.send(made);
-        CHECK_FALSE(way.send(at::Tensor()).defined());
-        if (i % 2 == 0) way.wait();
+        HandOver transfer(from, to, kind);
+        sent = transfer.send(made);
+        CHECK_FALSE(transfer.send(at::Tensor()).defined());
+        if (i % 2 == 0) transfer.wait();
       }  // given up on every other time: the memory is used again at once
       const at::Tensor over = at::full({4096, 4096}, -1.0F, at::TensorOptions(at::kFloat).device(from));
       synchronize(from);
@@ -49,10 +49,10 @@ TEST_CASE("what one GPU is still computing comes to another whole, with and with
   // A tensor with gaps and in another order.
   const at::Tensor odd = at::arange(4 * 6 * 8, at::TensorOptions(at::kFloat).device(from)).view({4, 6, 8});
   const at::Tensor part = odd.transpose(0, 2).narrow(1, 1, 3);
-  for (const HandOver::Way kind : {HandOver::Way::Peer, HandOver::Way::MainMemory}) {
-    HandOver way(from, to, kind);
-    const at::Tensor sent = way.send(part);
-    way.wait();
+  for (const HandOver::Path kind : {HandOver::Path::Peer, HandOver::Path::MainMemory}) {
+    HandOver transfer(from, to, kind);
+    const at::Tensor sent = transfer.send(part);
+    transfer.wait();
     CHECK(at::equal(sent.cpu(), part.cpu()));
   }
 }

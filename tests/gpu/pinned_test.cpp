@@ -7,7 +7,7 @@
 
 #include <future>
 
-#include "core/copy_way.h"
+#include "core/copy_path.h"
 #include "core/device_notes.h"
 #include "core/devices.h"
 #include "core/exchange.h"
@@ -120,7 +120,7 @@ TEST_CASE("ways between this machine's GPUs change no byte") {
       const at::Device a(at::kCUDA, static_cast<c10::DeviceIndex>(from)),
           b(at::kCUDA, static_cast<c10::DeviceIndex>(to));
       MESSAGE("cuda:" << from << " to cuda:" << to << ": "
-                      << (copy_way(a, b) == CopyWay::Peer ? "peer access" : "main memory"));
+                      << (copy_path(a, b) == CopyPath::Peer ? "peer access" : "main memory"));
     }
   }
   CHECK(device_notes(DeviceId::cuda(1)).empty());
@@ -129,9 +129,9 @@ TEST_CASE("ways between this machine's GPUs change no byte") {
 TEST_CASE("peer access that changes bytes is not used, by hand-overs, exchanges and streams") {
   if (!is_several_gpus()) return;
   const at::Device other(at::kCUDA, 1);
-  forget_copy_ways();
+  forget_copy_paths();
   peer_copy_hook = [](at::Tensor& arrived) { arrived[12345].bitwise_xor_(1); };
-  CHECK(HandOver::way_between(other, kGpu) == CopyWay::MainMemory);
+  CHECK(HandOver::path_between(other, kGpu) == CopyPath::MainMemory);
   const at::Tensor values = at::arange(1 << 22, at::TensorOptions(at::kInt).device(other));
   CHECK(at::equal(hand_over(values, kGpu).cpu(), values.cpu()));
   check_streaming(DeviceId::cuda(1));
@@ -146,7 +146,7 @@ TEST_CASE("peer access that changes bytes is not used, by hand-overs, exchanges 
   CHECK(
       device_notes(DeviceId::cuda(0)).back().starts_with("peer access from cuda:1 changes bytes (the first at 12345"));
   peer_copy_hook = nullptr;
-  forget_copy_ways();
+  forget_copy_paths();
 }
 
 TEST_SUITE_END();

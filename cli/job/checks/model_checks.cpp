@@ -55,9 +55,9 @@ void check_encoder(const Job& job, const Part& vae) {
 
 void check_ways(const Job& job, const Part& vae) {
   if (!autoencoder(vae).facts(vae).tiny) return;
-  const DecodeWay way = *job.decode.way;
-  if (way == DecodeWay::Parallel || way == DecodeWay::Tiled)
-    throw job.error(job.decode.way.mark, "a tiny autoencoder decodes pictures whole, on one device",
+  const DecodeSetting mode = *job.decode.mode;
+  if (mode == DecodeSetting::Parallel || mode == DecodeSetting::Tiled)
+    throw job.error(job.decode.mode.mark, "a tiny autoencoder decodes pictures whole, on one device",
                     "leave \"decode\" out");
   if (job.placement.allocation.vae->compute.size() > 1)
     throw job.error(job.placement.allocation.vae.mark, "a tiny autoencoder decodes pictures whole, on one device",

@@ -47,7 +47,7 @@ void check_masks(const Job& job) {
                       "a mask says which part of an init_image is drawn anew");
 }
 
-Error coder_error(const Job& job, const DeviceId& id) {
+Error vae_device_error(const Job& job, const DeviceId& id) {
   return job.error(job.placement.allocation.vae.mark,
                    fmt::format("the vae cannot lie on \"{}\", which is not in gpu_ids", id.to_string()),
                    "add it to gpu_ids, or leave it out here");
@@ -63,7 +63,7 @@ void check_computing(const Job& job) {
     const std::optional<AllocationTail> tail = wanted.expert ? wanted.expert->value.tail : std::nullopt;
     if (component == &a.vae && wanted.compute.size() > 1) {
       const auto absent = std::ranges::find_if_not(wanted.compute, computes);
-      if (absent != wanted.compute.end()) throw coder_error(job, *absent);
+      if (absent != wanted.compute.end()) throw vae_device_error(job, *absent);
     }
     const DeviceId* sole = tail ? &tail->compute : wanted.compute.size() == 1 ? &wanted.compute.front() : nullptr;
     if (!sole || computes(*sole)) continue;

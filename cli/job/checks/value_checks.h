@@ -26,6 +26,6 @@ void check_masks(const Job& job);
 void check_computing(const Job& job);
 
 /// Of a device that the autoencoder is to be spread over, and that does not compute.
-Error coder_error(const Job& job, const DeviceId& id);
+Error vae_device_error(const Job& job, const DeviceId& id);
 
 }  // namespace mgpu

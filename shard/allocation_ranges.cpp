@@ -1,4 +1,4 @@
-#include "shard/amounts.h"
+#include "shard/allocation_ranges.h"
 
 #include <fmt/ranges.h>
 
@@ -52,11 +52,11 @@ std::size_t sole_device(const AllocationTail& tail, const std::vector<DeviceRoom
 }
 
 /// Cuts at the units nearest to the shares' bounds.
-std::vector<UnitRange> cut_by_share(const Chain& chain, UnitRange whole, const std::vector<double>& shares) {
+std::vector<ChainRange> cut_by_share(const Chain& chain, ChainRange whole, const std::vector<double>& shares) {
   double sum = 0.0, before = 0.0;
   for (const double share : shares) sum += share;
   const auto total = static_cast<double>(chain.bytes(whole));
-  std::vector<UnitRange> runs;
+  std::vector<ChainRange> runs;
   int end = whole.first;
   for (std::size_t k = 0; k < shares.size(); ++k) {
     before += shares[k];
@@ -112,15 +112,17 @@ std::vector<double> wanted_bytes(const std::vector<AllocationEntry>& entries, do
 
 /// Fills capacities from the front up to the first "*", then from the back down to the last; the rest goes between. A
 /// small rest without any "*" goes to the last entry.
-std::vector<UnitRange> fill(const Chain& chain, const std::vector<AllocationEntry>& entries,
-                            const std::vector<double>& capacities, const ComponentNeed& need) {
+std::vector<ChainRange> fill(const Chain& chain, const std::vector<AllocationEntry>& entries,
+                             const std::vector<double>& capacities, const ComponentNeed& need) {
   const auto is_rest = [&](std::size_t k) { return entries[k].amount.kind == Kind::Rest; };
-  std::vector<UnitRange> runs(entries.size());
-  UnitRange left{0, chain.units()};
-  const auto fits = [&](UnitRange run, std::size_t k) { return static_cast<double>(chain.held(run)) <= capacities[k]; };
+  std::vector<ChainRange> runs(entries.size());
+  ChainRange left{0, chain.units()};
+  const auto fits = [&](ChainRange run, std::size_t k) {
+    return static_cast<double>(chain.held(run)) <= capacities[k];
+  };
   std::size_t front = 0, back = entries.size();
   for (; front < back && !is_rest(front); ++front) {
-    UnitRange& run = runs[front] = {left.first, left.first};
+    ChainRange& run = runs[front] = {left.first, left.first};
     while (run.last < left.last && fits({run.first, run.last + 1}, front)) ++run.last;
     if (run.empty() && !left.empty()) refuse_amount(entries[front], need);
     left.first = run.last;
@@ -136,7 +138,7 @@ std::vector<UnitRange> fill(const Chain& chain, const std::vector<AllocationEntr
     return runs;
   }
   for (; !is_rest(back - 1); --back) {
-    UnitRange& run = runs[back - 1] = {left.last, left.last};
+    ChainRange& run = runs[back - 1] = {left.last, left.last};
     while (run.first > left.first && fits({run.first - 1, run.last}, back - 1)) --run.first;
     if (run.empty() && !left.empty()) refuse_amount(entries[back - 1], need);
     left.last = run.first;
@@ -148,18 +150,18 @@ std::vector<UnitRange> fill(const Chain& chain, const std::vector<AllocationEntr
 }
 
 /// Virtual VRAM: what a tail moves to its donors, each filled before the next.
-std::vector<DonorShare> virtual_loan(const AllocationTail& tail, const std::vector<DeviceRoom>& devices,
-                                     const std::vector<DeviceRoom>& donors) {
-  std::vector<DonorShare> lent;
+std::vector<DonorShare> virtual_offload(const AllocationTail& tail, const std::vector<DeviceRoom>& devices,
+                                        const std::vector<DeviceRoom>& donors) {
+  std::vector<DonorShare> offloaded;
   auto left = static_cast<double>(tail.virtual_bytes);
   for (const DeviceId& id : tail.donors) {
     if (id == tail.compute) continue;  // nothing moves
     const DeviceRoom& room = room_of(id, devices, donors);
     const auto free = static_cast<double>(room.limit_bytes - std::min(room.limit_bytes, room.driver_bytes));
-    lent.push_back({id, std::min(left, free)});
-    left -= lent.back().bytes;
+    offloaded.push_back({id, std::min(left, free)});
+    left -= offloaded.back().bytes;
   }
-  return lent;
+  return offloaded;
 }
 
 /// The device that computes what each entry holds.
@@ -181,13 +183,14 @@ std::vector<std::size_t> computing_devices(const AllocationString& allocation, c
 }
 
 /// The entries' parts of the chain, in their order.
-std::vector<UnitRange> cut_entries(const std::vector<AllocationEntry>& entries, const ComponentNeed& need,
-                                   const Chain& chain, const std::vector<DeviceRoom>& devices,
-                                   const std::vector<DeviceRoom>& donors) {
+std::vector<ChainRange> cut_entries(const std::vector<AllocationEntry>& entries, const ComponentNeed& need,
+                                    const Chain& chain, const std::vector<DeviceRoom>& devices,
+                                    const std::vector<DeviceRoom>& donors) {
   const std::vector<double> wanted = wanted_bytes(entries, static_cast<double>(chain.bytes()), devices, donors);
   const auto is_share = [](const AllocationEntry& entry) { return entry.amount.kind == Kind::Percent; };
-  std::vector<UnitRange> runs = std::ranges::any_of(entries, is_share) ? cut_by_share(chain, {0, chain.units()}, wanted)
-                                                                       : fill(chain, entries, wanted, need);
+  std::vector<ChainRange> runs = std::ranges::any_of(entries, is_share)
+                                     ? cut_by_share(chain, {0, chain.units()}, wanted)
+                                     : fill(chain, entries, wanted, need);
   for (std::size_t k = 0; k < entries.size(); ++k)
     if (is_share(entries[k]) && runs[k].empty()) refuse_amount(entries[k], need);
   return runs;
@@ -197,29 +200,30 @@ std::vector<UnitRange> cut_entries(const std::vector<AllocationEntry>& entries, 
 
 Allotment allot(const AllocationString& allocation, const ComponentNeed& need, const Chain& chain,
                 const std::vector<DeviceRoom>& devices, const std::vector<DeviceRoom>& donors) {
-  Allotment out{std::vector<UnitRange>(devices.size()), std::vector<std::vector<DonorShare>>(devices.size())};
+  Allotment out{std::vector<ChainRange>(devices.size()), std::vector<std::vector<DonorShare>>(devices.size())};
   const std::vector<AllocationEntry>& entries = allocation.entries;
   const std::optional<AllocationTail>& tail = allocation.tail;
   for (const AllocationEntry& entry : entries) check_present(entry.device, entry.column, devices, donors);
   if (tail)
     for (const DeviceId& donor : tail->donors) check_present(donor, tail->column, devices, donors);
-  if (need.whole && entries.size() > 1)
+  if (need.indivisible && entries.size() > 1)
     throw AllocationError(entries[1].column, fmt::format("the {} lies on one device", need.name),
                           "name the one device");
-  if (entries.empty() || need.whole) {
+  if (entries.empty() || need.indivisible) {
     const std::size_t device = tail ? sole_device(*tail, devices) : computing_devices(allocation, devices).front();
     out.runs[device] = {0, chain.units()};
-    if (tail && tail->virtual_bytes > 0 && !need.whole) out.lent[device] = virtual_loan(*tail, devices, donors);
+    if (tail && tail->virtual_bytes > 0 && !need.indivisible)
+      out.offloaded[device] = virtual_offload(*tail, devices, donors);
     return out;
   }
   const std::vector<std::size_t> computing = computing_devices(allocation, devices);
-  const std::vector<UnitRange> runs = cut_entries(entries, need, chain, devices, donors);
+  const std::vector<ChainRange> runs = cut_entries(entries, need, chain, devices, donors);
   for (std::size_t k = 0; k < entries.size(); ++k) {
     const std::size_t device = computing[k];
-    UnitRange& run = out.runs[device];  // of neighbouring entries: the device's own and those of its donors
-    run = run.empty() ? runs[k] : runs[k].empty() ? run : UnitRange{run.first, runs[k].last};
+    ChainRange& run = out.runs[device];  // of neighbouring entries: the device's own and those of its donors
+    run = run.empty() ? runs[k] : runs[k].empty() ? run : ChainRange{run.first, runs[k].last};
     if (entries[k].device != devices[device].id)
-      out.lent[device].push_back({entries[k].device, static_cast<double>(chain.bytes(runs[k]))});
+      out.offloaded[device].push_back({entries[k].device, static_cast<double>(chain.bytes(runs[k]))});
   }
   return out;
 }

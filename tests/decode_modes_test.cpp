@@ -69,7 +69,7 @@ void check_memory(const Report& report) {
 
 }  // namespace
 
-TEST_SUITE_BEGIN("coding");
+TEST_SUITE_BEGIN("decode_modes");
 
 TEST_CASE("several devices decode a picture to the bytes that one does") {
   const Folder folder;
@@ -175,10 +175,10 @@ TEST_CASE("a decode that runs out of memory is done in slabs, where the way is a
   rendered(folder, "auto", text);
   CHECK(exchanges > 20);
   exchanges = 0;
-  const RenderResult told = render_all({job_of(folder, "told", "decode: {way: parallel}\n" + text)});
+  const RenderResult asked = render_all({job_of(folder, "told", "decode: {way: parallel}\n" + text)});
   fault_hook = nullptr;
-  CHECK(told.code == Exit::Ok);  // rendered again, pass by pass
-  CHECK(told.reports.front().mode_reason.find("ran out of memory") != std::string::npos);
+  CHECK(asked.code == Exit::Ok);  // rendered again, pass by pass
+  CHECK(asked.reports.front().mode_reason.find("ran out of memory") != std::string::npos);
 }
 
 TEST_SUITE_END();

@@ -10,7 +10,7 @@ namespace mgpu {
 /// Values that are found again by their keys as long as somebody uses them. For one thread; who uses a value may let go
 /// of it in any.
 template <class Key, class Value>
-class LiveValues {
+class WeakCache {
  public:
   /// Null where nobody has it.
   std::shared_ptr<Value> find(const Key& key) {

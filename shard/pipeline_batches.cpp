@@ -15,7 +15,7 @@ namespace {
 constexpr std::chrono::milliseconds kPatience{3};
 // What a GPU does, and what it finds when that is done. With more, what comes meanwhile (a picture to decode, a pass on
 // its way up a UNet) would wait behind passes that nobody waits for.
-constexpr int kTurnsAhead = 2;
+constexpr int kBatchesAhead = 2;
 // Of a turn's time: so much is lost where more passes would share the copies.
 constexpr double kWorthSharing = 0.03;
 
@@ -41,7 +41,7 @@ std::exception_ptr Pipeline::wake(std::size_t member) noexcept {
 
 void Pipeline::drop_waiting(std::size_t member, const std::exception_ptr& error) noexcept {
   // One by one: there may be no memory for a list of them.
-  while (std::optional<Between> between = take_between(member, Turns::Any)) between->done.set_exception(error);
+  while (std::optional<InterleavedTask> task = take_interleaved(member, Order::Any)) task->done.set_exception(error);
   for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
     if (stages_[stage].lead() != member) continue;
     while (const std::shared_ptr<Pass> pass = take_first(stage)) fail(*pass, error);
@@ -60,7 +60,7 @@ std::shared_ptr<Pipeline::Pass> Pipeline::take_first(std::size_t stage) noexcept
   return out;
 }
 
-Pipeline::Turn Pipeline::take(std::size_t member) {
+Pipeline::Batch Pipeline::take(std::size_t member) {
   std::unique_lock lock(mutex_);
   const std::optional<std::size_t> stage = next_stage(member);
   if (!stage || has_enough(member, *stage)) return {};
@@ -70,9 +70,9 @@ Pipeline::Turn Pipeline::take(std::size_t member) {
   if (waiting.size() < share) pass_comes_.wait_for(lock, kPatience, [&] { return waiting.size() >= share; });
   if (!waiting.empty()) fault_point("take");
   const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(share, waiting.size()));
-  Turn out{*stage, {waiting.begin(), end}};
+  Batch out{*stage, {waiting.begin(), end}};
   waiting.erase(waiting.begin(), end);
-  if (members_[member].follower && !out.passes.empty()) ++turns_[member];
+  if (members_[member].follower && !out.passes.empty()) ++batches_[member];
   return out;
 }
 
@@ -88,7 +88,7 @@ std::optional<std::size_t> Pipeline::next_stage(std::size_t member) const {
 /// Few passes do not begin a streaming stage while the device has other work: more come meanwhile.
 bool Pipeline::has_enough(std::size_t member, std::size_t stage) const {
   const bool few = waiting_[stage].size() < share_of(stage);
-  return turns_[member] >= (few ? 1 : kTurnsAhead);
+  return batches_[member] >= (few ? 1 : kBatchesAhead);
 }
 
 std::size_t Pipeline::share_of(std::size_t stage) const {
@@ -117,27 +117,27 @@ void Pipeline::work(std::size_t member) noexcept {
 }
 
 bool Pipeline::do_next(std::size_t member) noexcept {
-  if (std::optional<Between> between = take_between(member, Turns::InOrder)) {
-    do_between(std::move(*between));
+  if (std::optional<InterleavedTask> task = take_interleaved(member, Order::InOrder)) {
+    run_interleaved(std::move(*task));
     return true;  // what called may have been meant for a pass
   }
-  Turn turn;
+  Batch batch;
   try {
-    turn = take(member);
+    batch = take(member);
   } catch (...) {
     drop_waiting(member, std::current_exception());
   }
-  if (turn.passes.empty()) return false;
+  if (batch.passes.empty()) return false;
   const Member& own = members_[member];
-  std::shared_ptr<CopyWaits> waits = go_through(turn);
+  std::shared_ptr<CopyWaits> waits = go_through(batch);
   if (own.follower) {
-    if (follow_turn(turn.stage, turn.passes.size(), std::move(waits))) return false;
-    turn_ends(turn.stage, turn.passes.size(), 0.0);
+    if (follow_batch(batch.stage, batch.passes.size(), std::move(waits))) return false;
+    batch_ends(batch.stage, batch.passes.size(), 0.0);
     return true;
   }
   if (own.stream) {  // a CPU copies blocks itself
     const std::lock_guard lock(mutex_);
-    learn(turn.stage, turn.passes.size(), 1.0);
+    learn(batch.stage, batch.passes.size(), 1.0);
   }
   return false;
 }
@@ -146,20 +146,20 @@ std::future<void> Pipeline::between_passes(const DeviceId& device, std::function
   const auto own = std::ranges::find(members_, device, &Member::device);
   MGPU_CHECK(own != members_.end(), "{} is no member", device.to_string());
   const auto member = static_cast<std::size_t>(own - members_.begin());
-  Between between;
-  between.work = std::move(work);
-  std::future<void> out = between.done.get_future();
+  InterleavedTask task;
+  task.work = std::move(work);
+  std::future<void> out = task.done.get_future();
   std::uint64_t came = 0;
   {
     const std::lock_guard lock(mutex_);
-    came = between.came = ++comings_;
-    between_[member].push_back(std::move(between));
+    came = task.came = ++comings_;
+    interleaved_[member].push_back(std::move(task));
   }
   if (const std::exception_ptr error = wake(member)) {
     std::size_t found = 0;
     {
       const std::lock_guard lock(mutex_);
-      found = std::erase_if(between_[member], [came](const Between& one) { return one.came == came; });
+      found = std::erase_if(interleaved_[member], [came](const InterleavedTask& one) { return one.came == came; });
     }
     if (found > 0) std::rethrow_exception(error);
     look_again(member);  // another's task has taken it: whoever that was posted for still waits
@@ -167,33 +167,33 @@ std::future<void> Pipeline::between_passes(const DeviceId& device, std::function
   return out;
 }
 
-std::optional<Pipeline::Between> Pipeline::take_between(std::size_t member, Turns turns) noexcept {
+std::optional<Pipeline::InterleavedTask> Pipeline::take_interleaved(std::size_t member, Order order) noexcept {
   const std::lock_guard lock(mutex_);
-  std::deque<Between>& between = between_[member];
-  if (between.empty()) return std::nullopt;
-  const std::optional<std::size_t> stage = turns == Turns::InOrder ? next_stage(member) : std::nullopt;
-  if (stage && waiting_[*stage].front()->came < between.front().came) return std::nullopt;
-  std::optional<Between> out = std::move(between.front());
-  between.pop_front();
+  std::deque<InterleavedTask>& task = interleaved_[member];
+  if (task.empty()) return std::nullopt;
+  const std::optional<std::size_t> stage = order == Order::InOrder ? next_stage(member) : std::nullopt;
+  if (stage && waiting_[*stage].front()->came < task.front().came) return std::nullopt;
+  std::optional<InterleavedTask> out = std::move(task.front());
+  task.pop_front();
   return out;
 }
 
-void Pipeline::do_between(Between between) noexcept {
+void Pipeline::run_interleaved(InterleavedTask task) noexcept {
   std::exception_ptr error;
   try {
-    between.work();
+    task.work();
   } catch (...) {
     error = std::current_exception();
   }
-  between.work = nullptr;  // what it holds is the waiter's
+  task.work = nullptr;  // what it holds is the waiter's
   if (error) {
-    between.done.set_exception(error);
+    task.done.set_exception(error);
   } else {
-    between.done.set_value();
+    task.done.set_value();
   }
 }
 
-bool Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits) noexcept {
+bool Pipeline::follow_batch(std::size_t stage, std::size_t passes, std::shared_ptr<const CopyWaits> waits) noexcept {
   const Member& member = members_[stages_[stage].lead()];
   try {
     post(*member.follower, [this, stage, passes, end = mark_of(member.device), waits = std::move(waits)] {
@@ -203,7 +203,7 @@ bool Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_pt
         if (waits) waited = waits->share();
       } catch (...) {  // whoever follows its passes says so
       }
-      turn_ends(stage, passes, waited);
+      batch_ends(stage, passes, waited);
       look_again(stages_[stage].lead());
     });
     return true;
@@ -212,9 +212,9 @@ bool Pipeline::follow_turn(std::size_t stage, std::size_t passes, std::shared_pt
   }
 }
 
-void Pipeline::turn_ends(std::size_t stage, std::size_t passes, double waited) noexcept {
+void Pipeline::batch_ends(std::size_t stage, std::size_t passes, double waited) noexcept {
   const std::lock_guard lock(mutex_);
-  --turns_[stages_[stage].lead()];
+  --batches_[stages_[stage].lead()];
   learn(stage, passes, waited);
 }
 

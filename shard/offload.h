@@ -13,7 +13,7 @@ namespace mgpu {
 inline constexpr int kRingSlots = 2;
 
 /// Which blocks of a device's run another device keeps for it: they are streamed through a ring when their turn comes.
-struct Loan {
+struct OffloadedBlocks {
   std::vector<std::optional<DeviceId>> donor =
       {};                   ///< of each block in the order in which they run; empty: none has one
   std::uint64_t bytes = 0;  ///< of the lent blocks
@@ -31,7 +31,7 @@ struct DonorShare {
 };
 
 /// A block that may be lent.
-struct LendableBlock {
+struct OffloadableBlock {
   std::uint64_t bytes = 0;
   double time = 1.0;  ///< that computing it takes, relative
 };
@@ -39,12 +39,12 @@ struct LendableBlock {
 /// Lends blocks to donors, about so many bytes to each, spread evenly over the time that the row takes: the link is
 /// asked for as much while any of them is computed, and never waits. Of blocks that take as long, light ones are lent
 /// more often.
-Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorShare> shares);
+OffloadedBlocks spread_offload(std::span<const OffloadableBlock> blocks, std::span<const DonorShare> shares);
 
 /// The loans from one donor that a row of blocks may make, from few blocks to all of them.
-class LoanChoices {
+class OffloadChoices {
  public:
-  LoanChoices(std::vector<LendableBlock> blocks, const DeviceId& donor);
+  OffloadChoices(std::vector<OffloadableBlock> blocks, const DeviceId& donor);
 
   /// What a loan lends and what its ring takes.
   struct Size {
@@ -56,16 +56,17 @@ class LoanChoices {
   /// The loan of the fewest bytes that frees so many, or the one that frees most where none frees enough: less to free
   /// never lends more.
   Size that_frees(std::uint64_t bytes) const;
-  Loan loan(const Size& size) const;
+  OffloadedBlocks offload(const Size& size) const;
 
  private:
-  std::vector<LendableBlock> blocks_;
+  std::vector<OffloadableBlock> blocks_;
   DeviceId donor_;
-  Loan most_;
+  OffloadedBlocks most_;
   std::vector<Size> sizes_;  ///< each frees and lends more than the one before
 };
 
-/// The loan that LoanChoices::that_frees() names.
-Loan loan_that_frees(std::span<const LendableBlock> blocks, const DeviceId& donor, std::uint64_t bytes);
+/// The loan that OffloadChoices::that_frees() names.
+OffloadedBlocks offload_that_frees(std::span<const OffloadableBlock> blocks, const DeviceId& donor,
+                                   std::uint64_t bytes);
 
 }  // namespace mgpu

@@ -1,4 +1,4 @@
-#include "core/copy_way.h"
+#include "core/copy_path.h"
 
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
@@ -10,7 +10,7 @@
 
 using namespace mgpu;
 
-TEST_SUITE_BEGIN("copy_way");
+TEST_SUITE_BEGIN("copy_path");
 
 namespace {
 
@@ -53,21 +53,21 @@ TEST_CASE("a single changed byte is found, wherever it is") {
 
 TEST_CASE("peer access that changes bytes is not used, which the receiver's note says") {
   const DeviceId from = DeviceId::cpu(70), to = DeviceId::cpu(71);
-  CHECK(checked_way(from, to, sound, sound) == CopyWay::Peer);
+  CHECK(checked_path(from, to, sound, sound) == CopyPath::Peer);
   CHECK(device_notes(to).empty());
-  CHECK(checked_way(from, to, changing(4096), sound) == CopyWay::MainMemory);
+  CHECK(checked_path(from, to, changing(4096), sound) == CopyPath::MainMemory);
   CHECK(device_notes(to) == std::vector<std::string>{"peer access from cpu:70 changes bytes (the first at 4096 of "
                                                      "4194304): copies from there pass through main memory"});
   CHECK(device_notes(from).empty());
   // Without peer access main memory is the way, and looked at too.
-  CHECK(checked_way(from, to, {}, sound) == CopyWay::MainMemory);
+  CHECK(checked_path(from, to, {}, sound) == CopyPath::MainMemory);
 }
 
 TEST_CASE("main memory that changes bytes ends the job") {
   const DeviceId from = DeviceId::cpu(72), to = DeviceId::cpu(73);
   const auto refusal = [&](const SendBytes& by_peer) {
     try {
-      checked_way(from, to, by_peer, changing(5));
+      checked_path(from, to, by_peer, changing(5));
     } catch (const Error& error) {
       CHECK(error.code() == Exit::Device);
       return error.message();

@@ -10,7 +10,7 @@
 namespace mgpu {
 
 /// What donors keep for others, now and at most. From any thread.
-class LentBytes {
+class OffloadedBytes {
  public:
   void keep(const DeviceId& donor, std::uint64_t bytes) {
     const std::lock_guard lock(mutex_);

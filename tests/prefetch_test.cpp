@@ -13,7 +13,7 @@
 
 using namespace mgpu;
 
-TEST_SUITE_BEGIN("foresight");
+TEST_SUITE_BEGIN("prefetch");
 
 namespace {
 
@@ -34,18 +34,18 @@ std::vector<Conditioning> conditionings(const ModelSet& models, int count) {
   return out;
 }
 
-std::unique_ptr<DiffusionShard> shard_of(const ModelSet& models, bool keeps_ahead) {
+std::unique_ptr<DiffusionShard> shard_of(const ModelSet& models, bool keeps_precomputed) {
   const std::vector<bool> all(diffusion_blocks(models.diffusion).size(), true);
-  return test::load_shard(models, HeldBlocks(all, {}, keeps_ahead), at::kFloat, at::kCPU);
+  return test::load_shard(models, HeldBlocks(all, {}, keeps_precomputed), at::kFloat, at::kCPU);
 }
 
 /// A prediction of a run that is told the text.
-at::Tensor prediction(DiffusionShard& shard, DiffusionShard::Told& told, const ModelSet& models) {
+at::Tensor prediction(DiffusionShard& shard, DiffusionShard::RunState& run_state, const ModelSet& models) {
   const at::Tensor x = at::ones({1, models.training().latent.channels, 8, 8});
-  const auto pass = shard.begin(told, x, timesteps.back(), 0, ops);
+  const auto pass = shard.begin(run_state, x, timesteps.back(), 0, ops);
   for (int block = 0; block < static_cast<int>(diffusion_blocks(models.diffusion).size()); ++block)
-    shard.run(block, *pass, told, ops);
-  return shard.finish(*pass, told, ops);
+    shard.run(block, *pass, run_state, ops);
+  return shard.finish(*pass, run_state, ops);
 }
 
 /// Bytes of the smallest matrix that serves only before the steps.
@@ -61,20 +61,20 @@ std::uint64_t least_matrix(const ModelSet& models) {
 
 TEST_CASE("weights that do not stay are read once for eight texts to come, with the same bits") {
   const ModelSet models = test::flux_set();
-  const std::vector<Conditioning> told = conditionings(models, 11);
+  const std::vector<Conditioning> encoded = conditionings(models, 11);
   const auto kept = shard_of(models, true), read = shard_of(models, false);
-  std::vector<ForeseenText> to_come;
-  for (const Conditioning& text : told)
-    for (int again = 0; again < 2; ++again) to_come.push_back({&text, 2.0, timesteps});  // two runs each
+  std::vector<UpcomingConditioning> upcoming;
+  for (const Conditioning& text : encoded)
+    for (int again = 0; again < 2; ++again) upcoming.push_back({&text, 2.0, timesteps});  // two runs each
   const HostDeviceScope scope(DeviceId::cpu(0));
   HostAccount& account = HostAccount::of(DeviceId::cpu(0));
   const std::uint64_t before = account.current();
-  read->foresee(to_come, ops);
+  read->prefetch(upcoming, ops);
   CHECK(account.current() == before);  // it waits in main memory, which is nobody's
-  for (std::size_t i = 0; i < told.size(); ++i) {
+  for (std::size_t i = 0; i < encoded.size(); ++i) {
     CAPTURE(i);
     account.reset_peak();
-    const std::vector<ToldText> text = {{&told[i]}};
+    const std::vector<RunConditioning> text = {{&encoded[i]}};
     const std::uint64_t held = account.current();
     const auto run = read->begin_run(timesteps, text, {.guidance = 2.0}, ops);
     const bool has_read = account.peak() - held > least_matrix(models);
@@ -84,8 +84,8 @@ TEST_CASE("weights that do not stay are read once for eight texts to come, with 
   }
   // A text that nobody spoke of, a guidance, and one that comes again long after its turn.
   for (const auto& [conditioning, guidance] :
-       {std::pair{conditionings(models, 12).back(), 2.0}, {told[10], 3.0}, {told[0], 2.0}}) {
-    const std::vector<ToldText> text = {{&conditioning}};
+       {std::pair{conditionings(models, 12).back(), 2.0}, {encoded[10], 3.0}, {encoded[0], 2.0}}) {
+    const std::vector<RunConditioning> text = {{&conditioning}};
     CHECK(prediction(*read, *read->begin_run(timesteps, text, {.guidance = guidance}, ops), models)
               .equal(prediction(*kept, *kept->begin_run(timesteps, text, {.guidance = guidance}, ops), models)));
   }
@@ -93,21 +93,21 @@ TEST_CASE("weights that do not stay are read once for eight texts to come, with 
 
 TEST_CASE("a negative prompt that all runs are told is read once more for eight of them") {
   const ModelSet models = test::flux_set();
-  const std::vector<Conditioning> told = conditionings(models, 21);
-  const Conditioning& negative = told.back();
+  const std::vector<Conditioning> encoded = conditionings(models, 21);
+  const Conditioning& negative = encoded.back();
   const auto shard = shard_of(models, false);
-  std::vector<ForeseenText> to_come;
+  std::vector<UpcomingConditioning> upcoming;
   for (int run = 0; run < 20; ++run)
-    for (const Conditioning* text : {&told[static_cast<std::size_t>(run)], &negative})
-      to_come.push_back({text, 2.0, timesteps});
+    for (const Conditioning* text : {&encoded[static_cast<std::size_t>(run)], &negative})
+      upcoming.push_back({text, 2.0, timesteps});
   const HostDeviceScope scope(DeviceId::cpu(0));
   HostAccount& account = HostAccount::of(DeviceId::cpu(0));
-  shard->foresee(to_come, ops);
+  shard->prefetch(upcoming, ops);
   std::vector<int> reading;
   for (int run = 0; run < 20; ++run) {
     account.reset_peak();
     const std::uint64_t held = account.current();
-    const std::vector<ToldText> texts = {{&told[static_cast<std::size_t>(run)]}, {&negative, true}};
+    const std::vector<RunConditioning> texts = {{&encoded[static_cast<std::size_t>(run)]}, {&negative, true}};
     const auto begun = shard->begin_run(timesteps, texts, {.guidance = 2.0}, ops);
     if (account.peak() - held > least_matrix(models)) reading.push_back(run);
   }
@@ -116,8 +116,8 @@ TEST_CASE("a negative prompt that all runs are told is read once more for eight 
 
 TEST_CASE("a level that nobody foretold is computed when a pass comes with it, and held for the next ones") {
   const ModelSet models = test::flux_set();
-  const std::vector<Conditioning> told = conditionings(models, 1);
-  const std::vector<ToldText> text = {{&told[0]}};
+  const std::vector<Conditioning> encoded = conditionings(models, 1);
+  const std::vector<RunConditioning> text = {{&encoded[0]}};
   const auto shard = shard_of(models, false), knowing = shard_of(models, false);
   const at::Tensor x = at::ones({1, models.training().latent.channels, 8, 8});
   const auto run = shard->begin_run(timesteps, text, {}, ops);
@@ -139,12 +139,12 @@ TEST_CASE("runs that are told the same share what comes of it, as long as one of
   const test::Folder folder;
   for (const ModelSet& models : {test::flux_set(), test::unet_set(folder)}) {
     CAPTURE(models.has_encoder("t5xxl"));
-    const std::vector<Conditioning> told = conditionings(models, 2);
+    const std::vector<Conditioning> encoded = conditionings(models, 2);
     const auto shard = shard_of(models, true);
     const HostDeviceScope scope(DeviceId::cpu(0));
     HostAccount& account = HostAccount::of(DeviceId::cpu(0));
     const auto begin = [&](std::size_t text) {
-      return shard->begin_run(timesteps, std::vector<ToldText>{{&told[text]}}, {}, ops);
+      return shard->begin_run(timesteps, std::vector<RunConditioning>{{&encoded[text]}}, {}, ops);
     };
     const std::uint64_t before = account.current();
     auto first = begin(0);
@@ -158,7 +158,7 @@ TEST_CASE("runs that are told the same share what comes of it, as long as one of
     CHECK(account.current() == before + 2 * one);
     for (const auto& [run, text] : {std::pair{second.get(), 0}, {third.get(), 0}, {other.get(), 1}}) {
       const auto fresh = shard_of(models, true);
-      const std::vector<ToldText> alone = {{&told[static_cast<std::size_t>(text)]}};
+      const std::vector<RunConditioning> alone = {{&encoded[static_cast<std::size_t>(text)]}};
       CHECK(prediction(*shard, *run, models)
                 .equal(prediction(*fresh, *fresh->begin_run(timesteps, alone, {}, ops), models)));
     }

@@ -1,4 +1,4 @@
-#include "shard/loan.h"
+#include "shard/offload.h"
 
 #include <algorithm>
 #include <map>
@@ -7,13 +7,13 @@
 namespace mgpu {
 namespace {
 
-std::uint64_t bytes_of(std::span<const LendableBlock> blocks) {
+std::uint64_t bytes_of(std::span<const OffloadableBlock> blocks) {
   return std::transform_reduce(blocks.begin(), blocks.end(), std::uint64_t{0}, std::plus<>(),
-                               [](const LendableBlock& block) { return block.bytes; });
+                               [](const OffloadableBlock& block) { return block.bytes; });
 }
 
 /// So many bytes in all, dealt to the blocks in proportion to their times, but to none more than it has.
-std::vector<double> dealt_by_time(std::span<const LendableBlock> blocks, double bytes) {
+std::vector<double> dealt_by_time(std::span<const OffloadableBlock> blocks, double bytes) {
   std::vector<double> out(blocks.size());
   std::vector<bool> is_full(blocks.size());
   for (bool is_new = true; is_new;) {
@@ -33,26 +33,26 @@ std::vector<double> dealt_by_time(std::span<const LendableBlock> blocks, double 
 }
 
 /// All blocks up to some size: a larger one, lent too, would ask for a larger ring.
-Loan loan_that_frees_most(std::span<const LendableBlock> blocks, const DeviceId& donor) {
+OffloadedBlocks offload_that_frees_most(std::span<const OffloadableBlock> blocks, const DeviceId& donor) {
   std::map<std::uint64_t, std::uint64_t> bytes_of_size;
-  for (const LendableBlock& block : blocks) bytes_of_size[block.bytes] += block.bytes;
-  Loan most;
-  std::uint64_t up_to = 0, lent = 0;
+  for (const OffloadableBlock& block : blocks) bytes_of_size[block.bytes] += block.bytes;
+  OffloadedBlocks most;
+  std::uint64_t up_to = 0, offloaded = 0;
   for (const auto& [size, bytes] : bytes_of_size) {
-    lent += bytes;
-    const Loan loan{.bytes = lent, .ring = kRingSlots * size};
-    if (loan.freed() > most.freed()) most = loan, up_to = size;
+    offloaded += bytes;
+    const OffloadedBlocks offload{.bytes = offloaded, .ring = kRingSlots * size};
+    if (offload.freed() > most.freed()) most = offload, up_to = size;
   }
   if (most.bytes == 0) return most;
-  for (const LendableBlock& block : blocks)
+  for (const OffloadableBlock& block : blocks)
     most.donor.push_back(block.bytes <= up_to ? std::optional(donor) : std::nullopt);
   return most;
 }
 
 }  // namespace
 
-Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorShare> shares) {
-  Loan loan;
+OffloadedBlocks spread_offload(std::span<const OffloadableBlock> blocks, std::span<const DonorShare> shares) {
+  OffloadedBlocks offload;
   double wanted = 0.0;
   for (const DonorShare& share : shares) wanted += share.bytes;
   const std::vector<double> dealt = dealt_by_time(blocks, std::min(wanted, static_cast<double>(bytes_of(blocks))));
@@ -66,24 +66,24 @@ Loan spread_loan(std::span<const LendableBlock> blocks, std::span<const DonorSha
     const auto taker = static_cast<std::size_t>(std::ranges::max_element(owed) - owed.begin());
     owed[taker] -= bytes;
     const bool own = taker == shares.size();
-    loan.donor.push_back(own ? std::nullopt : std::optional(shares[taker].donor));
+    offload.donor.push_back(own ? std::nullopt : std::optional(shares[taker].donor));
     if (own) continue;
-    loan.bytes += blocks[block].bytes;
+    offload.bytes += blocks[block].bytes;
     largest = std::max(largest, blocks[block].bytes);
   }
-  loan.ring = kRingSlots * largest;
-  return loan;
+  offload.ring = kRingSlots * largest;
+  return offload;
 }
 
-LoanChoices::LoanChoices(std::vector<LendableBlock> blocks, const DeviceId& donor)
-    : blocks_(std::move(blocks)), donor_(donor), most_(loan_that_frees_most(blocks_, donor)) {
+OffloadChoices::OffloadChoices(std::vector<OffloadableBlock> blocks, const DeviceId& donor)
+    : blocks_(std::move(blocks)), donor_(donor), most_(offload_that_frees_most(blocks_, donor)) {
   const std::uint64_t total = bytes_of(blocks_), count = blocks_.size();
   std::vector<Size> all;
-  for (std::uint64_t lent = 1; lent <= count; ++lent) {
-    const std::uint64_t wanted = std::max<std::uint64_t>(1, total * lent / count);
+  for (std::uint64_t offloaded = 1; offloaded <= count; ++offloaded) {
+    const std::uint64_t wanted = std::max<std::uint64_t>(1, total * offloaded / count);
     const DonorShare share{donor_, static_cast<double>(wanted)};
-    const Loan loan = spread_loan(blocks_, {&share, 1});
-    if (loan.freed() > 0) all.push_back({loan.bytes, loan.ring, wanted});
+    const OffloadedBlocks offload = spread_offload(blocks_, {&share, 1});
+    if (offload.freed() > 0) all.push_back({offload.bytes, offload.ring, wanted});
   }
   std::ranges::sort(all, [](const Size& a, const Size& b) {
     return a.freed() != b.freed() ? a.freed() > b.freed() : a.bytes < b.bytes;
@@ -93,22 +93,23 @@ LoanChoices::LoanChoices(std::vector<LendableBlock> blocks, const DeviceId& dono
   std::ranges::reverse(sizes_);
 }
 
-LoanChoices::Size LoanChoices::that_frees(std::uint64_t bytes) const {
+OffloadChoices::Size OffloadChoices::that_frees(std::uint64_t bytes) const {
   const Size most{most_.bytes, most_.ring, 0};
   if (most.freed() <= bytes) return most;
   const auto least = std::ranges::lower_bound(sizes_, bytes, {}, &Size::freed);
   return least == sizes_.end() ? most : *least;
 }
 
-Loan LoanChoices::loan(const Size& size) const {
+OffloadedBlocks OffloadChoices::offload(const Size& size) const {
   if (size.wanted == 0) return most_;
   const DonorShare share{donor_, static_cast<double>(size.wanted)};
-  return spread_loan(blocks_, {&share, 1});
+  return spread_offload(blocks_, {&share, 1});
 }
 
-Loan loan_that_frees(std::span<const LendableBlock> blocks, const DeviceId& donor, std::uint64_t bytes) {
-  const LoanChoices choices({blocks.begin(), blocks.end()}, donor);
-  return choices.loan(choices.that_frees(bytes));
+OffloadedBlocks offload_that_frees(std::span<const OffloadableBlock> blocks, const DeviceId& donor,
+                                   std::uint64_t bytes) {
+  const OffloadChoices choices({blocks.begin(), blocks.end()}, donor);
+  return choices.offload(choices.that_frees(bytes));
 }
 
 }  // namespace mgpu

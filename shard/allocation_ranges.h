@@ -10,8 +10,8 @@ namespace mgpu {
 
 /// What an allocation gives of a component.
 struct Allotment {
-  std::vector<UnitRange> runs;                ///< of each device
-  std::vector<std::vector<DonorShare>> lent;  ///< likewise: what others keep of its run
+  std::vector<ChainRange> runs;                    ///< of each device
+  std::vector<std::vector<DonorShare>> offloaded;  ///< likewise: what others keep of its run
 };
 
 /// Percentages and "*" are cut at the nearest unit, capacities (bytes, fractions) are filled and not passed. What falls

@@ -1,4 +1,4 @@
-#include "core/copy_way.h"
+#include "core/copy_path.h"
 
 #include <ATen/ATen.h>
 #include <ATen/cuda/PeerToPeerAccess.h>
@@ -20,17 +20,17 @@ namespace {
 constexpr std::int64_t kCheckBytes = std::int64_t{4} << 20;
 
 /// What is known of the ways so far.
-struct Ways {
+struct Paths {
   std::mutex mutex;
-  std::map<std::pair<int, int>, CopyWay> known;
+  std::map<std::pair<int, int>, CopyPath> known;
 
-  static Ways& all() {
-    static Ways ways;
-    return ways;
+  static Paths& all() {
+    static Paths paths;
+    return paths;
   }
 };
 
-CopyWay check_ways(at::Device from, at::Device to) {
+CopyPath check_paths(at::Device from, at::Device to) {
   const HostDeviceScope nobody;
   SendBytes by_peer;
   if (at::cuda::get_p2p_access(from.index(), to.index()))
@@ -40,18 +40,18 @@ CopyWay check_ways(at::Device from, at::Device to) {
       return arrived;
     };
   const auto through_main_memory = [&](const at::Tensor& bytes) { return bytes.to(from).cpu().to(to).cpu(); };
-  return checked_way(DeviceId::cuda(from.index()), DeviceId::cuda(to.index()), by_peer, through_main_memory);
+  return checked_path(DeviceId::cuda(from.index()), DeviceId::cuda(to.index()), by_peer, through_main_memory);
 }
 
 }  // namespace
 
-CopyWay copy_way(at::Device from, at::Device to) {
-  Ways& ways = Ways::all();
-  const std::lock_guard lock(ways.mutex);
+CopyPath copy_path(at::Device from, at::Device to) {
+  Paths& paths = Paths::all();
+  const std::lock_guard lock(paths.mutex);
   const std::pair<int, int> ends{from.index(), to.index()};
-  const auto known = ways.known.find(ends);
-  if (known != ways.known.end()) return known->second;
-  return ways.known.emplace(ends, check_ways(from, to)).first->second;
+  const auto known = paths.known.find(ends);
+  if (known != paths.known.end()) return known->second;
+  return paths.known.emplace(ends, check_paths(from, to)).first->second;
 }
 
 at::Tensor check_bytes() {
@@ -76,11 +76,11 @@ std::optional<std::int64_t> first_changed_byte(const SendBytes& send) {
   return std::mismatch(own, own + kCheckBytes, its).first - own;
 }
 
-CopyWay checked_way(const DeviceId& from, const DeviceId& to, const SendBytes& by_peer,
-                    const SendBytes& through_main_memory) {
+CopyPath checked_path(const DeviceId& from, const DeviceId& to, const SendBytes& by_peer,
+                      const SendBytes& through_main_memory) {
   if (by_peer) {
     const auto changed = first_changed_byte(by_peer);
-    if (!changed) return CopyWay::Peer;
+    if (!changed) return CopyPath::Peer;
     add_device_note(to, fmt::format("peer access from {} changes bytes (the first at {} of {}): copies from there pass "
                                     "through main memory",
                                     from.to_string(), *changed, kCheckBytes));
@@ -89,13 +89,13 @@ CopyWay checked_way(const DeviceId& from, const DeviceId& to, const SendBytes& b
     throw Error(Exit::Device, Mark{},
                 fmt::format("copies from {} to {} through main memory change bytes", from.to_string(), to.to_string()),
                 "leave one of them out of gpu_ids, and have the machine checked");
-  return CopyWay::MainMemory;
+  return CopyPath::MainMemory;
 }
 
-void forget_copy_ways() {
-  Ways& ways = Ways::all();
-  const std::lock_guard lock(ways.mutex);
-  ways.known.clear();
+void forget_copy_paths() {
+  Paths& paths = Paths::all();
+  const std::lock_guard lock(paths.mutex);
+  paths.known.clear();
 }
 
 }  // namespace mgpu

@@ -12,6 +12,7 @@ mkdir -p "$tmp/build" "$tmp/lib"
 strip -o "$tmp/build/mgpu-render" build/mgpu-render
 strip -o "$tmp/build/mgpu-gpu-tests" build/mgpu-gpu-tests
 strip -o "$tmp/build/mgpu-vae-bench" build/mgpu-vae-bench
+strip -o "$tmp/build/mgpu-unet-bench" build/mgpu-unet-bench
 ldd build/mgpu-render | awk '/yaml-cpp|lodepng|libicu/ {print $3}' | xargs -I{} cp -L {} "$tmp/lib/"
 mkdir -p "$tmp/.deps"
 cp -r .deps/tokenizers "$tmp/.deps/"

@@ -1,4 +1,4 @@
-// Times UNet steps on a GPU. scripts/unet_bench.py makes the checkpoint, calls this and prints the table.
+// Times UNet steps on a GPU, over a checkpoint of scripts/make_checkpoint.py.
 //   mgpu-unet-bench CHECKPOINT SIDE...    sides in pixels, e.g. 1024
 // One line of JSON per side: milliseconds (median) of a step with prompt and negative prompt, launched kernel by kernel
 // and replayed from a CUDA graph with its branches one after the other or side by side; and of one branch alone.
@@ -16,7 +16,7 @@
 #include <cstring>
 #include <exception>
 
-#include "cli/families.h"
+#include "cli/register_families.h"
 #include "core/arithmetic.h"
 #include "core/family.h"
 #include "core/models/unet.h"
@@ -66,14 +66,15 @@ class Bench {
     }
   }
 
-  at::Tensor evaluate(const Branch& branch) {
-    UNetState state = unet_.begin(branch.x, 500, branch.vector, ops_);
+  /// What comes before the blocks: it reads the timestep from main memory, which no graph does.
+  UNetState begin(const Branch& branch) { return unet_.begin(branch.x, 500, branch.vector, ops_); }
+  at::Tensor evaluate(const Branch& branch, UNetState state) {
     state.text = &branch.text;
     for (int i = 0; i < unet_.block_count(); ++i) unet_.block(i, state, ops_);
     return unet_.finish(state, ops_);
   }
   void launched(std::size_t branches) {
-    for (std::size_t i = 0; i < branches; ++i) evaluate(branches_[i]);
+    for (std::size_t i = 0; i < branches; ++i) evaluate(branches_[i], begin(branches_[i]));
   }
 
   /// A graph of a step, whose branches run one after the other, or side by side.
@@ -81,6 +82,8 @@ class Bench {
     const c10::cuda::CUDAStream main = c10::cuda::getStreamFromPool(), other = c10::cuda::getStreamFromPool();
     const c10::cuda::CUDAStreamGuard guard(main);
     launched(branches);
+    std::vector<UNetState> begun;
+    for (const Branch& branch : branches_) begun.push_back(begin(branch));
     c10::cuda::device_synchronize();
     auto graph = std::make_shared<at::cuda::CUDAGraph>();
     graph->capture_begin(at::cuda::MempoolId_t{0, 0}, cudaStreamCaptureModeThreadLocal);
@@ -90,15 +93,16 @@ class Bench {
       fork.block(other);
       {
         const c10::cuda::CUDAStreamGuard inner(other);
-        outputs_.push_back(evaluate(branches_[1]));
+        outputs_.push_back(evaluate(branches_[1], begun[1]));
       }
-      outputs_.push_back(evaluate(branches_[0]));
+      outputs_.push_back(evaluate(branches_[0], begun[0]));
       join.record(other);
       join.block(main);
     } else {
-      for (std::size_t i = 0; i < branches; ++i) outputs_.push_back(evaluate(branches_[i]));
+      for (std::size_t i = 0; i < branches; ++i) outputs_.push_back(evaluate(branches_[i], begun[i]));
     }
     graph->capture_end();
+    inputs_.push_back(std::move(begun));
     return graph;
   }
 
@@ -108,6 +112,7 @@ class Bench {
   UNet unet_;
   LocalOps ops_;
   std::vector<Branch> branches_;
+  std::vector<std::vector<UNetState>> inputs_;  ///< of the graphs, which read them at each replay
   std::vector<at::Tensor> outputs_;
 };
 
